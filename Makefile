@@ -1,0 +1,42 @@
+# Targets are described in CONTRIBUTING.md.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+# One static binary; no path of this machine in it.
+export CGO_ENABLED = 0
+BUILD = $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
+
+export STANDINS_DIR ?= $(CURDIR)/.cache/standins
+
+.PHONY: whittle demo test bench lint cross docker-link clean
+
+whittle:
+	$(BUILD) -o bin/whittle ./cmd/whittle
+
+demo: whittle
+	@.ci/packages demo
+	@examples/demo
+
+test: whittle
+	@.ci/packages test
+	@standins/make
+	$(GO) test ./...
+
+bench: whittle
+	@.ci/packages test
+	@standins/make
+	$(GO) run ./bench
+
+lint:
+	@.ci/lint
+
+cross:
+	GOARCH=arm64 $(BUILD) -o bin/whittle-linux-arm64 ./cmd/whittle
+
+# With bin first in PATH, scripts that call docker call whittle.
+docker-link: whittle
+	ln -sf whittle bin/docker
+
+clean:
+	rm -rf bin

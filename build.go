@@ -1,0 +1,320 @@
+package whittle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/whittle-build/whittle/internal/dockerfile"
+	"github.com/whittle-build/whittle/internal/execute"
+	"github.com/whittle-build/whittle/internal/image"
+	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/progress"
+	"github.com/whittle-build/whittle/internal/solve"
+	"github.com/whittle-build/whittle/internal/source"
+)
+
+// Request says what to build. The zero value of every field but Context is a
+// usable default.
+type Request struct {
+	Context string            // folder sent to COPY and ADD
+	File    string            // Dockerfile; "" means Context/Dockerfile, "-" what In holds
+	In      io.Reader         // the Dockerfile's text when File is "-"
+	Target  string            // stage to build; "" means the last one
+	Tags    []string          // names that the image gets
+	Args    map[string]string // build arguments
+	Labels  []string          // "k=v", added to the image last
+	Hosts   []string          // "host:ip" for the steps' /etc/hosts
+	Network string            // of RUN steps: "" or "default", "host", "none"
+	NoCache bool              // run every step
+	Pull    bool              // ask registries for newer base images
+	Jobs    int               // steps run at once; 0 means no limit
+	// WholeContext scans all of the context and not only what steps name, to
+	// tell its size as Docker's classic builder does.
+	WholeContext bool
+	// SourceDateEpoch, in seconds, is the time of the image, of its history and
+	// of folders that COPY, ADD and WORKDIR make; "" means the build argument
+	// SOURCE_DATE_EPOCH, and without one the time at which the steps ran.
+	SourceDateEpoch string
+	Sink            progress.Sink // is told what happens; nil is told nothing
+}
+
+// build is one call of Build.
+type build struct {
+	*Whittle
+	req   Request
+	sink  progress.Sink
+	tags  []image.Name
+	path  string // of the Dockerfile
+	text  []byte
+	file  *dockerfile.File
+	ctx   *source.Context
+	began time.Time
+	epoch *time.Time
+
+	images map[plan.Ref]*image.Image // bases by what the plan calls them
+}
+
+// Build runs req and returns what is left; of a build that fails while steps
+// run, the result tells how many were done, and has no ID. Every mistake that can be known
+// without running a step is reported before one runs, all of them together as
+// dockerfile.Errors. Builds may run at once in one store, in any number of
+// processes; a build that is killed leaves at most garbage that prune removes.
+func (w *Whittle) Build(ctx context.Context, req Request) (_ *Result, err error) {
+	b := &build{Whittle: w, req: req, sink: req.Sink, began: w.opt.Now()}
+	if b.sink == nil {
+		b.sink = progress.Discard{}
+	}
+	defer func() {
+		if err != nil {
+			b.sink.Emit(failure(err))
+		}
+	}()
+	if err := b.read(); err != nil {
+		return nil, err
+	}
+	lock, err := w.use(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer join(&err, lock.Close)
+	p, err := b.prepare(ctx)
+	if b.ctx != nil {
+		defer b.ctx.Close() // saves the stat cache; without it the next build is slower, no more
+	}
+	if err != nil {
+		return nil, err
+	}
+	bases := basesOf(b.images)
+	local := b.local()
+	s := &solve.Solver{
+		Store: w.store, Runner: local, Contents: local, Sink: b.sink, Bases: bases,
+		Jobs: req.Jobs, NoCache: req.NoCache, Epoch: b.epochText(), Now: w.opt.Now,
+	}
+	solved, err := s.Solve(ctx, p)
+	if err != nil {
+		res := &Result{Took: b.opt.Now().Sub(b.began)}
+		res.count(solved)
+		return res, err
+	}
+	res, err := b.leave(ctx, p, solved)
+	if err == nil && res.Ran > 0 {
+		// What builds that were killed left behind goes with the next that
+		// works. This one is done; that it could not tidy up is no failure.
+		_, _, _ = w.store.Sweep()
+	}
+	return res, err
+}
+
+// read takes in what the request says: names, time, and the Dockerfile's text.
+func (b *build) read() error {
+	for _, t := range b.req.Tags {
+		n, err := image.ParseName(t)
+		if err != nil {
+			return err
+		}
+		b.tags = append(b.tags, n)
+	}
+	var err error
+	epoch := b.req.SourceDateEpoch
+	if epoch == "" {
+		epoch = b.req.Args["SOURCE_DATE_EPOCH"]
+	}
+	if b.epoch, err = parseEpoch(epoch); err != nil {
+		return err
+	}
+	if b.req.File == "-" {
+		b.path = "-"
+		b.text, err = source.ReadDockerfile(b.req.In, b.shortName())
+		return err
+	}
+	b.path, b.text, err = source.FindDockerfile(b.req.Context, b.req.File)
+	return err
+}
+
+// prepare parses, plans and looks for what the plan names. The mistakes of
+// all three are reported together, as far as one does not hide the next.
+func (b *build) prepare(ctx context.Context) (*plan.Plan, error) {
+	var known dockerfile.Errors
+	var err error
+	if b.file, err = dockerfile.Parse(b.shortName(), b.text); !collect(&known, err) || b.file == nil {
+		return nil, reported(known, err)
+	}
+	var p *plan.Plan
+	if p, b.images, err = b.planned(ctx, b.planRequest(), b.req.Pull, b.sink); !collect(&known, err) || p == nil {
+		return nil, reported(known, err)
+	}
+	if err := b.openContext(ctx, p); err != nil {
+		return nil, reported(known, err)
+	}
+	missing, err := b.checkSources(ctx, p)
+	if known = append(known, missing...); err != nil || len(known) > 0 {
+		return nil, reported(known, err)
+	}
+	b.announce(p)
+	return p, nil
+}
+
+// collect adds the mistakes that err is to known, and reports whether err was
+// nothing else.
+func collect(known *dockerfile.Errors, err error) bool {
+	var more dockerfile.Errors
+	if errors.As(err, &more) {
+		*known = append(*known, more...)
+		return true
+	}
+	return err == nil
+}
+
+// reported is the error for the mistakes known, or if there are none err.
+func reported(known dockerfile.Errors, err error) error {
+	if len(known) > 0 {
+		return known.Sorted()
+	}
+	return err
+}
+
+// shortName is how messages call the Dockerfile.
+func (b *build) shortName() string {
+	if b.req.File == "-" {
+		return "stdin"
+	}
+	rel, err := filepath.Rel(b.req.Context, b.path)
+	if err == nil && filepath.IsLocal(rel) && b.req.File == "" {
+		return rel
+	}
+	return b.path
+}
+
+// planRequest is the plan's part of the request.
+func (b *build) planRequest() plan.Request {
+	return plan.Request{
+		File: b.file, Target: b.req.Target, Args: b.req.Args, Labels: b.req.Labels,
+		Hosts: b.req.Hosts, Network: b.req.Network, BuildPlatform: platform(),
+	}
+}
+
+// openContext opens the build context and scans the parts of it that steps
+// name: one walk, with content digests from the stat cache.
+func (b *build) openContext(ctx context.Context, p *plan.Plan) error {
+	patterns, ignoreFile, err := source.LoadIgnore(b.req.Context, b.path)
+	if err != nil {
+		return err
+	}
+	abs, err := filepath.Abs(b.req.Context)
+	if err != nil {
+		return err
+	}
+	b.ctx, err = source.OpenFolder(b.req.Context, source.Options{
+		Ignore: append(patterns, b.storeInside(abs)...), IgnoreFile: ignoreFile,
+		CacheFile: b.store.CacheFile("context", abs), TempDir: filepath.Join(b.store.Dir(), "tmp"), Now: b.opt.Now,
+	})
+	if err != nil {
+		return err
+	}
+	var paths []string
+	for _, s := range p.Steps {
+		if s.Copy != nil && s.Copy.From == nil {
+			paths = append(paths, s.Copy.Sources...)
+		}
+	}
+	if b.req.WholeContext {
+		paths = []string{"."}
+	}
+	if len(paths) == 0 {
+		return nil
+	}
+	return b.ctx.Scan(ctx, paths)
+}
+
+// storeInside is the pattern that leaves the store out of a context which it
+// lies in: a store that is copied while it grows has no content to speak of.
+func (b *build) storeInside(dir string) []string {
+	rel, err := filepath.Rel(dir, b.store.Dir())
+	if err != nil || rel == "." || !filepath.IsLocal(rel) {
+		return nil
+	}
+	return []string{strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(rel)}
+}
+
+// announce tells the display what is going to happen.
+func (b *build) announce(p *plan.Plan) {
+	b.sink.Emit(progress.Event{Kind: progress.Context, Time: b.opt.Now(), Bytes: b.ctx.Size()})
+	begin := progress.Event{Kind: progress.Begin, Time: b.opt.Now()}
+	for _, l := range p.Lines {
+		begin.Vertices = append(begin.Vertices, progress.Vertex{
+			ID: l.Number, Label: l.Label, Stage: l.Stage.Display, Number: l.Number, Total: len(p.Lines),
+			Text: l.Text, ConfigOnly: l.Step == nil, Line: l.Pos.Line,
+		})
+	}
+	b.sink.Emit(begin)
+	for _, w := range p.Warnings {
+		b.sink.Emit(progress.Event{Kind: progress.Warned, Time: b.opt.Now(), Warning: &progress.Warning{
+			File: w.File, Line: w.Line, Text: w.Text, Msg: w.Rule + ": " + w.Msg, Hint: w.Hint}})
+	}
+}
+
+// checkSources finds the sources that do not exist, of the context and of
+// images, before anything runs. What a stage will have is not known yet.
+func (b *build) checkSources(ctx context.Context, p *plan.Plan) (dockerfile.Errors, error) {
+	local := b.local()
+	var mistakes dockerfile.Errors
+	for _, s := range p.Steps {
+		c := s.Copy
+		if c == nil || c.From != nil && c.From.Step != nil {
+			continue
+		}
+		job := solve.Job{Step: s}
+		if c.From != nil && c.From.Image != nil {
+			job.From = chainOf(b.images[*c.From.Image])
+		}
+		m, err := local.Missing(ctx, job)
+		if err != nil {
+			return nil, err
+		}
+		mistakes = append(mistakes, m...)
+	}
+	return mistakes, nil
+}
+
+// local is the runner of this build's steps.
+func (b *build) local() *execute.Local {
+	return &execute.Local{Store: b.store, Roots: b.rootFS(), Context: b.ctx, File: b.file, Sink: b.sink, Now: b.opt.Now, Epoch: b.epoch}
+}
+
+// tagged says whether the image has all its names already.
+func (b *build) tagged(m *image.Image) bool {
+	return !slices.ContainsFunc(b.tags, func(n image.Name) bool {
+		id, err := b.catalog.Lookup(n)
+		return err != nil || id != m.ID
+	})
+}
+
+// epochText is the epoch as keys have it.
+func (b *build) epochText() string {
+	if b.epoch == nil {
+		return ""
+	}
+	return strconv.FormatInt(b.epoch.Unix(), 10)
+}
+
+// maxEpoch is the last second that a document can tell (RFC 3339).
+const maxEpoch = 253402300799
+
+func parseEpoch(s string) (*time.Time, error) {
+	if s == "" {
+		return nil, nil
+	}
+	sec, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || sec < 0 || sec > maxEpoch {
+		return nil, fmt.Errorf("SOURCE_DATE_EPOCH=%q: want whole seconds since 1970", s)
+	}
+	t := time.Unix(sec, 0).UTC()
+	return &t, nil
+}

@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/whittle-build/whittle"
+	"github.com/whittle-build/whittle/internal/image"
+	"github.com/whittle-build/whittle/internal/progress"
+)
+
+// buildFlags are the flags of build as they are written.
+type buildFlags struct {
+	request  whittle.Request
+	args     []string
+	progress string
+	quiet    bool
+	idFile   string
+	metaFile string
+	platform string
+}
+
+func (p *program) buildCommand() *cobra.Command {
+	var f buildFlags
+	c := &cobra.Command{
+		Use:   "build [flags] CONTEXT",
+		Short: "Build an image from a Dockerfile",
+		Long: `Build an image from the Dockerfile in CONTEXT, a folder whose files COPY and ADD can read.
+Steps that nothing changed for are not run again. The image's ID goes to standard output, all else to standard error.`,
+		Example: `  whittle build -t http-server .
+  whittle build -t http-server:builder --target builder .
+  whittle build -f Dockerfile.build --build-arg VERSION=1.2 --progress plain .
+  echo 'FROM scratch' | whittle build -f - .`,
+		Args: args(1, 1, "one build context (a folder; . is this one)"),
+		RunE: func(c *cobra.Command, a []string) error {
+			f.request.Context = a[0]
+			return p.build(c.Context(), &f)
+		},
+	}
+	fl := c.Flags()
+	r := &f.request
+	fl.StringArrayVarP(&r.Tags, "tag", "t", nil, "name the image `NAME[:TAG]`; may be repeated")
+	fl.StringVarP(&r.File, "file", "f", "", "build from `FILE` (default CONTEXT/Dockerfile; - is standard input)")
+	fl.StringArrayVar(&f.args, "build-arg", nil, "set an ARG: `K=V`, or K to take it from the environment; may be repeated")
+	fl.StringVar(&r.Target, "target", "", "build `STAGE` and what it needs (default the last one)")
+	fl.StringArrayVar(&r.Labels, "label", nil, "add the label `K=V` to the image; may be repeated")
+	fl.BoolVar(&r.NoCache, "no-cache", false, "run every step, even when nothing changed for it")
+	fl.BoolVar(&r.Pull, "pull", false, "ask the registries for newer base images")
+	fl.StringVar(&f.progress, "progress", "auto", "tell what happens as `VIEW`: auto, tty, plain, classic or json")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "tell nothing but mistakes, and the image ID")
+	fl.StringVar(&f.idFile, "iidfile", "", "write the image ID to `FILE`")
+	fl.StringVar(&f.metaFile, "metadata-file", "", "write what was built, or why it was not, to `FILE` as JSON")
+	fl.StringArrayVar(&r.Hosts, "add-host", nil, "add `HOST:IP` to /etc/hosts of RUN steps; may be repeated")
+	fl.StringVar(&r.Network, "network", "default", "network `MODE` of RUN steps: default, host or none")
+	fl.IntVar(&r.Jobs, "jobs", 0, "run at most `N` steps at once (default no limit)")
+	fl.StringVar(&f.platform, "platform", "", "`OS/ARCH` to build for: this machine's and no other")
+	c.SetFlagErrorFunc(buildFlagError)
+	if p.docker {
+		p.addDockerFlags(fl)
+	}
+	return c
+}
+
+// addDockerFlags adds what scripts pass to docker build and what is always so
+// here: no step leaves a container.
+func (p *program) addDockerFlags(fl *pflag.FlagSet) {
+	fl.Bool("rm", true, "remove intermediate containers (there are none)")
+	fl.Bool("force-rm", false, "remove intermediate containers (there are none)")
+}
+
+// build runs one build: the story goes to stderr, the result to stdout.
+func (p *program) build(ctx context.Context, f *buildFlags) error {
+	if err := p.complete(f); err != nil {
+		return err
+	}
+	// The display is made before anything else: a wrong name is a mistake of
+	// usage, whoever runs the build.
+	display, err := p.display(f)
+	if err != nil {
+		return &usageError{fmt.Errorf("--%w", err), ""}
+	}
+	return p.withStore(func(w *whittle.Whittle) error {
+		if err := f.clear(); err != nil {
+			return err
+		}
+		f.request.Sink, f.request.WholeContext = display, f.progress == "classic" || p.docker
+		res, err := w.Build(ctx, f.request)
+		err = errors.Join(err, display.Close(), f.write(res, err))
+		switch {
+		case err != nil && f.progress == "json" && !f.quiet:
+			return toldError(ctx) // every line is an event
+		case err != nil:
+			return err
+		case p.docker && !f.quiet:
+			return nil // docker's builder told its ID already
+		}
+		_, err = fmt.Fprintln(p.stdout, res.ID)
+		return err
+	})
+}
+
+// toldError is the exit code of a build whose failure was told as an event.
+func toldError(ctx context.Context) error {
+	if errors.Is(context.Cause(ctx), errInterrupted) {
+		return codeError(exitInterrupted)
+	}
+	return codeError(exitFailed)
+}
+
+// complete checks the flags and makes the request of them.
+func (p *program) complete(f *buildFlags) error {
+	r := &f.request
+	if r.Context == "-" {
+		return &usageError{errors.New("the build context - is not a folder"), "for a Dockerfile from standard input write -f - and a folder, which may be empty"}
+	}
+	if err := checkPlatform(f.platform); err != nil {
+		return err
+	}
+	for _, t := range r.Tags {
+		if _, err := image.ParseName(t); err != nil {
+			return &usageError{fmt.Errorf("--tag: %w", err), whittle.Hint(err)}
+		}
+	}
+	for _, l := range r.Labels {
+		if k, _, _ := strings.Cut(l, "="); strings.TrimSpace(k) == "" {
+			return &usageError{fmt.Errorf("--label %q: has no name", l), "write --label NAME=VALUE"}
+		}
+	}
+	if modes := []string{"default", "host", "none"}; !slices.Contains(modes, r.Network) {
+		return &usageError{fmt.Errorf("--network %q: want one of %s", r.Network, strings.Join(modes, ", ")), ""}
+	}
+	if r.Jobs < 0 {
+		return &usageError{fmt.Errorf("--jobs %d: want a number from 0", r.Jobs), "0 means no limit"}
+	}
+	for i, h := range r.Hosts {
+		name, ip, ok := cutHost(h)
+		if !ok {
+			return &usageError{fmt.Errorf("--add-host %q: want a host name and an IP address", h), "for example --add-host db:10.0.0.7"}
+		}
+		r.Hosts[i] = name + ":" + ip
+	}
+	var err error
+	r.Args, err = p.buildArgs(f.args)
+	r.In, r.SourceDateEpoch = p.stdin, p.getenv("SOURCE_DATE_EPOCH")
+	return err
+}
+
+// cutHost reads HOST:IP or HOST=IP; brackets may stand around an IPv6 address.
+func cutHost(s string) (name, ip string, ok bool) {
+	i := strings.IndexAny(s, ":=")
+	if i <= 0 || strings.ContainsAny(s[:i], " \t\n#") {
+		return "", "", false
+	}
+	ip = strings.TrimSuffix(strings.TrimPrefix(s[i+1:], "["), "]")
+	addr, err := netip.ParseAddr(ip)
+	return s[:i], ip, err == nil && addr.Zone() == ""
+}
+
+// clear removes what an earlier build wrote, so that it is not taken for this
+// one's if this one fails.
+func (f *buildFlags) clear() error {
+	for _, name := range []string{f.idFile, f.metaFile} {
+		if name == "" {
+			continue
+		}
+		if st, err := os.Lstat(name); err != nil || !st.Mode().IsRegular() {
+			continue // a pipe, or a mistake that writing will tell
+		}
+		if err := os.Remove(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write writes the files that were asked for.
+func (f *buildFlags) write(res *whittle.Result, failure error) error {
+	if f.metaFile != "" {
+		b, err := whittle.Metadata(res, failure)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(f.metaFile, b, 0o644); err != nil {
+			return err
+		}
+	}
+	if f.idFile == "" || failure != nil {
+		return nil
+	}
+	return os.WriteFile(f.idFile, []byte(res.ID.String()), 0o644)
+}
+
+// display picks the view: the story goes to stderr. Called as docker, a build
+// that no person watches speaks as docker's builder did, on stdout, for
+// scripts that read it.
+func (p *program) display(f *buildFlags) (*progress.Display, error) {
+	mode, out := f.progress, p.stderr
+	switch {
+	case f.quiet:
+		mode = "quiet"
+	case p.docker && mode == "auto" && !progress.IsTerminal(p.stderr) && p.getenv("DOCKER_BUILDKIT") != "1":
+		mode = "classic"
+	}
+	if p.docker && mode == "classic" {
+		out = p.stdout
+	}
+	return progress.New(mode, out, p.displayOptions())
+}
+
+func (p *program) displayOptions() progress.Options {
+	return progress.Options{Term: p.getenv("TERM"), NoColor: p.getenv("NO_COLOR") != ""}
+}
+
+// buildArgs reads K=V and K; K alone takes its value from the environment and
+// is not set when the environment does not have it, as with docker build.
+func (p *program) buildArgs(list []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, kv := range list {
+		k, v, ok := strings.Cut(kv, "=")
+		if k == "" {
+			return nil, &usageError{fmt.Errorf("--build-arg %q: has no name", kv), "write --build-arg NAME=VALUE"}
+		}
+		if !ok {
+			if v, ok = lookup(p.environ(), k); !ok {
+				continue
+			}
+		}
+		out[k] = v
+	}
+	return out, nil
+}
+
+func lookup(environ []string, name string) (string, bool) {
+	for _, kv := range environ {
+		if k, v, ok := strings.Cut(kv, "="); ok && k == name {
+			return v, true
+		}
+	}
+	return "", false
+}

@@ -1,0 +1,311 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/whittle-build/whittle"
+	"github.com/whittle-build/whittle/internal/container"
+)
+
+// withContainer runs fn with the container that ref means.
+func (p *program) withContainer(ref string, fn func(*whittle.Whittle, *container.Container) error) error {
+	return p.withStore(func(w *whittle.Whittle) error {
+		ct, err := w.Containers().Find(ref)
+		if err != nil {
+			return err
+		}
+		return fn(w, ct)
+	})
+}
+
+// eachContainer does something to several containers and prints the names it
+// was done to; one failure does not keep it from the others.
+func (p *program) eachContainer(refs []string, fn func(*whittle.Whittle, *container.Container) error) error {
+	return p.withStore(func(w *whittle.Whittle) error {
+		bad := false
+		for _, ref := range refs {
+			ct, err := w.Containers().Find(ref)
+			if err == nil {
+				err = fn(w, ct)
+			}
+			if err == nil {
+				_, err = fmt.Fprintln(p.stdout, ref)
+			}
+			if err != nil {
+				p.report(p.stderr, err)
+				bad = true
+			}
+		}
+		if bad {
+			return codeError(exitFailed)
+		}
+		return nil
+	})
+}
+
+func (p *program) rmCommand() *cobra.Command {
+	var force, volumes bool
+	c := &cobra.Command{
+		Use: "rm [flags] CONTAINER...", Short: "Remove containers",
+		Args: args(1, -1, "a container"),
+		RunE: func(c *cobra.Command, a []string) error {
+			return p.withStore(func(w *whittle.Whittle) error { return p.remove(c.Context(), w, a, force) })
+		},
+	}
+	c.Flags().BoolVarP(&force, "force", "f", false, "kill running containers first, and do not fail over those that are not there")
+	c.Flags().BoolVarP(&volumes, "volumes", "v", false, "accepted: all that a container wrote goes with it")
+	return c
+}
+
+// remove removes containers. One that is not there is what rm -f wants, as it
+// is for docker.
+func (p *program) remove(ctx context.Context, w *whittle.Whittle, refs []string, force bool) error {
+	bad := false
+	for _, ref := range refs {
+		ct, err := w.Containers().Find(ref)
+		if err == nil {
+			err = w.Containers().Remove(ctx, ct, force)
+		}
+		if err == nil {
+			_, err = fmt.Fprintln(p.stdout, ref)
+		}
+		if err != nil {
+			p.report(p.stderr, err)
+			bad = bad || !force || !errors.Is(err, container.ErrNotFound)
+		}
+	}
+	if bad {
+		return codeError(exitFailed)
+	}
+	return nil
+}
+
+func (p *program) containerPruneCommand() *cobra.Command {
+	var force bool
+	c := &cobra.Command{
+		Use: "prune [flags]", Short: "Remove all containers that do not run",
+		Args: args(0, 0, "no operand"),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return p.withStore(func(w *whittle.Whittle) error {
+				list, err := w.Containers().List()
+				if err != nil {
+					return err
+				}
+				var ended []string
+				for _, ct := range list {
+					if !ct.Running {
+						ended = append(ended, ct.ID)
+					}
+				}
+				return p.remove(c.Context(), w, ended, false)
+			})
+		},
+	}
+	c.Flags().BoolVarP(&force, "force", "f", false, "accepted: there is no question to be answered")
+	return c
+}
+
+func (p *program) stopCommand() *cobra.Command {
+	var f stopFlags
+	c := &cobra.Command{
+		Use: "stop [flags] CONTAINER...", Short: "End running containers",
+		Args: args(1, -1, "a container"),
+		RunE: func(c *cobra.Command, a []string) error {
+			if err := f.parse(); err != nil {
+				return err
+			}
+			return p.eachContainer(a, func(w *whittle.Whittle, ct *container.Container) error {
+				return f.stop(c, w, ct)
+			})
+		},
+	}
+	f.add(c)
+	return c
+}
+
+func (p *program) restartCommand() *cobra.Command {
+	var f stopFlags
+	c := &cobra.Command{
+		Use: "restart [flags] CONTAINER...", Short: "End containers if they run, and start them again",
+		Args: args(1, -1, "a container"),
+		RunE: func(c *cobra.Command, a []string) error {
+			if err := f.parse(); err != nil {
+				return err
+			}
+			return p.eachContainer(a, func(w *whittle.Whittle, ct *container.Container) error {
+				if err := f.stop(c, w, ct); err != nil {
+					return err
+				}
+				return p.detached(w, ct)
+			})
+		},
+	}
+	f.add(c)
+	return c
+}
+
+// stopFlags say how to end a container.
+type stopFlags struct {
+	seconds int
+	signal  string
+	number  unix.Signal
+}
+
+func (f *stopFlags) add(c *cobra.Command) {
+	c.Flags().IntVarP(&f.seconds, "time", "t", 10, "seconds until it is killed; below 0 never")
+	c.Flags().IntVar(&f.seconds, "timeout", 10, "the same as --time")
+	_ = c.Flags().MarkHidden("timeout") // it was just defined
+	c.Flags().StringVarP(&f.signal, "signal", "s", "", "send this instead of the image's STOPSIGNAL")
+}
+
+func (f *stopFlags) parse() (err error) {
+	if f.signal != "" {
+		f.number, err = parseSignal(f.signal)
+	}
+	return err
+}
+
+func (f *stopFlags) stop(c *cobra.Command, w *whittle.Whittle, ct *container.Container) error {
+	wait := time.Duration(f.seconds) * time.Second
+	if !c.Flags().Changed("time") && !c.Flags().Changed("timeout") {
+		wait = ct.StopWait()
+	}
+	return w.Containers().Stop(c.Context(), ct, f.number, wait)
+}
+
+func parseSignal(s string) (unix.Signal, error) {
+	if sig := container.ParseSignal(s); sig != 0 {
+		return sig, nil
+	}
+	return 0, &usageError{fmt.Errorf("signal %q: there is no such signal", s), "for example SIGHUP, HUP or 1"}
+}
+
+func (p *program) killCommand() *cobra.Command {
+	var name string
+	c := &cobra.Command{
+		Use: "kill [flags] CONTAINER...", Short: "Send a signal to running containers",
+		Args: args(1, -1, "a container"),
+		RunE: func(c *cobra.Command, a []string) error {
+			sig, err := parseSignal(name)
+			if err != nil {
+				return err
+			}
+			return p.eachContainer(a, func(w *whittle.Whittle, ct *container.Container) error {
+				if sig == unix.SIGKILL && ct.Running {
+					return w.Containers().Kill(c.Context(), ct)
+				}
+				return w.Containers().Signal(c.Context(), ct, sig)
+			})
+		},
+	}
+	c.Flags().StringVarP(&name, "signal", "s", "KILL", "the signal")
+	return c
+}
+
+func (p *program) waitCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "wait CONTAINER...", Short: "Wait until containers have ended, and print their exit codes",
+		Args: args(1, -1, "a container"),
+		RunE: func(c *cobra.Command, a []string) error {
+			return p.withStore(func(w *whittle.Whittle) error {
+				for _, ref := range a {
+					ct, err := w.Containers().Find(ref)
+					if err != nil {
+						return err
+					}
+					code, err := w.Containers().Wait(c.Context(), ct)
+					if err != nil {
+						return err
+					}
+					fmt.Fprintln(p.stdout, code)
+				}
+				return nil
+			})
+		},
+	}
+}
+
+func (p *program) portCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "port CONTAINER [PORT]", Short: "Print which ports of the host lead into a container",
+		Args: args(1, 2, "a container and perhaps one of its ports"),
+		RunE: func(c *cobra.Command, a []string) error {
+			return p.withContainer(a[0], func(_ *whittle.Whittle, ct *container.Container) error {
+				found := false
+				for _, b := range ct.Bound {
+					switch {
+					case len(a) == 1:
+						fmt.Fprintf(p.stdout, "%d/tcp -> %s\n", b.Container, b.Address())
+					case strings.TrimSuffix(a[1], "/tcp") == strconv.Itoa(b.Container):
+						fmt.Fprintln(p.stdout, b.Address())
+						found = true
+					}
+				}
+				if len(a) == 2 && !found {
+					return &container.Error{Msg: fmt.Sprintf("container %s: no port of the host leads to its port %s", ct.Name, a[1]),
+						Way: "run it with -p, and see ps for those that there are"}
+				}
+				return nil
+			})
+		},
+	}
+}
+
+func (p *program) logsCommand() *cobra.Command {
+	var v container.LogView
+	var tail, since string
+	c := &cobra.Command{
+		Use: "logs [flags] CONTAINER", Short: "Print what a container wrote",
+		Args: args(1, 1, "one container"),
+		RunE: func(c *cobra.Command, a []string) error {
+			now := time.Now()
+			if err := parseLogView(&v, tail, since, now); err != nil {
+				return err
+			}
+			return p.withContainer(a[0], func(w *whittle.Whittle, ct *container.Container) error {
+				return w.Containers().Logs(c.Context(), ct, p.stdout, p.stderr, v)
+			})
+		},
+	}
+	c.Flags().BoolVarP(&v.Follow, "follow", "f", false, "go on until it ends")
+	c.Flags().BoolVarP(&v.Stamps, "timestamps", "t", false, "show when each line was written")
+	c.Flags().StringVarP(&tail, "tail", "n", "all", "show only so many lines from the end")
+	c.Flags().StringVar(&since, "since", "", "show only what was written since a `TIME` (2026-01-02T15:04:05Z) or for so long (10m)")
+	return c
+}
+
+func parseLogView(v *container.LogView, tail, since string, now time.Time) error {
+	if tail != "all" && tail != "" {
+		n, err := strconv.Atoi(tail)
+		if err != nil {
+			return &usageError{fmt.Errorf("--tail %q: is no number", tail), "for example --tail 20"}
+		}
+		v.Tail, v.Last = n >= 0, n
+	}
+	if since == "" {
+		return nil
+	}
+	if d, err := time.ParseDuration(since); err == nil {
+		v.Since = now.Add(-d)
+		return nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", time.DateTime, time.DateOnly} {
+		if t, err := time.ParseInLocation(layout, since, time.Local); err == nil {
+			v.Since = t
+			return nil
+		}
+	}
+	if n, err := strconv.ParseInt(since, 10, 64); err == nil {
+		v.Since = time.Unix(n, 0)
+		return nil
+	}
+	return &usageError{fmt.Errorf("--since %q: is no time", since), "for example --since 10m or --since 2026-01-02T15:04:05Z"}
+}

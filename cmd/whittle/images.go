@@ -1,0 +1,339 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/whittle-build/whittle"
+	"github.com/whittle-build/whittle/internal/image"
+)
+
+func (p *program) imagesCommand() *cobra.Command {
+	var v image.View
+	var format string
+	var filters []string
+	var all bool
+	c := &cobra.Command{
+		Use: "images [flags] [NAME]", Short: "List images: names, ID, age, uncompressed size",
+		Example: "  whittle images\n  whittle images app\n  whittle images --format json | jq .Size",
+		Args:    args(0, 1, "at most one name"),
+		RunE: func(c *cobra.Command, a []string) error {
+			if err := checkFormat(format); err != nil {
+				return err
+			}
+			keep, err := imageFilter(filters)
+			if err != nil {
+				return err
+			}
+			return p.withStore(func(w *whittle.Whittle) error {
+				list, err := w.Images()
+				if err != nil {
+					return err
+				}
+				if len(a) == 1 {
+					if list, err = named(list, a[0]); err != nil {
+						return err
+					}
+				}
+				list = slices.DeleteFunc(list, func(s image.Summary) bool { return !keep(s) })
+				v.Now = w.Now()
+				if format == "json" {
+					return writeLines(p.stdout, v.Rows(list))
+				}
+				return v.WriteList(p.stdout, list)
+			})
+		},
+	}
+	c.Flags().BoolVarP(&v.Quiet, "quiet", "q", false, "only IDs")
+	c.Flags().BoolVar(&v.NoTrunc, "no-trunc", false, "whole IDs")
+	c.Flags().StringVar(&format, "format", "table", "`FORM` of the list: table, or json with one object a line")
+	c.Flags().StringArrayVarP(&filters, "filter", "f", nil, "only those with `KEY=VALUE`: dangling=true has no name, dangling=false has one")
+	c.Flags().BoolVarP(&all, "all", "a", false, "all images (there are no hidden ones: steps have no image)")
+	return c
+}
+
+// imageFilter makes a test of the filters: of one key any may fit.
+func imageFilter(list []string) (func(image.Summary) bool, error) {
+	wanted := map[bool]bool{}
+	for _, f := range list {
+		k, v, _ := strings.Cut(f, "=")
+		if k != "dangling" {
+			return nil, &usageError{fmt.Errorf("--filter %q: unknown", f), "there are dangling=true and dangling=false"}
+		}
+		dangling, err := strconv.ParseBool(v)
+		if err != nil {
+			return nil, &usageError{fmt.Errorf("--filter %q: want true or false", f), "there are dangling=true and dangling=false"}
+		}
+		wanted[dangling] = true
+	}
+	return func(s image.Summary) bool { return len(wanted) == 0 || wanted[s.Dangling()] }, nil
+}
+
+// checkFormat accepts the formats that lists have.
+func checkFormat(f string) error {
+	if f == "" || f == "json" || f == "table" {
+		return nil
+	}
+	return &usageError{fmt.Errorf("--format %q: there are json and table", f), "Go templates are not read here; use --format json and jq"}
+}
+
+// named keeps the images of one repository, or of one name.
+func named(list []image.Summary, ref string) ([]image.Summary, error) {
+	want, err := image.ParseName(ref)
+	if err != nil {
+		return nil, err
+	}
+	_, tagged, _ := strings.Cut(ref[strings.LastIndex(ref, "/")+1:], ":")
+	var out []image.Summary
+	for _, s := range list {
+		var names []image.Name
+		for _, n := range s.Names {
+			if n.Repository() == want.Repository() && (tagged == "" || n.Tag == want.Tag) {
+				names = append(names, n)
+			}
+		}
+		if len(names) > 0 {
+			s.Names = names
+			out = append(out, s)
+		}
+	}
+	return out, nil
+}
+
+// writeLines prints one JSON object a line.
+func writeLines[T any](w io.Writer, list []T) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	for _, x := range list {
+		if err := enc.Encode(x); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *program) historyCommand() *cobra.Command {
+	var v image.View
+	var format string
+	c := &cobra.Command{
+		Use: "history [flags] IMAGE", Short: "Show what each instruction added to an image",
+		Example: "  whittle history app:latest\n  whittle history --no-trunc app:latest",
+		Args:    args(1, 1, "one image"),
+		RunE: func(c *cobra.Command, a []string) error {
+			if err := checkFormat(format); err != nil {
+				return err
+			}
+			return p.withStore(func(w *whittle.Whittle) error {
+				s, err := w.Image(a[0])
+				if err != nil {
+					return err
+				}
+				v.Now = w.Now()
+				if format == "json" {
+					return writeLines(p.stdout, s.Image.History())
+				}
+				return v.WriteHistory(p.stdout, s.Image)
+			})
+		},
+	}
+	c.Flags().BoolVarP(&v.Quiet, "quiet", "q", false, "only IDs")
+	c.Flags().BoolVar(&v.NoTrunc, "no-trunc", false, "whole instructions")
+	c.Flags().StringVar(&format, "format", "table", "`FORM` of the list: table, or json with one object a line")
+	return c
+}
+
+func (p *program) tagCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "tag IMAGE NAME[:TAG]", Short: "Give an image another name",
+		Example: "  whittle tag app:latest app:1.2\n  whittle tag app:latest registry.example/team/app:1.2",
+		Args:    args(2, 2, "an image and a new name"),
+		RunE: func(c *cobra.Command, a []string) error {
+			return p.withStore(func(w *whittle.Whittle) error { return w.Tag(c.Context(), a[0], a[1]) })
+		},
+	}
+}
+
+func (p *program) rmiCommand() *cobra.Command {
+	var force bool
+	c := &cobra.Command{
+		Use: "rmi [flags] IMAGE...", Short: "Remove names of images, and images with their last name",
+		Example: "  whittle rmi app:1.2\n  whittle rmi -f 4a1f0c9e2b7d",
+		Args:    args(1, -1, "an image"),
+		RunE: func(c *cobra.Command, a []string) error {
+			return p.withStore(func(w *whittle.Whittle) error {
+				var errs []error
+				for _, ref := range a {
+					done, err := w.RemoveImage(ref, force)
+					errs = append(errs, p.writeRemoved(done), err)
+				}
+				return errors.Join(errs...)
+			})
+		},
+	}
+	c.Flags().BoolVarP(&force, "force", "f", false, "also an image that has several names, or that a stopped container was made from")
+	return c
+}
+
+// writeRemoved tells what became of an image that was removed.
+func (p *program) writeRemoved(done image.Removed) error {
+	var b strings.Builder
+	for _, n := range done.Untagged {
+		fmt.Fprintln(&b, "Untagged:", n)
+	}
+	if !done.Deleted.IsZero() {
+		fmt.Fprintln(&b, "Deleted:", done.Deleted)
+	}
+	_, err := io.WriteString(p.stdout, b.String())
+	return err
+}
+
+func (p *program) importCommand() *cobra.Command {
+	var changes []string
+	var message string
+	c := &cobra.Command{
+		Use: "import [flags] FILE|- [NAME[:TAG]]", Short: "Make an image of a tar of a file system",
+		Example: "  whittle import --change 'CMD [\"/bin/sh\"]' rootfs.tar.gz busybox\n  mmdebstrap bookworm - | whittle import - debian",
+		Args:    args(1, 2, "a tar file (or -) and a name"),
+		RunE: func(c *cobra.Command, a []string) error {
+			in, err := p.input(a[0], "pack it: tar -C "+a[0]+" -c . | "+p.name+" import - NAME")
+			if err != nil {
+				return err
+			}
+			defer in.Close()
+			name := ""
+			if len(a) == 2 {
+				name = a[1]
+			}
+			if message == "" {
+				message = "Imported from " + filepath.Base(a[0]) // the folder is nobody else's business
+			}
+			return p.withStore(func(w *whittle.Whittle) error {
+				id, err := w.Import(c.Context(), in, name, changes, message)
+				if err != nil {
+					return err
+				}
+				_, err = fmt.Fprintln(p.stdout, id)
+				return err
+			})
+		},
+	}
+	c.Flags().StringArrayVarP(&changes, "change", "c", nil, "apply the Dockerfile instruction `INSTR` to the image's config; may be repeated")
+	c.Flags().StringVarP(&message, "message", "m", "", "`TEXT` of the comment in the image's history")
+	return c
+}
+
+// input opens a file to read, or standard input for -. folder is what to do
+// with a folder instead.
+func (p *program) input(name, folder string) (*os.File, error) {
+	if name == "-" || name == "" {
+		return p.stdin, nil
+	}
+	if fi, err := os.Stat(name); err == nil && fi.IsDir() {
+		return nil, &usageError{fmt.Errorf("%s: is a directory", name), folder}
+	}
+	return os.Open(name)
+}
+
+func (p *program) saveCommand() *cobra.Command {
+	var out, format string
+	c := &cobra.Command{
+		Use: "save [flags] IMAGE...", Short: "Write images to an archive (docker's, which is an OCI layout as well)",
+		Example: "  whittle save -o app.tar app:latest\n  whittle save app | docker load",
+		Args:    args(1, -1, "an image"),
+		RunE: func(c *cobra.Command, a []string) error {
+			if format != "docker" && format != "oci" {
+				return &usageError{fmt.Errorf("--format %q: there are docker and oci", format), ""}
+			}
+			if out == "" && isTerminal(p.stdout) {
+				return &usageError{errors.New("the archive would go to the terminal"), "write -o FILE, or send it through a pipe"}
+			}
+			return p.withStore(func(w *whittle.Whittle) error {
+				if out == "" {
+					return w.Save(c.Context(), p.stdout, a, format)
+				}
+				return writeFile(out, func(f io.Writer) error { return w.Save(c.Context(), f, a, format) })
+			})
+		},
+	}
+	c.Flags().StringVarP(&out, "output", "o", "", "write to `FILE` instead of standard output")
+	c.Flags().StringVar(&format, "format", "docker", "`FORM` of the archive: docker (which is an OCI layout too) or oci")
+	return c
+}
+
+// writeFile writes a file that is whole or not there.
+func writeFile(name string, write func(io.Writer) error) (err error) {
+	tmp := name + ".partial"
+	f, err := os.Create(tmp)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(tmp)
+		}
+	}()
+	err = write(f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp, name)
+}
+
+func (p *program) loadCommand() *cobra.Command {
+	var in string
+	var quiet bool
+	c := &cobra.Command{
+		Use: "load [flags]", Short: "Store the images of an archive (docker's or an OCI layout)",
+		Example: "  whittle load -i app.tar\n  docker save app | whittle load",
+		Args:    args(0, 0, "no operand (the archive comes from standard input or -i FILE)"),
+		RunE: func(c *cobra.Command, a []string) error {
+			if in == "" && isTerminal(p.stdin) {
+				return &usageError{errors.New("there is no archive: standard input is a terminal"), "write -i FILE, or < FILE"}
+			}
+			f, err := p.input(in, "pack it, if it is an OCI layout: tar -C "+in+" -c . | "+p.name+" load")
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			return p.withStore(func(w *whittle.Whittle) error {
+				list, err := w.Load(c.Context(), f)
+				if err != nil {
+					return fmt.Errorf("%s: %w", cmp.Or(in, "standard input"), err)
+				}
+				for _, l := range list {
+					if err := p.writeLoaded(l); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+	c.Flags().StringVarP(&in, "input", "i", "", "read `FILE` instead of standard input")
+	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "no progress (there is none)")
+	return c
+}
+
+// writeLoaded tells how an image that was loaded is called.
+func (p *program) writeLoaded(l image.Loaded) error {
+	if len(l.Names) == 0 {
+		_, err := fmt.Fprintln(p.stdout, "Loaded image ID:", l.Image.ID)
+		return err
+	}
+	for _, n := range l.Names {
+		if _, err := fmt.Fprintln(p.stdout, "Loaded image:", n.Familiar()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

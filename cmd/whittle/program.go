@@ -1,0 +1,254 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/whittle-build/whittle"
+	"github.com/whittle-build/whittle/internal/nearest"
+	"github.com/whittle-build/whittle/internal/sandbox"
+)
+
+// The exit codes. A container's own code is passed on by run and exec.
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+// program is one call of whittle: its streams, its environment and the flags
+// that all commands have.
+type program struct {
+	name    string // whittle, or docker when called through a link of that name
+	docker  bool
+	version string
+	stdin   *os.File
+	stdout  *os.File
+	stderr  *os.File
+	getenv  func(string) string
+	environ func() []string
+
+	root string // --root
+}
+
+// usageError is a call that cannot be understood: exit code 2.
+type usageError struct {
+	err  error
+	hint string
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Hint() string  { return e.hint }
+
+// codeError ends the program with a code and says no more than was said.
+type codeError int
+
+func (e codeError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// run executes the command line args and returns the exit code.
+func (p *program) run(ctx context.Context, args []string) int {
+	root := p.command()
+	root.SetArgs(args)
+	root.SetIn(p.stdin)
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	err := root.ExecuteContext(ctx)
+	var code codeError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+		return int(code)
+	case errors.Is(context.Cause(ctx), errInterrupted):
+		fmt.Fprintf(p.stderr, "%s: interrupted\n", p.name)
+		return exitInterrupted
+	}
+	p.report(p.stderr, err)
+	var usage *usageError
+	if errors.As(err, &usage) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// command is the tree of all commands.
+func (p *program) command() *cobra.Command {
+	var version bool
+	root := &cobra.Command{
+		Use:           p.name,
+		Short:         "Build container images from multi-stage Dockerfiles: compile in a fat image, ship what is left",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			switch {
+			case version:
+				return p.printVersion()
+			case len(args) == 0:
+				return c.Help()
+			}
+			return p.unknown(c, args[0])
+		},
+	}
+	// Not cobra's own flag: it would link text/template, 2 MB.
+	root.Flags().BoolVarP(&version, "version", "v", false, "print the version")
+	root.PersistentFlags().StringVar(&p.root, "root", "", "`DIR` of the store (default $WHITTLE_ROOT, else /var/lib/whittle for root and ~/.local/share/whittle for others)")
+	root.SetFlagErrorFunc(flagError)
+	root.CompletionOptions.HiddenDefaultCmd = true
+	p.addCommands(root)
+	p.addAliases(root)
+	root.SetHelpCommand(p.helpCommand())
+	return root
+}
+
+// helpCommand is cobra's, but an unknown command is a mistake.
+func (p *program) helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "Show the help of a command",
+		RunE: func(c *cobra.Command, a []string) error {
+			about, rest, err := c.Root().Find(a)
+			if err == nil && len(rest) == 0 {
+				return about.Help()
+			}
+			return p.unknown(about, rest[0])
+		},
+	}
+}
+
+func (p *program) unknown(c *cobra.Command, name string) error {
+	hint := fmt.Sprintf("%s --help lists the commands", c.CommandPath())
+	c.SuggestionsMinimumDistance = 2
+	if s := c.SuggestionsFor(name); len(s) > 0 {
+		hint = "did you mean " + strings.Join(s, " or ") + "?"
+	}
+	return &usageError{fmt.Errorf("there is no command %q", strings.TrimSpace(verb(c)+" "+name)), hint}
+}
+
+// flagError makes a mistake in the flags a usage error that offers the flag
+// which was probably meant.
+func flagError(c *cobra.Command, err error) error {
+	hint := fmt.Sprintf("%s --help lists the flags", c.CommandPath())
+	var unknown *pflag.NotExistError
+	var bad *pflag.InvalidValueError
+	switch {
+	case errors.As(err, &unknown):
+		if near := nearFlag(c, unknown.GetSpecifiedName()); near != "" {
+			hint = fmt.Sprintf("did you mean --%s?", near)
+		}
+	case errors.As(err, &bad):
+		err = fmt.Errorf("--%s %q: want %s", bad.GetFlag().Name, bad.GetValue(), kindOf(bad.GetFlag()))
+	}
+	if v := verb(c); v != "" {
+		err = fmt.Errorf("%s: %w", v, err)
+	}
+	return &usageError{err, hint}
+}
+
+// kindOf says in words what a flag takes.
+func kindOf(f *pflag.Flag) string {
+	switch f.Value.Type() {
+	case "bool":
+		return "true or false"
+	case "int":
+		return "a whole number"
+	case "duration":
+		return "a time such as 90s or 72h"
+	}
+	return "a " + f.Value.Type()
+}
+
+// verb is a command's name without the program's: build, image ls.
+func verb(c *cobra.Command) string {
+	return strings.TrimPrefix(strings.TrimPrefix(c.CommandPath(), c.Root().Name()), " ")
+}
+
+func nearFlag(c *cobra.Command, name string) string {
+	best, dist := "", 3
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		if d := nearest.Distance(f.Name, name); d < dist && !f.Hidden {
+			best, dist = f.Name, d
+		}
+	})
+	return best
+}
+
+// report writes err for a person: what, where, and the way out.
+func (p *program) report(w io.Writer, err error) {
+	whittle.WriteError(w, p.name, err)
+}
+
+// args checks how many operands a command has.
+func args(least, most int, what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, a []string) error {
+		if len(a) >= least && (most < 0 || len(a) <= most) {
+			return nil
+		}
+		return &usageError{
+			fmt.Errorf("%s wants %s, and got %d", verb(c), what, len(a)),
+			"usage: " + c.UseLine(),
+		}
+	}
+}
+
+// open opens the store.
+func (p *program) open() (*whittle.Whittle, error) {
+	dir, err := whittle.Root(p.root, p.getenv)
+	if err != nil {
+		return nil, err
+	}
+	o := whittle.Options{
+		Root:        dir,
+		Rootfs:      p.getenv("WHITTLE_ROOTFS"),
+		UserNS:      sandbox.InUserNS(),
+		Credentials: whittle.CredentialFiles(p.getenv),
+	}
+	if o.UserNS {
+		ids, err := os.ReadFile("/proc/self/uid_map")
+		if err != nil {
+			return nil, err
+		}
+		o.IDMap = strings.Join(strings.Fields(string(ids)), " ")
+	}
+	return whittle.Open(o)
+}
+
+// withStore runs fn with the store open. A user who is not root gets there
+// through a user namespace: this same command line is run again in one, and
+// its exit code is ours.
+func (p *program) withStore(fn func(*whittle.Whittle) error) (err error) {
+	if os.Geteuid() != 0 {
+		// In there we are root, who has another store by default.
+		dir, err := whittle.Root(p.root, p.getenv)
+		if err != nil {
+			return err
+		}
+		if err := os.Setenv("WHITTLE_ROOT", dir); err != nil {
+			return err
+		}
+		code, err := sandbox.ReexecInUserNS()
+		if err != nil {
+			return err
+		}
+		return codeOrNil(code)
+	}
+	w, err := p.open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	return fn(w)
+}
+
+func codeOrNil(code int) error {
+	if code == 0 {
+		return nil
+	}
+	return codeError(code)
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/whittle-build/whittle"
+	"github.com/whittle-build/whittle/internal/container"
+	"github.com/whittle-build/whittle/internal/progress"
+)
+
+// exitEngine is the exit code of run and start when it is whittle that failed,
+// and not the container.
+const exitEngine = 125
+
+func (p *program) createCommand() *cobra.Command {
+	var f createFlags
+	c := &cobra.Command{
+		Use: "create [flags] IMAGE [COMMAND [ARG...]]", Short: "Make a container without running it",
+		Example: "  whittle create --name extract builder\n  whittle cp extract:/go/src/app ./app\n  whittle rm extract",
+		Args:    args(1, -1, "an image"),
+		RunE: func(c *cobra.Command, a []string) error {
+			return p.create(c, &f, a, func(_ *whittle.Whittle, ct *container.Container) error {
+				_, err := fmt.Fprintln(p.stdout, ct.ID)
+				return err
+			})
+		},
+	}
+	f.add(c)
+	return c
+}
+
+// create makes a container and does something with it.
+func (p *program) create(c *cobra.Command, f *createFlags, a []string, then func(*whittle.Whittle, *container.Container) error) error {
+	req, err := p.request(c, f, a)
+	if err != nil {
+		return err
+	}
+	return p.withStore(func(w *whittle.Whittle) error {
+		var ct *container.Container
+		err := p.transfer(f.quiet, func(sink progress.Sink) (err error) {
+			ct, err = w.Create(c.Context(), req, sink)
+			return err
+		})
+		if err == nil && f.cidFile != "" {
+			err = os.WriteFile(f.cidFile, []byte(ct.ID), 0o644)
+		}
+		if err != nil {
+			return err
+		}
+		return then(w, ct)
+	})
+}
+
+func (p *program) runCommand() *cobra.Command {
+	var f createFlags
+	c := &cobra.Command{
+		Use: "run [flags] IMAGE [COMMAND [ARG...]]", Short: "Run a command in a new container",
+		Example: "  whittle run --rm -p 8080:80 http-server\n  whittle run --rm -it alpine sh",
+		Args:    args(1, -1, "an image"),
+		RunE: func(c *cobra.Command, a []string) error {
+			return p.engine(c.Context(), p.create(c, &f, a, func(w *whittle.Whittle, ct *container.Container) error {
+				if !f.detach {
+					return p.foreground(c.Context(), w, ct, ct.Spec.Stdin)
+				}
+				if err := p.detached(w, ct); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintln(p.stdout, ct.ID)
+				return err
+			}))
+		},
+	}
+	f.add(c)
+	c.Flags().BoolVarP(&f.detach, "detach", "d", false, "run in the background and print the ID")
+	return c
+}
+
+// engine tells a failure of whittle from that of a container: the exit code is
+// that of docker, unless the call was wrong or interrupted. A monitor tells its
+// own.
+func (p *program) engine(ctx context.Context, err error) error {
+	var code codeError
+	var usage *usageError
+	if err == nil || errors.As(err, &code) || errors.As(err, &usage) || errors.Is(context.Cause(ctx), errInterrupted) {
+		return err
+	}
+	p.report(p.stderr, err)
+	var start *startError
+	if errors.As(err, &start) && start.Code != 0 {
+		return codeError(start.Code)
+	}
+	return codeError(exitEngine)
+}
+
+func (p *program) startCommand() *cobra.Command {
+	var attach, interactive bool
+	c := &cobra.Command{
+		Use: "start [flags] CONTAINER...", Short: "Run containers that were created or have ended",
+		Args: args(1, -1, "a container"),
+		RunE: func(c *cobra.Command, a []string) error {
+			if !attach && !interactive {
+				return p.eachContainer(a, func(w *whittle.Whittle, ct *container.Container) error {
+					err := p.detached(w, ct)
+					if errors.Is(err, container.ErrRunning) {
+						return nil // as is wanted
+					}
+					return err
+				})
+			}
+			if len(a) > 1 {
+				return &usageError{errors.New("-a and -i stay with one container, and there are several"), "leave them out, or name one"}
+			}
+			return p.engine(c.Context(), p.withContainer(a[0], func(w *whittle.Whittle, ct *container.Container) error {
+				return p.foreground(c.Context(), w, ct, interactive && ct.Spec.Stdin)
+			}))
+		},
+	}
+	c.Flags().BoolVarP(&attach, "attach", "a", false, "stay with it and pass its output and exit code on")
+	c.Flags().BoolVarP(&interactive, "interactive", "i", false, "pass standard input on, too")
+	return c
+}
+
+// foreground runs a container here; its exit code is ours. Signals to whittle
+// are passed on.
+func (p *program) foreground(ctx context.Context, w *whittle.Whittle, ct *container.Container, stdin bool) (err error) {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	defer signal.Stop(signals)
+	// When nobody reads our output, the container is to hear of it, and not us.
+	signal.Ignore(unix.SIGPIPE)
+	std := container.Streams{Out: p.stdout, Err: p.stderr, Signals: signals}
+	if stdin {
+		std.In = p.stdin
+	}
+	if ct.Spec.TTY {
+		t, err := p.terminal(stdin)
+		if err != nil {
+			return err
+		}
+		defer t.Close()
+		std.Sizes = t.Sizes()
+	}
+	st, err := w.Containers().Run(ctx, ct, std, nil)
+	if errors.Is(err, errInterrupted) {
+		return err // before it ran
+	}
+	if err != nil {
+		p.report(p.stderr, container.Explain(err, ct.ImageName))
+		return codeError(container.StartCode(err))
+	}
+	return codeOrNil(st.Code)
+}
+
+// terminal gives our terminal to a container: with its keys, or only to write
+// to, which needs none to be there.
+func (p *program) terminal(keys bool) (*container.Terminal, error) {
+	if !keys {
+		return container.WatchTerminal(p.stdout), nil
+	}
+	t, err := container.OpenTerminal(p.stdin)
+	if err != nil {
+		return nil, errNoTerminal
+	}
+	return t, nil
+}

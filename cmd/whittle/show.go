@@ -1,0 +1,103 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/whittle-build/whittle"
+	"github.com/whittle-build/whittle/internal/progress"
+)
+
+func (p *program) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version",
+		Args: args(0, 0, "no operand"),
+		RunE: func(*cobra.Command, []string) error { return p.printVersion() },
+	}
+}
+
+func (p *program) printVersion() error {
+	_, err := fmt.Fprintf(p.stdout, "whittle %s %s/%s %s\n", p.version, runtime.GOOS, runtime.GOARCH, runtime.Version())
+	return err
+}
+
+func (p *program) inspectCommand() *cobra.Command {
+	var format, kind string
+	c := &cobra.Command{
+		Use: "inspect [flags] NAME|ID...", Short: "Show all that is known of images and containers, as JSON",
+		Example: "  whittle inspect app\n  whittle inspect -f '{{.State.ExitCode}}' web",
+		Args:    args(1, -1, "an image or a container"),
+		RunE: func(c *cobra.Command, a []string) error {
+			if kind != "" && kind != "image" && kind != "container" {
+				return &usageError{fmt.Errorf("--type %q: unknown", kind), "there are image and container"}
+			}
+			if format == "json" {
+				format = "{{json .}}"
+			}
+			f, err := parseFormat(format)
+			if err != nil {
+				return err
+			}
+			return p.withStore(func(w *whittle.Whittle) error { return p.inspect(w, a, kind, f) })
+		},
+	}
+	c.Flags().StringVarP(&format, "format", "f", "", "print fields: '{{.State.ExitCode}}', '{{json .Config.Env}}'")
+	c.Flags().StringVar(&kind, "type", "", "look only for an image or only for a container")
+	return c
+}
+
+// inspect shows what it finds; what it does not find makes it fail at its end.
+func (p *program) inspect(w *whittle.Whittle, refs []string, kind string, f format) error {
+	out := []any{}
+	var errs []error
+	for _, ref := range refs {
+		x, err := w.Inspect(ref, kind)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if f == nil {
+			out = append(out, x)
+			continue
+		}
+		s, err := f.render(x)
+		if err == nil {
+			_, err = fmt.Fprintln(p.stdout, s)
+		}
+		errs = append(errs, err)
+	}
+	if f == nil {
+		errs = append(errs, p.writeJSON(out))
+	}
+	return errors.Join(errs...)
+}
+
+func (p *program) writeJSON(v any) error {
+	enc := json.NewEncoder(p.stdout)
+	enc.SetIndent("", "    ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+func (p *program) infoCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "info", Short: "Show the store, the root-file-system providers and why one was chosen",
+		Args: args(0, 0, "no operand"),
+		RunE: func(*cobra.Command, []string) error {
+			return p.withStore(func(w *whittle.Whittle) error {
+				info, err := w.Info()
+				if err != nil {
+					return err
+				}
+				return info.Write(p.stdout, p.version)
+			})
+		},
+	}
+}
+
+func isTerminal(f *os.File) bool { return progress.IsTerminal(f) }

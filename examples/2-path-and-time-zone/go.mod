@@ -1,0 +1,3 @@
+module my-proj
+
+go 1.15

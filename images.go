@@ -1,0 +1,283 @@
+package whittle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/whittle-build/whittle/internal/config"
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/dockerfile"
+	"github.com/whittle-build/whittle/internal/image"
+	"github.com/whittle-build/whittle/internal/image/manifest"
+	"github.com/whittle-build/whittle/internal/layer"
+	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/store"
+)
+
+// Images lists the images of the store.
+func (w *Whittle) Images() ([]image.Summary, error) { return w.catalog.List() }
+
+// Image finds the image that ref means: a name, an ID or the beginning of one.
+func (w *Whittle) Image(ref string) (image.Summary, error) {
+	m, _, err := w.catalog.Resolve(ref)
+	if err != nil {
+		return image.Summary{}, err
+	}
+	return w.catalog.Summary(m.ID)
+}
+
+// Tag gives the image that ref means another name.
+func (w *Whittle) Tag(ctx context.Context, ref, name string) (err error) {
+	n, err := image.ParseName(name)
+	if err != nil {
+		return err
+	}
+	lock, err := w.use(ctx)
+	if err != nil {
+		return err
+	}
+	defer join(&err, lock.Close)
+	m, _, err := w.catalog.Resolve(ref)
+	if err != nil {
+		return err
+	}
+	if err := w.hold(m.ID); err != nil {
+		return err
+	}
+	if err := w.catalog.Tag(n, m.ID); err != nil {
+		return err
+	}
+	return w.store.Sync()
+}
+
+// hold keeps the image id from being pruned while this process uses the
+// store. It fails when the image is gone already.
+func (w *Whittle) hold(id digest.Digest) error {
+	if err := w.store.Pin(id); err != nil {
+		return err
+	}
+	_, err := w.catalog.Get(id)
+	return err
+}
+
+// RemoveImage takes a name from an image and removes it with its last name.
+// An image that a container uses is not removed. Its layers stay until they
+// are pruned: they may be somebody's cache.
+func (w *Whittle) RemoveImage(ref string, force bool) (image.Removed, error) {
+	done, err := w.catalog.Remove(ref, image.Removal{Force: force, Users: w.imageUsers})
+	return done, errors.Join(err, w.store.Sync())
+}
+
+// platform is the one that this machine runs.
+func platform() plan.Platform {
+	p := plan.Platform{OS: "linux", Arch: runtime.GOARCH}
+	if p.Arch == "arm64" {
+		p.Variant = "v8"
+	}
+	return p
+}
+
+// Import makes an image of one layer from a tar of a file system, with the
+// config that the Dockerfile instructions in changes say. It returns the
+// image's ID. message is the comment of its history.
+func (w *Whittle) Import(ctx context.Context, r io.Reader, name string, changes []string, message string) (id digest.Digest, err error) {
+	var n image.Name
+	if name != "" {
+		if n, err = image.ParseName(name); err != nil {
+			return id, err
+		}
+	}
+	cfg, err := changed(changes)
+	if err != nil {
+		return id, err
+	}
+	lock, err := w.use(ctx)
+	if err != nil {
+		return id, err
+	}
+	defer join(&err, lock.Close)
+	l, err := w.takeLayer(ctx, r)
+	if full := (*store.FullError)(nil); errors.As(err, &full) {
+		return id, fmt.Errorf("root file system: %w", err)
+	}
+	if err != nil && ctx.Err() == nil {
+		return id, &hinted{fmt.Errorf("root file system: %w", err),
+			"import takes the tar of a file system, compressed or not; an archive of images is loaded: whittle load -i FILE"}
+	}
+	if err != nil {
+		return id, err
+	}
+	now := w.opt.Now().UTC()
+	cfg.Created, cfg.DiffIDs = &now, []digest.Digest{l.DiffID}
+	cfg.History = []config.History{{Created: &now, Comment: message}}
+	m, err := image.FromConfig(cfg, []image.Layer{l})
+	if err != nil {
+		return id, err
+	}
+	return m.ID, w.keep(m, n)
+}
+
+// changed is the config that instructions make of an empty one.
+func changed(changes []string) (*config.Image, error) {
+	p := platform()
+	cfg := &config.Image{Architecture: p.Arch, OS: p.OS}
+	if len(changes) == 0 {
+		return cfg, nil
+	}
+	text := "FROM scratch\n"
+	for _, c := range changes {
+		text += c + "\n"
+	}
+	f, err := dockerfile.Parse("--change", []byte(text))
+	if err != nil {
+		return nil, err
+	}
+	if len(f.Stages) != 1 {
+		return nil, notAChange(f, f.Stages[1].Pos, "FROM begins another image")
+	}
+	pl, err := plan.New(plan.Request{File: f, Platform: p, BuildPlatform: p})
+	if err != nil {
+		return nil, err
+	}
+	workdir := false
+	for _, s := range pl.Steps {
+		if s.Workdir == nil {
+			return nil, notAChange(f, s.Line.Pos, "an instruction that changes files")
+		}
+		workdir = true
+	}
+	cfg.Config = pl.Target.Config.Config
+	// What a build from scratch adds of its own, and docker import does not.
+	cfg.Config.ArgsEscaped = false
+	if !workdir {
+		cfg.Config.WorkingDir = ""
+	}
+	cfg.Config.Env = slices.DeleteFunc(cfg.Config.Env, func(kv string) bool {
+		return kv == "PATH="+config.DefaultPath && !strings.Contains(text, "PATH")
+	})
+	return cfg, nil
+}
+
+func notAChange(f *dockerfile.File, at dockerfile.Pos, msg string) error {
+	return f.Mistake(at, msg, "--change takes CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME and WORKDIR")
+}
+
+// keep stores m and names it, durably. It is pinned before it is there, so
+// that no pruning comes between the two.
+func (w *Whittle) keep(m *image.Image, names ...image.Name) error {
+	if err := w.store.Pin(m.ID); err != nil {
+		return err
+	}
+	if err := w.catalog.Put(m); err != nil {
+		return err
+	}
+	for _, n := range names {
+		if n.IsZero() {
+			continue
+		}
+		if err := w.catalog.Tag(n, m.ID); err != nil {
+			return err
+		}
+	}
+	return w.store.Sync()
+}
+
+// Save writes images to out as one archive: format is "docker" or "oci".
+func (w *Whittle) Save(ctx context.Context, out io.Writer, refs []string, format string) (err error) {
+	lock, err := w.use(ctx)
+	if err != nil {
+		return err
+	}
+	defer join(&err, lock.Close)
+	var list []image.Export
+	for _, ref := range refs {
+		m, n, err := w.catalog.Resolve(ref)
+		if err != nil {
+			return err
+		}
+		x := image.Export{Image: m}
+		if !n.IsZero() {
+			x.Names = []image.Name{n}
+		}
+		list = append(list, x)
+	}
+	e := image.Exporter{Tar: w.openTar, Style: manifest.OCI}
+	return e.Save(ctx, out, list, image.Format(format))
+}
+
+// Load stores the images of an archive and returns them with their names.
+func (w *Whittle) Load(ctx context.Context, in io.Reader) (_ []image.Loaded, err error) {
+	lock, err := w.use(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer join(&err, lock.Close)
+	tmp, err := w.store.Temp("load")
+	if err != nil {
+		return nil, err
+	}
+	defer join(&err, tmp.Remove)
+	p := platform()
+	in, done, err := plainArchive(in)
+	if err != nil {
+		return nil, err
+	}
+	defer join(&err, done)
+	list, err := image.Load(ctx, in, image.Sink{
+		Layer: func(ctx context.Context, _ digest.Digest, r io.Reader) (image.Layer, error) {
+			return w.takeLayer(ctx, r)
+		},
+		Have: w.haveLayer, TempDir: tmp.Path,
+		Platform: image.Platform{OS: p.OS, Architecture: p.Arch, Variant: p.Variant},
+	})
+	if err != nil {
+		return nil, w.store.Explain(err)
+	}
+	for _, l := range list {
+		if err := w.keep(l.Image, l.Names...); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// plainArchive decompresses an archive of any compression that layers may
+// have. A file that is not compressed stays a file: it is read where it lies.
+func plainArchive(in io.Reader) (io.Reader, func() error, error) {
+	at := int64(-1)
+	f, isFile := in.(io.Seeker)
+	if isFile {
+		if pos, err := f.Seek(0, io.SeekCurrent); err == nil {
+			at = pos
+		}
+	}
+	plain, alg, err := layer.Decompress(in)
+	if err != nil {
+		return nil, nil, fmt.Errorf("archive: %w", err)
+	}
+	if at >= 0 && alg == layer.None {
+		_, err := f.Seek(at, io.SeekStart)
+		return in, plain.Close, err
+	}
+	return plain, plain.Close, nil
+}
+
+// Now is the clock that ages are counted from.
+func (w *Whittle) Now() time.Time { return w.opt.Now() }
+
+// IsNotFound tells whether err is about something that is not there.
+func IsNotFound(err error) bool { return errors.Is(err, image.ErrNotFound) }
+
+// shown is how an image is called when it is spoken of.
+func shown(s image.Summary) string {
+	if len(s.Names) > 0 {
+		return s.Names[0].Familiar()
+	}
+	return fmt.Sprintf("image %s", s.Image.ID.Short())
+}

@@ -1,0 +1,213 @@
+package container
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/whittle-build/whittle/internal/entry"
+	"github.com/whittle-build/whittle/internal/layer"
+)
+
+// view is the container's file system, read without mounting it; whether it
+// runs does not matter. What is mounted in it is not seen.
+func (s *Set) view(c *Container) (entry.FS, func() error, error) {
+	image, err := s.Roots.View(c.Chain)
+	if err != nil {
+		return nil, nil, err
+	}
+	dir, err := s.folder(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	upper, err := layer.OpenTree(filepath.Join(dir, upperName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return image, func() error { return nil }, nil // it never ran
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return layer.Merge(image, upper), upper.Close, nil
+}
+
+// ArchiveFrom writes path of the container as a tar, named as docker cp does:
+// the last element of the path first.
+func (s *Set) ArchiveFrom(c *Container, name string, follow bool, w io.Writer) (err error) {
+	fsys, done, err := s.view(c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	e, err := find(fsys, c, name, follow)
+	if err != nil {
+		return err
+	}
+	return archive(w, fsys, e, baseName(name))
+}
+
+// Export writes all files of the container as a tar.
+func (s *Set) Export(c *Container, w io.Writer) (err error) {
+	fsys, done, err := s.view(c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	root, err := fsys.Lstat(".")
+	if err != nil {
+		return err
+	}
+	return archive(w, fsys, root, "")
+}
+
+// find describes what a path of a container leads to. The last element is
+// followed with follow, or when the path ends in a slash.
+func find(fsys entry.FS, c *Container, name string, follow bool) (entry.Entry, error) {
+	slash := endsInSlash(name)
+	p, err := entry.Resolve(fsys, path.Clean("/"+name), follow || slash)
+	if err != nil {
+		return entry.Entry{}, fmt.Errorf("%s:%s: %w", c.Name, name, err)
+	}
+	if err := hidden(c, name, p); err != nil {
+		return entry.Entry{}, err
+	}
+	e, err := fsys.Lstat(p)
+	if errors.Is(err, fs.ErrNotExist) {
+		return e, &Error{Msg: fmt.Sprintf("%s:%s: no such file or directory", c.Name, name), Way: "paths are those inside the container, from its / on", Err: err}
+	}
+	if err == nil && e.Kind != entry.Dir && slash {
+		return e, &Error{Msg: fmt.Sprintf("%s:%s: is not a directory", c.Name, name), Way: "leave the / and what follows it out"}
+	}
+	return e, err
+}
+
+// hidden is an error for a path that lies in a mount: only the container sees
+// what is there, and only while it runs.
+func hidden(c *Container, name, physical string) error {
+	abs := path.Clean("/" + physical)
+	m, ok := mountOver(c.Spec.Mounts, abs)
+	switch {
+	case !ok:
+		return nil
+	case m.Source == "":
+		return &Error{Msg: fmt.Sprintf("%s:%s: lies in the tmpfs at %s, which only the running container sees", c.Name, name, m.Target),
+			Way: fmt.Sprintf("exec -i %s tar copies from there and to there", c.Name)}
+	}
+	host := m.Source + strings.TrimPrefix(abs, m.Target)
+	return &Error{Msg: fmt.Sprintf("%s:%s: is %s of this machine, which was mounted there", c.Name, name, host), Way: "copy it without whittle"}
+}
+
+// endsInSlash reports whether name means a directory by its spelling.
+func endsInSlash(name string) bool {
+	return strings.HasSuffix(name, "/") || path.Base(name) == "." && name != ""
+}
+
+// baseName is the name by which a copied path of a container goes: "." of a
+// path that ends in "/." stands for the content alone.
+func baseName(name string) string {
+	if clean := path.Clean("/" + name); clean != "/" && !contentOnly(name) {
+		return path.Base(clean)
+	}
+	return "."
+}
+
+func contentOnly(name string) bool { return name == "." || strings.HasSuffix(name, "/.") }
+
+// archive writes e and all below it as a tar under the name base; "" leaves e
+// itself out.
+func archive(w io.Writer, fsys entry.FS, e entry.Entry, base string) error {
+	a := archiver{tw: tar.NewWriter(w), fs: fsys, links: map[uint64]string{}}
+	top := e.Path
+	err := entry.Walk(fsys, top, func(e entry.Entry) error {
+		name := strings.Trim(base+"/"+below(top, e.Path), "/")
+		if name == "" {
+			return nil
+		}
+		return a.add(e, name)
+	})
+	return errors.Join(err, a.tw.Close())
+}
+
+// below is p relative to the directory top that it is in; "" is top itself.
+func below(top, p string) string {
+	switch top {
+	case p:
+		return ""
+	case ".":
+		return p
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(p, top), "/")
+}
+
+type archiver struct {
+	tw    *tar.Writer
+	fs    entry.FS
+	links map[uint64]string // names of files that have several
+}
+
+func (a *archiver) add(e entry.Entry, name string) error {
+	h := &tar.Header{Name: name, Mode: int64(e.Mode), Uid: int(e.UID), Gid: int(e.GID), Format: tar.FormatPAX,
+		ModTime: time.Unix(e.Mtime.Sec, int64(e.Mtime.Nsec)), PAXRecords: xattrRecords(e.Xattrs)}
+	switch e.Kind {
+	case entry.File:
+		h.Typeflag, h.Size = tar.TypeReg, e.Size
+	case entry.Dir:
+		h.Typeflag, h.Name = tar.TypeDir, name+"/"
+	case entry.Symlink:
+		h.Typeflag, h.Linkname = tar.TypeSymlink, e.Link
+	case entry.Fifo:
+		h.Typeflag = tar.TypeFifo
+	case entry.Char:
+		h.Typeflag, h.Devmajor, h.Devminor = tar.TypeChar, int64(e.Major), int64(e.Minor)
+	case entry.Block:
+		h.Typeflag, h.Devmajor, h.Devminor = tar.TypeBlock, int64(e.Major), int64(e.Minor)
+	default:
+		return nil // a socket is nothing without its process
+	}
+	if first, ok := a.links[e.Inode]; ok && e.Inode != 0 {
+		h.Typeflag, h.Linkname, h.Size, h.PAXRecords = tar.TypeLink, first, 0, nil
+	} else if e.Inode != 0 {
+		a.links[e.Inode] = name
+	}
+	if err := a.tw.WriteHeader(h); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if h.Typeflag != tar.TypeReg {
+		return nil
+	}
+	return a.content(e)
+}
+
+// content writes a file's bytes. A file of a running container may change
+// meanwhile: as many bytes as were promised are written, or it is an error.
+func (a *archiver) content(e entry.Entry) error {
+	f, err := a.fs.Open(e.Path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.CopyN(a.tw, f, e.Size)
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("/%s: it became shorter while it was copied", e.Path)
+	}
+	return err
+}
+
+// xattrPrefix is the name under which tars hold extended attributes.
+const xattrPrefix = "SCHILY.xattr."
+
+func xattrRecords(attrs map[string]string) map[string]string {
+	if len(attrs) == 0 {
+		return nil
+	}
+	rec := make(map[string]string, len(attrs))
+	for k, v := range attrs {
+		rec[xattrPrefix+k] = v
+	}
+	return rec
+}

@@ -1,0 +1,218 @@
+package container
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whittle-build/whittle/internal/sandbox"
+)
+
+// DefaultStopWait is how long a container may take to end after its stop
+// signal before it is killed.
+const DefaultStopWait = 10 * time.Second
+
+// StopWait is how long this container may take.
+func (c *Container) StopWait() time.Duration {
+	if c.Spec.StopWait > 0 {
+		return time.Duration(c.Spec.StopWait) * time.Second
+	}
+	return DefaultStopWait
+}
+
+func (c *Container) stopSignal() unix.Signal {
+	if sig := ParseSignal(c.Spec.Stop); sig != 0 {
+		return sig
+	}
+	return unix.SIGTERM
+}
+
+// ender remembers the signal for which the container was killed.
+type ender struct{ unheard atomic.Int32 }
+
+// status is how the container ended, as it would have outside a container.
+func (e *ender) status(st sandbox.Status) sandbox.Status {
+	if sig := unix.Signal(e.unheard.Load()); sig != 0 && st.Signal == unix.SIGKILL {
+		st.Signal, st.Code = sig, 128+int(sig)
+	}
+	return st
+}
+
+// endPoll is how often a process that blocks a signal is looked at.
+const endPoll = 50 * time.Millisecond
+
+// end sends sig to the container's process so that it ends. As the first of
+// its pid namespace the process does not get a signal that it has no handler
+// for, pid_namespaces(7); such a one would just have ended it, so it is killed
+// at once instead of after a long wait for nothing.
+func (m *monitor) end(sig unix.Signal) error {
+	switch m.hears(sig) {
+	case no:
+		return m.endDeaf(sig)
+	case perhaps:
+		go m.endLater(sig) // ends with the process
+	}
+	return m.proc.Signal(sig)
+}
+
+func (m *monitor) endDeaf(sig unix.Signal) error {
+	m.ender.unheard.CompareAndSwap(0, int32(sig))
+	return m.proc.Signal(unix.SIGKILL)
+}
+
+// endLater waits for a process to make up its mind about a signal that it
+// blocks: if it was for a moment only, and there is no handler, the signal is
+// lost.
+func (m *monitor) endLater(sig unix.Signal) {
+	for {
+		select {
+		case <-time.After(endPoll):
+		case <-m.done:
+			return
+		}
+		switch m.hears(sig) {
+		case yes:
+			return
+		case no:
+			_ = m.endDeaf(sig) // fails when it has ended
+			return
+		}
+	}
+}
+
+// hearing is whether a process hears a signal.
+type hearing int
+
+const (
+	no      hearing = iota
+	perhaps         // it blocks the signal, for a moment or for sigwait(3) or signalfd(2)
+	yes             // it has a handler, or ignores the signal on purpose
+)
+
+func (m *monitor) hears(sig unix.Signal) hearing {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", m.proc.Pid()))
+	if err != nil {
+		return yes // it is gone
+	}
+	return hears(b, sig)
+}
+
+// hears tells it from a process's /proc/PID/status.
+func hears(status []byte, sig unix.Signal) hearing {
+	out := no
+	for line := range bytes.Lines(status) {
+		name, mask, _ := bytes.Cut(bytes.TrimSpace(line), []byte(":"))
+		bits, err := strconv.ParseUint(string(bytes.TrimSpace(mask)), 16, 64)
+		if err != nil || bits>>(uint(sig)-1)&1 == 0 {
+			continue
+		}
+		switch string(name) {
+		case "SigCgt", "SigIgn":
+			return yes
+		case "SigBlk":
+			out = perhaps
+		}
+	}
+	return out
+}
+
+// Stop ends a running container: its stop signal, or sig if that is not 0, and
+// SIGKILL when it has not ended after wait; never, if wait is below 0. A
+// container that does not run is left as it is.
+func (s *Set) Stop(ctx context.Context, c *Container, sig unix.Signal, wait time.Duration) error {
+	if !c.Running {
+		return nil
+	}
+	if sig == 0 {
+		sig = c.stopSignal()
+	}
+	if err := s.ended(c, s.signal(ctx, c, "stop", sig)); err != nil {
+		return err
+	}
+	if wait == 0 {
+		return s.Kill(ctx, c)
+	}
+	err := s.waitEnd(ctx, c, max(wait, 0))
+	if errors.Is(err, errStillThere) {
+		return s.Kill(ctx, c)
+	}
+	return err
+}
+
+// Kill ends a container at once, if it runs.
+func (s *Set) Kill(ctx context.Context, c *Container) error {
+	if err := s.ended(c, s.signal(ctx, c, "signal", unix.SIGKILL)); err != nil {
+		return err
+	}
+	return s.waitEnd(ctx, c, 10*time.Second)
+}
+
+// Signal sends sig to the container's process.
+func (s *Set) Signal(ctx context.Context, c *Container, sig unix.Signal) error {
+	return s.signal(ctx, c, "signal", sig)
+}
+
+func (s *Set) signal(ctx context.Context, c *Container, op string, sig unix.Signal) error {
+	r, err := s.ask(ctx, c, request{Op: op, Signal: int(sig)})
+	if err == nil && r.Error != "" {
+		err = fmt.Errorf("container %s: %s: %s", c.Name, signalName(sig), r.Error)
+	}
+	return err
+}
+
+// ended drops an error of sending a signal to what has ended by itself.
+func (s *Set) ended(c *Container, err error) error {
+	dir, derr := s.folder(c)
+	if err == nil || errors.Is(err, errEnded) || derr == nil && !locked(dir) {
+		return nil
+	}
+	return err
+}
+
+var errStillThere = errors.New("it has not ended")
+
+// Wait waits for the container's end and returns its exit code.
+func (s *Set) Wait(ctx context.Context, c *Container) (int, error) {
+	if err := s.waitEnd(ctx, c, 0); err != nil {
+		return 0, err
+	}
+	now, err := s.get(c.ID)
+	if err != nil {
+		return 0, &Error{Msg: fmt.Sprintf("container %s has ended and was removed", c.Name),
+			Way: "leave --rm out to learn its exit code afterwards", Err: err}
+	}
+	return now.ExitCode, nil
+}
+
+// waitEnd waits for the monitor to let go of the container, at most for wait
+// unless that is 0.
+func (s *Set) waitEnd(ctx context.Context, c *Container, wait time.Duration) error {
+	dir, err := s.folder(c)
+	if err != nil {
+		return err
+	}
+	var late <-chan time.Time
+	if wait > 0 {
+		late = time.After(wait)
+	}
+	tick := time.NewTicker(lockPoll)
+	defer tick.Stop()
+	for locked(dir) {
+		select {
+		case <-tick.C:
+		case <-late:
+			return fmt.Errorf("container %s: %w", c.Name, errStillThere)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	c.Running = false
+	return nil
+}

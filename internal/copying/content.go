@@ -1,0 +1,218 @@
+package copying
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/binary"
+	"hash"
+	"io"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/entry"
+)
+
+// ContentFormat changes with the meaning of the bytes below.
+const ContentFormat = "whittle content 1"
+
+// Content returns the digest of what the request copies, and the paths that
+// its sources match. It covers everything that decides the result and does
+// not depend on To: names, kinds, modes, ids, link targets, which files are
+// hard links, devices, extended attributes and content; not times. What the
+// request replaces anyway (ids under Chown or from a context, modes under an
+// octal Chmod, the metadata of a copied directory itself) is left out, so
+// that it does not make a cached result look old.
+//
+// File content is d's digest of it, or is read from From when d is nil.
+func Content(r Request, d entry.Digester) (digest.Digest, []string, error) {
+	c := contents{r: &r, d: d, h: sha256.New()}
+	c.w = bufio.NewWriterSize(c.h, 1<<16)
+	m, err := parseMode(r.Chmod)
+	if err != nil {
+		return digest.Digest{}, nil, err
+	}
+	c.noIDs = r.Chown != "" || r.FromContext && !r.Archive
+	c.noModes = m.octal && !r.Archive
+	c.text(ContentFormat)
+	c.number(boolBit(r.Archive))
+	names, err := c.sources()
+	if err != nil {
+		return digest.Digest{}, nil, err
+	}
+	var sum digest.Digest
+	if err := c.w.Flush(); err != nil {
+		return sum, nil, err
+	}
+	c.h.Sum(sum[:0])
+	return sum, names, nil
+}
+
+// contents writes the description of what is copied. Every text is preceded
+// by its length and every list by its, so no two descriptions are alike.
+type contents struct {
+	r              *Request
+	d              entry.Digester
+	h              hash.Hash
+	w              *bufio.Writer
+	noIDs, noModes bool
+	links          map[uint64]string // inode to the name first seen
+	num            [8]byte
+}
+
+func (c *contents) sources() ([]string, error) {
+	if c.r.Archive {
+		c.links = map[uint64]string{}
+		return []string{"."}, c.dir(".", "")
+	}
+	var names []string
+	for _, s := range c.r.Sources {
+		ms, err := match(c.r, s)
+		if err != nil {
+			return nil, err
+		}
+		c.number(uint64(len(ms)))
+		for _, m := range ms {
+			names = append(names, m.name)
+			if err := c.match(m); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return names, nil
+}
+
+// match describes one matched source. The name of a file counts, because it
+// may land under it; that of a directory only when a pattern found it.
+func (c *contents) match(m matched) error {
+	c.links = map[uint64]string{}
+	name := path.Base(m.name)
+	if !m.entry.IsDir() {
+		return c.entry(m.entry, name)
+	}
+	if !m.wild {
+		name = ""
+	}
+	c.number(uint64(entry.Dir))
+	c.text(name)
+	return c.dir(m.entry.Path, "")
+}
+
+// dir describes what is in the directory p. rel is its name in the copy.
+func (c *contents) dir(p, rel string) error {
+	kids, err := c.r.From.ReadDir(p)
+	if err != nil {
+		return err
+	}
+	c.number(uint64(len(kids)))
+	for _, k := range kids {
+		if err := c.entry(k, path.Join(rel, k.Base())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *contents) entry(e entry.Entry, rel string) error {
+	if err := check(e, path.Base(rel)); err != nil {
+		return err
+	}
+	if c.noIDs {
+		e.UID, e.GID = 0, 0
+	}
+	if c.noModes && e.Kind != entry.Symlink {
+		e.Mode = 0
+	}
+	c.number(uint64(e.Kind))
+	c.text(path.Base(rel))
+	c.number(uint64(e.Mode)<<32 | boolBit(c.r.Implied != nil && e.IsDir() && c.r.Implied(e.Path)))
+	c.number(uint64(e.UID)<<32 | uint64(e.GID))
+	c.xattrs(e.Xattrs)
+	switch e.Kind {
+	case entry.File:
+		return c.file(e, rel)
+	case entry.Dir:
+		return c.dir(e.Path, rel)
+	case entry.Symlink:
+		c.text(e.Link)
+	case entry.Char, entry.Block:
+		c.number(uint64(e.Major)<<32 | uint64(e.Minor))
+	}
+	return nil
+}
+
+// file describes content, or of which earlier file this is another name.
+func (c *contents) file(e entry.Entry, rel string) error {
+	if first, ok := c.links[e.Inode]; ok {
+		c.text("link")
+		c.text(first)
+		return nil
+	}
+	if e.Inode != 0 {
+		c.links[e.Inode] = rel
+	}
+	sum, err := c.digest(e)
+	if err != nil {
+		return err
+	}
+	c.text("file")
+	_, err = c.w.Write(sum[:])
+	return err
+}
+
+func (c *contents) digest(e entry.Entry) (digest.Digest, error) {
+	if c.d != nil {
+		return c.d.FileDigest(e)
+	}
+	var sum digest.Digest
+	f, err := c.r.From.Open(e.Path)
+	if err != nil {
+		return sum, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return sum, err
+	}
+	h.Sum(sum[:0])
+	return sum, nil
+}
+
+// xattrs describes the attributes that travel with a file. Those of security
+// modules and file systems, but for capabilities, belong to the machine.
+func (c *contents) xattrs(all map[string]string) {
+	if len(all) == 0 {
+		c.number(0)
+		return
+	}
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(all)), func(n string) bool {
+		return steersOverlay(n) || n != "security.capability" &&
+			(strings.HasPrefix(n, "security.") || strings.HasPrefix(n, "system."))
+	})
+	c.number(uint64(len(names)))
+	for _, n := range names {
+		c.text(n)
+		c.text(all[n])
+	}
+}
+
+// number and text write to a bufio.Writer, which keeps its first error for
+// the Flush at the end; a hash gives none.
+func (c *contents) number(n uint64) {
+	binary.LittleEndian.PutUint64(c.num[:], n)
+	c.w.Write(c.num[:])
+}
+
+func (c *contents) text(s string) {
+	c.number(uint64(len(s)))
+	c.w.WriteString(s)
+}
+
+func boolBit(b bool) uint64 {
+	if b {
+		return 1
+	}
+	return 0
+}

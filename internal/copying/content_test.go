@@ -1,0 +1,250 @@
+package copying
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/entry"
+)
+
+// sampleTree is a view with one of everything that a content digest covers.
+func sampleTree() map[string]entry.Entry {
+	all := []entry.Entry{
+		{Path: "s", Kind: entry.Dir, Mode: 0o755},
+		{Path: "s/f", Mode: 0o644, Inode: 7},
+		{Path: "s/g", Mode: 0o644, Inode: 7},
+		{Path: "s/h", Mode: 0o600, UID: 1, GID: 2, Xattrs: map[string]string{"user.a": "1", "security.capability": "c", "security.selinux": "x", "system.posix_acl_access": "y"}},
+		{Path: "s/d", Kind: entry.Dir, Mode: 0o700},
+		{Path: "s/l", Kind: entry.Symlink, Mode: 0o777, Link: "f"},
+		{Path: "s/c", Kind: entry.Char, Mode: 0o666, Major: 1, Minor: 3},
+		{Path: "s/p", Kind: entry.Fifo, Mode: 0o644},
+		{Path: "other", Mode: 0o644},
+	}
+	m := map[string]entry.Entry{}
+	for _, e := range all {
+		m[e.Path] = e
+	}
+	return m
+}
+
+func mem(entries map[string]entry.Entry, text map[string]string) *entry.Mem {
+	m := entry.NewMem()
+	var paths []string
+	for p := range entries {
+		paths = append(paths, p)
+	}
+	slices.Sort(paths)
+	for _, p := range paths {
+		m.Add(entries[p], text[p])
+	}
+	return m
+}
+
+func contentOf(t *testing.T, r Request) digest.Digest {
+	t.Helper()
+	d, _, err := Content(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestContentChangesWithWhatIsCopiedAndWithNothingElse(t *testing.T) {
+	edit := func(p string, f func(*entry.Entry)) func(map[string]entry.Entry, map[string]string) {
+		return func(m map[string]entry.Entry, _ map[string]string) {
+			e := m[p]
+			f(&e)
+			m[p] = e
+		}
+	}
+	changes := map[string]func(map[string]entry.Entry, map[string]string){
+		"content":       func(_ map[string]entry.Entry, text map[string]string) { text["s/f"] = "G" },
+		"mode":          edit("s/f", func(e *entry.Entry) { e.Mode = 0o755 }),
+		"set-id":        edit("s/f", func(e *entry.Entry) { e.Mode = 0o4644 }),
+		"uid":           edit("s/h", func(e *entry.Entry) { e.UID = 9 }),
+		"gid":           edit("s/h", func(e *entry.Entry) { e.GID = 9 }),
+		"uid for gid":   edit("s/h", func(e *entry.Entry) { e.UID, e.GID = 2, 1 }),
+		"target":        edit("s/l", func(e *entry.Entry) { e.Link = "g" }),
+		"device":        edit("s/c", func(e *entry.Entry) { e.Minor = 5 }),
+		"kind":          edit("s/c", func(e *entry.Entry) { e.Kind = entry.Block }),
+		"kind of fifo":  edit("s/p", func(e *entry.Entry) { e.Kind = entry.Socket }),
+		"xattr":         edit("s/h", func(e *entry.Entry) { e.Xattrs = map[string]string{"user.a": "2", "security.capability": "c"} }),
+		"capability":    edit("s/h", func(e *entry.Entry) { e.Xattrs = map[string]string{"user.a": "1", "security.capability": "d"} }),
+		"no hard links": edit("s/g", func(e *entry.Entry) { e.Inode = 0 }),
+		"nested dir":    edit("s/d", func(e *entry.Entry) { e.Mode = 0o755 }),
+		"new name": func(m map[string]entry.Entry, _ map[string]string) {
+			m["s/new"] = entry.Entry{Path: "s/new"}
+		},
+		"moved down": func(m map[string]entry.Entry, text map[string]string) {
+			delete(m, "s/h")
+			m["s/d/h"] = entry.Entry{Path: "s/d/h", Mode: 0o600, UID: 1, GID: 2, Xattrs: sampleTree()["s/h"].Xattrs}
+		},
+	}
+	same := map[string]func(map[string]entry.Entry, map[string]string){
+		"mtime":                   edit("s/f", func(e *entry.Entry) { e.Mtime.Sec = 99 }),
+		"size without content":    edit("s/f", func(e *entry.Entry) { e.Size = 99 }),
+		"mode of the copied root": edit("s", func(e *entry.Entry) { e.Mode, e.UID = 0o700, 8 }),
+		"a file not copied":       func(_ map[string]entry.Entry, text map[string]string) { text["other"] = "changed" },
+		"inode numbers": func(m map[string]entry.Entry, _ map[string]string) {
+			edit("s/f", func(e *entry.Entry) { e.Inode = 70 })(m, nil)
+			edit("s/g", func(e *entry.Entry) { e.Inode = 70 })(m, nil)
+		},
+		"a link to a file not copied": edit("s/h", func(e *entry.Entry) { e.Inode = 71 }),
+		"labels of the machine": edit("s/h", func(e *entry.Entry) {
+			e.Xattrs = map[string]string{"user.a": "1", "security.capability": "c"}
+		}),
+	}
+	text := func() map[string]string { return map[string]string{"s/f": "F", "s/g": "F", "s/h": "H", "other": "O"} }
+	base := contentOf(t, Request{From: mem(sampleTree(), text()), Sources: []string{"s"}})
+	seen := map[digest.Digest]string{base: "no change"}
+	for name, change := range changes {
+		m, c := sampleTree(), text()
+		change(m, c)
+		d := contentOf(t, Request{From: mem(m, c), Sources: []string{"s"}})
+		if other, ok := seen[d]; ok {
+			t.Errorf("%q has the digest of %q", name, other)
+		}
+		seen[d] = name
+	}
+	for name, change := range same {
+		m, c := sampleTree(), text()
+		change(m, c)
+		if contentOf(t, Request{From: mem(m, c), Sources: []string{"s"}}) != base {
+			t.Errorf("%q changes the digest", name)
+		}
+	}
+}
+
+func TestContentLeavesOutWhatTheRequestReplaces(t *testing.T) {
+	text := map[string]string{"s/f": "F", "s/g": "F", "s/h": "H"}
+	one, two := sampleTree(), sampleTree()
+	h := two["s/h"]
+	h.UID, h.GID, h.Mode = 8, 9, 0o755
+	two["s/h"] = h
+	owner, full := sampleTree(), two
+	h = owner["s/h"]
+	h.UID, h.GID = 8, 9
+	owner["s/h"] = h
+	tests := []struct {
+		name string
+		r    Request
+		with map[string]entry.Entry
+		same bool
+	}{
+		{"owners of a context", Request{FromContext: true}, owner, true},
+		{"owners under chown", Request{Chown: "1:1"}, owner, true},
+		{"owners of an archive", Request{FromContext: true, Archive: true}, owner, false},
+		{"modes under an octal chmod", Request{Chown: "1", Chmod: "755"}, full, true},
+		{"modes under a symbolic chmod", Request{Chown: "1", Chmod: "u+x"}, full, false},
+		{"modes of an archive", Request{Chown: "1", Chmod: "755", Archive: true}, full, false},
+	}
+	for _, tt := range tests {
+		a, b := tt.r, tt.r
+		a.From, b.From = mem(one, text), mem(tt.with, text)
+		a.Sources, b.Sources = []string{"s"}, []string{"s"}
+		if got := contentOf(t, a) == contentOf(t, b); got != tt.same {
+			t.Errorf("%s: same is %v, want %v", tt.name, got, tt.same)
+		}
+	}
+}
+
+func TestContentTellsSourcesApart(t *testing.T) {
+	m := view(t, `d 0755 0:0 @1 d1`, `f 0644 0:0 @1 d1/a "A"`, `d 0755 0:0 @1 d2`, `f 0644 0:0 @1 d2/a "A"`, `f 0644 0:0 @1 a "A"`, `f 0644 0:0 @1 b "A"`, `d 0755 0:0 @1 empty`)
+	seen := map[digest.Digest]string{}
+	for _, s := range [][]string{{"a"}, {"b"}, {"a", "b"}, {"b", "a"}, {"d1"}, {"d*"}, {"d1", "d2"}, {"d?", "a"}, {"x*"}, {}, {"x*", "y*"}, {"."}, {"empty"}, {"e*"}} {
+		d := contentOf(t, Request{From: m, Sources: s})
+		if other, ok := seen[d]; ok {
+			t.Errorf("%q has the digest of %s", s, other)
+		}
+		seen[d] = fmt.Sprint(s)
+	}
+	inside := view(t, `d 0755 0:0 @1 d`, `f 0644 0:0 @1 d/x "X"`)
+	beside := view(t, `d 0755 0:0 @1 d`, `f 0644 0:0 @1 x "X"`)
+	if contentOf(t, Request{From: inside, Sources: []string{"."}}) == contentOf(t, Request{From: beside, Sources: []string{"."}}) {
+		t.Error("a file in a directory is like one beside it")
+	}
+	// A directory's own name says nothing when no pattern found it.
+	if contentOf(t, Request{From: m, Sources: []string{"d1"}}) != contentOf(t, Request{From: m, Sources: []string{"d2"}}) {
+		t.Error("equal directories of two names differ")
+	}
+	archive := Request{From: m, Archive: true}
+	if contentOf(t, archive) == contentOf(t, Request{From: m, Sources: []string{"."}}) {
+		t.Error("an unpacked archive is like a copied root")
+	}
+	implied := archive
+	implied.Implied = func(p string) bool { return p == "d1" }
+	if contentOf(t, archive) == contentOf(t, implied) {
+		t.Error("an implied directory is like a listed one")
+	}
+}
+
+func TestContentReturnsWhatMatched(t *testing.T) {
+	m := view(t, `f 0644 0:0 @1 a.c "A"`, `f 0644 0:0 @1 b.c "B"`)
+	_, names, err := Content(Request{From: m, Sources: []string{"*.c", "*.h", "a.c"}}, nil)
+	if want := []string{"a.c", "b.c", "a.c"}; err != nil || !slices.Equal(names, want) {
+		t.Errorf("%q, %v; want %q", names, err, want)
+	}
+	var missing *NotFound
+	if _, _, err := Content(Request{From: m, Sources: []string{"c.c"}}, nil); !errors.As(err, &missing) {
+		t.Errorf("error %v, want *NotFound", err)
+	}
+}
+
+// known answers for content without reading, and counts.
+type known struct {
+	asked map[string]int
+	err   error
+}
+
+func (k known) FileDigest(e entry.Entry) (digest.Digest, error) {
+	k.asked[e.Path]++
+	return digest.Of([]byte("A")), k.err
+}
+
+func TestContentAsksADigesterOnceForEachFile(t *testing.T) {
+	m := view(t, `d 0755 0:0 @1 s`, `f 0644 0:0 @1 s/a "A"`, `h 0644 0:0 @1 s/b -> s/a`, `f 0644 0:0 @1 s/c "A"`)
+	k := known{asked: map[string]int{}}
+	d, _, err := Content(Request{From: m, Sources: []string{"s"}}, k)
+	if err != nil || d != contentOf(t, Request{From: m, Sources: []string{"s"}}) {
+		t.Errorf("another digest than by reading; %v", err)
+	}
+	if len(k.asked) != 2 || k.asked["s/a"] != 1 || k.asked["s/c"] != 1 {
+		t.Errorf("asked for %v", k.asked)
+	}
+	k.err = errors.New("disk on fire")
+	if _, _, err := Content(Request{From: m, Sources: []string{"s"}}, k); !errors.Is(err, k.err) {
+		t.Errorf("error %v, want %v", err, k.err)
+	}
+}
+
+// big is a view of n files in folders of a thousand.
+func big(n int) *entry.Mem {
+	m := entry.NewMem()
+	for i := range n {
+		m.Add(entry.Entry{Path: fmt.Sprintf("src/d%03d/f%05d", i/1000, i), Mode: 0o644}, "x")
+	}
+	return m
+}
+
+func BenchmarkContentOf50000Files(b *testing.B) {
+	r := Request{From: big(50_000), Sources: []string{"src"}, FromContext: true}
+	k := known{asked: map[string]int{}}
+	for b.Loop() {
+		if _, _, err := Content(r, k); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkPlanOf50000Files(b *testing.B) {
+	r := Request{From: big(50_000), Sources: []string{"src"}, FromContext: true, To: entry.NewMem(), Dest: "/app/"}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := Plan(r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,210 @@
+package copying
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/whittle-build/whittle/internal/entry"
+)
+
+// A layout is the result being made: a tree of what is written, and through
+// it the view of To with that on top.
+type layout struct {
+	entry.FS // To; only Lstat sees what is written
+	root     *node
+	batches  int
+	cut      bool // something written was replaced with what was below it
+}
+
+// A node is one path of the result: something written, or a directory of To
+// on the way to it.
+type node struct {
+	item  Item
+	up    *node
+	kids  map[string]*node
+	bare  bool // nothing of To shows through this directory
+	gone  bool // replaced
+	under bool // To has a directory here
+	links linkGroup
+}
+
+// A linkGroup names the files that are hard links of each other: those of one
+// inode that were copied by one source.
+type linkGroup struct {
+	batch int
+	inode uint64
+}
+
+func newLayout(to entry.FS, root entry.Entry) *layout {
+	root.Inode, root.Opaque = 0, false
+	return &layout{FS: to, root: &node{item: Item{Entry: root, Parent: true}}}
+}
+
+func (l *layout) nextBatch() int {
+	l.batches++
+	return l.batches
+}
+
+// Lstat implements entry.FS for entry.Resolve.
+func (l *layout) Lstat(p string) (entry.Entry, error) {
+	n := l.root
+	if p == "." {
+		return n.item.Entry, nil
+	}
+	for name := range strings.SplitSeq(p, "/") {
+		k := n.kids[name]
+		if k == nil && (n.bare || !n.item.Entry.IsDir()) {
+			return entry.Entry{}, entry.NotExist("lstat", p)
+		}
+		if k == nil {
+			return l.FS.Lstat(p)
+		}
+		n = k
+	}
+	return n.item.Entry, nil
+}
+
+// child returns the node of an existing name in the directory n, or nil. The
+// node of something that only To has is not yet part of the tree unless it is
+// a directory.
+func (l *layout) child(n *node, name string) (*node, error) {
+	if k := n.kids[name]; k != nil {
+		return k, nil
+	}
+	if n.bare {
+		return nil, nil
+	}
+	e, err := l.FS.Lstat(n.path(name))
+	if isNotExist(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	e.Inode, e.Opaque = 0, false
+	if !e.IsDir() {
+		return &node{item: Item{Entry: e}, up: n}, nil
+	}
+	k := n.add(name)
+	k.item = Item{Entry: e, Parent: true}
+	k.under = true
+	return k, nil
+}
+
+// add puts a new node in place of whatever had the name.
+func (n *node) add(name string) *node {
+	if n.kids == nil {
+		n.kids = map[string]*node{}
+	}
+	k := &node{up: n, item: Item{Entry: entry.Entry{Path: n.path(name)}}}
+	if old := n.kids[name]; old != nil {
+		old.gone = true
+		k.under = old.under
+	}
+	n.kids[name] = k
+	return k
+}
+
+// mkdirAll returns the directory at the physical path p. Missing ones are
+// made as made says.
+func (l *layout) mkdirAll(p string, made entry.Entry) (*node, error) {
+	n := l.root
+	if p == "." {
+		return n, nil
+	}
+	for name := range strings.SplitSeq(p, "/") {
+		k, err := l.child(n, name)
+		if err != nil {
+			return nil, err
+		}
+		if k != nil && !k.item.Entry.IsDir() {
+			return nil, &Conflict{Path: "/" + k.item.Entry.Path, Parent: true}
+		}
+		if k == nil {
+			if err := checkName(name, n.path(name)); err != nil {
+				return nil, err
+			}
+			k = n.add(name)
+			made.Path = k.item.Entry.Path
+			k.item = Item{Entry: made, Parent: true, Made: true}
+			k.bare = true
+		}
+		n = k
+	}
+	return n, nil
+}
+
+// path returns the path of name in the directory n.
+func (n *node) path(name string) string { return entry.Join(n.item.Entry.Path, name) }
+
+// attached reports whether n is still part of the tree.
+func (n *node) attached() bool {
+	for ; n != nil; n = n.up {
+		if n.gone {
+			return false
+		}
+	}
+	return true
+}
+
+// items lists the tree. A directory of To is left out when nothing below it
+// is written, and so is the root: its metadata never changes.
+func (l *layout) items() []Item {
+	n := l.root.count()
+	out, groups := make([]Item, 0, n), make([]linkGroup, 0, n)
+	var list func(n *node) bool
+	list = func(n *node) bool {
+		mark := len(out)
+		wrote := !n.item.Parent || n.item.Made
+		n.item.Entry.Opaque = n.bare && n.under && n.item.Entry.IsDir()
+		out = append(out, n.item)
+		groups = append(groups, n.links)
+		for _, name := range slices.Sorted(maps.Keys(n.kids)) {
+			wrote = list(n.kids[name]) || wrote
+		}
+		if !wrote {
+			out, groups = out[:mark], groups[:mark]
+		}
+		return wrote
+	}
+	if !list(l.root) {
+		return nil
+	}
+	link(out, groups)
+	return out[1:]
+}
+
+// count returns the number of nodes from n on.
+func (n *node) count() int {
+	total := 1
+	for _, k := range n.kids {
+		total += k.count()
+	}
+	return total
+}
+
+// link gives the members of each group of two or more a common Inode.
+func link(items []Item, groups []linkGroup) {
+	count := map[linkGroup]int{}
+	for _, g := range groups {
+		if g.inode != 0 {
+			count[g]++
+		}
+	}
+	inode := map[linkGroup]uint64{}
+	for i, g := range groups {
+		if count[g] < 2 {
+			continue
+		}
+		if inode[g] == 0 {
+			inode[g] = uint64(len(inode) + 1)
+		}
+		items[i].Entry.Inode = inode[g]
+	}
+}
+
+// isNotExist is true for a missing path, as entry.FS reports it.
+func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -1,0 +1,96 @@
+// Package dockerfile owns the text of a Dockerfile: reading it, expanding its
+// words and finding what is wrong with it or merely unwise in it.
+//
+// It is the only package that knows of the reference parser (moby/buildkit),
+// and so its syntax is the reference's to the letter; it gives whittle's own
+// types. Parse reports every mistake of a file at once, each with its line,
+// the line's text and a way out.
+//
+// It does no I/O, knows of no images, and does not decide what a stage means:
+// that is package plan.
+package dockerfile
+
+import (
+	"strings"
+)
+
+// Limits on what a Dockerfile may be. They are far above what people write,
+// and they keep a hostile file from taking memory out of proportion to its
+// size.
+const (
+	MaxSize         = 4 << 20
+	MaxInstructions = 5_000
+	MaxWords        = 50_000 // names, values, paths and ports, of all instructions
+	maxLine         = 65535
+	maxMistakes     = 50
+)
+
+// File is a parsed Dockerfile. Nothing in it is expanded.
+type File struct {
+	Name   string
+	Source []byte
+	Escape rune           // continuation and escape character: \ or `
+	Args   []*Instruction // ARG instructions before the first FROM; each Command is an *Arg
+	Stages []*Stage
+	// Warnings is what Parse found unwise, as far as the file's own
+	// "# check=" line and comments do not silence it.
+	Warnings []Warning
+
+	check    string // value of "# check="
+	findings []found
+	lines    []string
+}
+
+// Pos is where something stands: first and last line, from 1. The zero Pos is
+// nowhere in particular.
+type Pos struct {
+	Line, EndLine int
+}
+
+// Stage is one FROM and the instructions after it.
+type Stage struct {
+	Pos
+	Index        int
+	Keyword      string // FROM as written
+	Name         string // lower case; "" if unnamed
+	Base         string // image or stage, as written
+	Platform     string // --platform as written
+	Text         string // the FROM line
+	Check        string // value of a "check=" comment above it
+	Instructions []*Instruction
+}
+
+// Instruction is one instruction as written, continuation lines joined.
+type Instruction struct {
+	Pos
+	Keyword string // as written: "copy"
+	Text    string // the whole instruction without the bodies of its heredocs
+	Check   string // value of a "check=" comment above it
+	Command Command
+	Trigger bool // an ONBUILD trigger of the stage's base
+}
+
+// Line returns the text of line n without blanks around it; "" if there is no
+// such line.
+func (f *File) Line(n int) string {
+	if n < 1 || n > len(f.lines) {
+		return ""
+	}
+	return strings.TrimSpace(f.lines[n-1])
+}
+
+// Mistake makes an Error about what stands at pos.
+func (f *File) Mistake(pos Pos, msg, hint string) *Error {
+	return &Error{File: f.Name, Line: pos.Line, EndLine: pos.EndLine, Text: f.Line(pos.Line), Msg: msg, Hint: hint}
+}
+
+// StageNames returns the names of all named stages in file order.
+func (f *File) StageNames() []string {
+	var names []string
+	for _, s := range f.Stages {
+		if s.Name != "" {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}

@@ -1,0 +1,104 @@
+package dockerfile
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/whittle-build/whittle/internal/nearest"
+)
+
+// Error is one mistake in a Dockerfile.
+type Error struct {
+	File          string
+	Line, EndLine int    // 0: about the file as a whole
+	Text          string // the first line as written
+	Msg           string
+	Hint          string // what to do about it; may be ""
+}
+
+func (e *Error) Error() string {
+	if e.Line == 0 {
+		return fmt.Sprintf("%s: %s", e.File, e.Msg)
+	}
+	return fmt.Sprintf("%s:%d: %s", e.File, e.Line, e.Msg)
+}
+
+// Errors is all mistakes of one file in the order of their lines; never empty
+// when it is an error.
+type Errors []*Error
+
+func (e Errors) Error() string {
+	var b strings.Builder
+	for i, one := range e {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(one.Error())
+	}
+	return b.String()
+}
+
+// Unwrap lets errors.As find the single mistakes.
+func (e Errors) Unwrap() []error {
+	out := make([]error, len(e))
+	for i, one := range e {
+		out[i] = one
+	}
+	return out
+}
+
+// Sorted returns the mistakes in the order of their lines, each one once.
+func (e Errors) Sorted() Errors {
+	out := slices.Clone(e)
+	slices.SortStableFunc(out, func(a, b *Error) int { return cmp.Compare(a.Line, b.Line) })
+	return slices.CompactFunc(out, func(a, b *Error) bool { return a.Line == b.Line && a.Msg == b.Msg })
+}
+
+// Warning is something that builds but is probably not meant. Rule is the
+// reference's name of its lint rule, or whittle's own, in the same style.
+type Warning struct {
+	Rule string
+	File string
+	Line int
+	Text string
+	Msg  string
+	URL  string
+	Hint string
+}
+
+func (w Warning) String() string {
+	if w.Line == 0 {
+		return fmt.Sprintf("%s: %s: %s", w.File, w.Rule, w.Msg)
+	}
+	return fmt.Sprintf("%s:%d: %s: %s", w.File, w.Line, w.Rule, w.Msg)
+}
+
+// Suggest returns the option that val was most likely meant to be, or "".
+// Ties go to the first option. An exact match is no suggestion.
+func Suggest(val string, options []string) string {
+	best, limit := "", 3
+	for _, o := range options {
+		if o == val {
+			return ""
+		}
+		if strings.EqualFold(o, val) {
+			best, limit = o, 0
+			continue
+		}
+		d := nearest.Distance(strings.ToLower(val), strings.ToLower(o))
+		if d < limit && 2*d <= max(len(val), len(o)) {
+			best, limit = o, d
+		}
+	}
+	return best
+}
+
+// didYouMean is the hint for a suggestion, or other when there is none.
+func didYouMean(val string, options []string, other string) string {
+	if s := Suggest(val, options); s != "" {
+		return fmt.Sprintf("did you mean %q?", s)
+	}
+	return other
+}

@@ -1,0 +1,238 @@
+package dockerfile
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+)
+
+// keywords are all instructions.
+func keywords() []string {
+	return []string{
+		"ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL",
+		"MAINTAINER", "ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
+	}
+}
+
+// flagsOf are the flags that this version knows, by instruction.
+func flagsOf(keyword string) []string {
+	switch strings.ToUpper(keyword) {
+	case "FROM":
+		return []string{"platform"}
+	case "RUN":
+		return []string{"network"}
+	case "COPY":
+		return []string{"from", "chown", "chmod"}
+	case "ADD":
+		return []string{"chown", "chmod"}
+	case "HEALTHCHECK":
+		return []string{"interval", "timeout", "start-period", "start-interval", "retries"}
+	}
+	return nil
+}
+
+// unknownFlag finds a flag of the reference that this version does not do.
+// Values that change nothing are let through.
+func unknownFlag(n *parser.Node) (msg, hint string) {
+	keyword := strings.ToUpper(n.Value)
+	for _, flag := range n.Flags {
+		name, value, _ := strings.Cut(flag, "=")
+		hint := insteadOf(keyword, name, value)
+		if hint != "" {
+			return fmt.Sprintf("%s %s: a flag that this version does not know", keyword, name), hint
+		}
+	}
+	return "", ""
+}
+
+// insteadOf says what to write instead of a flag that only the reference
+// knows; "" for all other flags.
+func insteadOf(keyword, name, value string) string {
+	switch keyword + " " + name {
+	case "RUN --mount":
+		return insteadOfMount(value)
+	case "RUN --security":
+		if value == "sandbox" {
+			return ""
+		}
+		return "leave it out; a step that needs all privileges has to run outside of the build"
+	case "RUN --device":
+		return "leave it out; steps have no access to devices of the host"
+	case "COPY --link", "ADD --link":
+		if strings.EqualFold(value, "false") {
+			return ""
+		}
+		return "leave it out: a plain " + keyword + " makes the same files"
+	case "COPY --parents":
+		if strings.EqualFold(value, "false") {
+			return ""
+		}
+		return "write one COPY a folder, with the folder in its destination: COPY a/b/ /dest/a/b/"
+	case "COPY --exclude", "ADD --exclude":
+		return "name the files to take one by one, or list those to leave out in .dockerignore"
+	case "ADD --checksum":
+		return "download the file in a RUN and check it there: RUN wget URL && echo \"SUM  FILE\" | sha256sum -c"
+	case "ADD --keep-git-dir":
+		return "clone in a RUN of an earlier stage: RUN git clone URL /src"
+	case "ADD --unpack":
+		if strings.EqualFold(value, "false") {
+			return "COPY never unpacks: write COPY instead of ADD --unpack=false"
+		}
+		return "leave it out: ADD unpacks local archives by itself"
+	}
+	return ""
+}
+
+func insteadOfMount(value string) string {
+	switch {
+	case strings.Contains(value, "type=cache"):
+		return "leave it out: the step makes the same files, only without a cache that outlives it"
+	case strings.Contains(value, "type=secret"), strings.Contains(value, "type=ssh"):
+		return "there is no safe way to write it otherwise: do what needs the secret outside of the build, and COPY its result"
+	case strings.Contains(value, "type=tmpfs"):
+		return "leave it out, and remove the temporary files at the end of the same RUN"
+	}
+	return "COPY the files into this stage before the RUN"
+}
+
+// reSuggestion is what the reference adds to some of its messages. Where
+// several options are equally near it picks any; ours is always the same, and
+// stands in the hint.
+var reSuggestion = regexp.MustCompile(` \(did you mean [^()]*\?\)$`)
+
+func withoutSuggestion(msg string) string { return reSuggestion.ReplaceAllString(msg, "") }
+
+// hint is the way out of a mistake that the line parser found.
+func (p *reading) hint(pos Pos, msg string) string {
+	line := p.file.Line(pos.Line)
+	keyword, _, _ := strings.Cut(strings.ReplaceAll(line, "\t", " "), " ")
+	switch {
+	case strings.Contains(msg, "must be comprised of strings only"):
+		return `put every element into double quotes, numbers too: ["sleep", "10"]`
+	case strings.Contains(msg, "can't find = in"):
+		return `a value with blanks needs quotes: NAME="two words"`
+	case strings.Contains(msg, "must have two arguments"):
+		return fmt.Sprintf("write %s NAME=value", strings.ToUpper(keyword))
+	case strings.Contains(msg, "unterminated heredoc"):
+		return "end it with a line that is the delimiter alone, no blanks before or after it (<<- allows leading tabs)"
+	case strings.Contains(msg, "escape token"):
+		return "write # escape=\\ or # escape=`"
+	case strings.Contains(msg, "parser directive"):
+		return "keep one of the two lines"
+	case strings.Contains(msg, "unexpected end of statement"):
+		return "close the quote"
+	}
+	return ""
+}
+
+// hintFor is the way out of a mistake in an instruction.
+func (p *reading) hintFor(n *parser.Node, msg string) string {
+	keyword := strings.ToUpper(n.Value)
+	if strings.HasPrefix(msg, "unknown instruction: ") {
+		return unknownInstruction(n)
+	}
+	if flag, ok := strings.CutPrefix(msg, "unknown flag: --"); ok {
+		return flagHint(keyword, flag)
+	}
+	for _, h := range instructionHints() {
+		if strings.Contains(msg, h.in) {
+			return strings.ReplaceAll(h.hint, "KEYWORD", keyword)
+		}
+	}
+	if keyword == "HEALTHCHECK" {
+		return "for example: HEALTHCHECK --interval=30s --timeout=3s --retries=3 CMD [\"/app\", \"-health\"]"
+	}
+	return usage(keyword)
+}
+
+func instructionHints() []struct{ in, hint string } {
+	return []struct{ in, hint string }{
+		{"duplicate flag specified", "keep one of the two"},
+		{"missing a value on flag", "write = between the flag and its value, no blanks: --flag=value"},
+		{"expecting boolean value", "write true, false or the flag alone"},
+		{"FROM requires either one or three", `write FROM image or FROM image AS name; a comment needs a line of its own`},
+		{"invalid name for build stage", "use lower-case letters, digits, - _ and ., a letter first"},
+		{"Destination could not be determined", "write KEYWORD source... destination"},
+		{"JSON form", `for example: SHELL ["/bin/bash", "-c"]`},
+		{"cannot accept a heredoc as a destination", "write the destination path last: COPY <<name /path"},
+		{"names can not be blank", "write a name before the ="},
+		{"invalid network mode", "write default, none or host"},
+		{"HEALTHCHECK NONE takes no", "write HEALTHCHECK NONE alone on its line"},
+		{"Missing command after HEALTHCHECK", "write HEALTHCHECK CMD command"},
+		{"in HEALTHCHECK (try CMD)", "write HEALTHCHECK CMD command, or HEALTHCHECK NONE"},
+		{"time:", `write a number with its unit: 30s, 1m30s`},
+		{"cannot be less than", "write at least 1ms, or 0 for the default"},
+		{"--retries cannot be negative", "write 0 for the default, or how many failures in a row make it unhealthy"},
+		{"strconv.ParseInt", "write a whole number"},
+		{"via `ONBUILD ONBUILD`", "write ONBUILD once"},
+		{"as an ONBUILD trigger", "triggers can be any instruction but FROM, ONBUILD and MAINTAINER"},
+		{"can not be an empty string", "write a path"},
+	}
+}
+
+func flagHint(keyword, flag string) string {
+	known := flagsOf(keyword)
+	if s := Suggest(flag, known); s != "" {
+		return "did you mean --" + s + "?"
+	}
+	if len(known) > 0 {
+		return fmt.Sprintf("%s knows --%s", keyword, strings.Join(known, ", --"))
+	}
+	switch keyword {
+	case "CMD", "ENTRYPOINT":
+		return fmt.Sprintf(`flags of the builder stand here; for the program's own, write %s ["--%s"] or %s -- --%s`, keyword, flag, keyword, flag)
+	}
+	return keyword + " has no flags"
+}
+
+// unknownInstruction guesses what a line was meant to be: a misspelt
+// instruction, the rest of the line above, or a command without RUN.
+func unknownInstruction(n *parser.Node) string {
+	if s := Suggest(strings.ToUpper(n.Value), keywords()); s != "" {
+		return fmt.Sprintf("did you mean %s?", s)
+	}
+	if strings.HasPrefix(n.Value, "//") || strings.HasPrefix(n.Value, "--") || strings.HasPrefix(n.Value, ";") {
+		return "comments begin with #"
+	}
+	if strings.HasPrefix(n.Value, "&&") || strings.HasPrefix(n.Value, "|") || strings.HasPrefix(n.Value, "-") {
+		return `if this goes on with the line above, end that line with \`
+	}
+	return fmt.Sprintf(`to run a command, write RUN %s; if this goes on with the line above, end that line with \`, firstWords(n.Original, 40))
+}
+
+// firstWords cuts a text for a hint.
+func firstWords(s string, most int) string {
+	s = strings.TrimSpace(s)
+	r := []rune(s)
+	if len(r) <= most {
+		return s
+	}
+	return string(r[:most]) + "…"
+}
+
+// usage is the form of an instruction.
+func usage(keyword string) string {
+	switch keyword {
+	case "ENV", "LABEL":
+		return fmt.Sprintf("write %s NAME=value", keyword)
+	case "ARG":
+		return "write ARG NAME or ARG NAME=default"
+	case "EXPOSE":
+		return "write EXPOSE 8080 or EXPOSE 53/udp"
+	case "WORKDIR":
+		return "write WORKDIR /path"
+	case "USER":
+		return "write USER name, or USER uid:gid"
+	case "VOLUME":
+		return "write VOLUME /path"
+	case "STOPSIGNAL":
+		return "write STOPSIGNAL SIGTERM, or another name or number"
+	case "MAINTAINER":
+		return "write LABEL org.opencontainers.image.authors=name"
+	case "ONBUILD":
+		return "write ONBUILD and an instruction"
+	}
+	return ""
+}

@@ -1,0 +1,288 @@
+package dockerfile
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+)
+
+// found is a Finding at its place. check is what the comment above the
+// instruction says of rules; it may silence it.
+type found struct {
+	pos   Pos
+	check string
+	Finding
+}
+
+func (p *reading) find(pos Pos, check string, f Finding) {
+	p.file.findings = append(p.file.findings, found{pos, check, f})
+}
+
+// Linter collects findings as far as the file's checks let them through.
+type Linter struct {
+	file     *File
+	checks   *linter.Config
+	found    []found
+	asErrors bool
+}
+
+// NewLinter returns a Linter that has seen what Parse found. check is the
+// grammar of "# check="; nil means the file's own line.
+func (f *File) NewLinter(check *string) (*Linter, *Error) {
+	if check == nil {
+		check = &f.check
+	}
+	cfg, err := linter.ParseLintOptions(*check)
+	if err != nil {
+		return nil, f.Mistake(Pos{}, err.Error(), "write check=skip=Rule1,Rule2 or skip=all, and error=true, with ; between them")
+	}
+	l := &Linter{file: f, checks: cfg, asErrors: cfg.ReturnAsError}
+	for _, one := range f.findings {
+		l.Report(one.pos, one.check, one.Finding)
+	}
+	return l, nil
+}
+
+// Report adds a finding about what stands at pos under a comment with check.
+func (l *Linter) Report(pos Pos, check string, f Finding) {
+	if silenced(l.checks, f.Rule) {
+		return
+	}
+	if check != "" {
+		cfg, err := linter.ParseLintOptions(check)
+		if err == nil && skipped(cfg, f.Rule) {
+			return
+		}
+	}
+	l.found = append(l.found, found{pos, check, f})
+}
+
+func silenced(cfg *linter.Config, rule string) bool {
+	if rule == linter.RuleInvalidDefinitionDescription.Name {
+		return !cfg.ExperimentalAll && !slices.Contains(cfg.ExperimentalRules, rule)
+	}
+	return skipped(cfg, rule)
+}
+
+func skipped(cfg *linter.Config, rule string) bool {
+	return cfg.SkipAll || slices.Contains(cfg.SkipRules, rule)
+}
+
+// checkAbove returns the value of the first comment "check=…".
+func checkAbove(comments []string) string {
+	for _, c := range comments {
+		var p parser.DirectiveParser
+		p.SetComment("")
+		d, err := p.ParseLine([]byte(c))
+		if err == nil && d != nil && d.Name == "check" {
+			v, _, _ := strings.Cut(d.Value, " ")
+			return v
+		}
+	}
+	return ""
+}
+
+// Warnings returns what was let through, in the order of lines, each once.
+func (l *Linter) Warnings() []Warning {
+	var out []Warning
+	for _, f := range l.found {
+		out = append(out, Warning{
+			Rule: f.Rule, File: l.file.Name, Line: f.pos.Line, Text: l.file.Line(f.pos.Line),
+			Msg: f.Msg, URL: f.URL, Hint: f.Hint,
+		})
+	}
+	slices.SortStableFunc(out, func(a, b Warning) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Rule, b.Rule))
+	})
+	return slices.CompactFunc(out, func(a, b Warning) bool {
+		return a.Line == b.Line && a.Rule == b.Rule && a.Msg == b.Msg
+	})
+}
+
+// Errors returns the findings as mistakes if the checks say "error=true".
+func (l *Linter) Errors() Errors {
+	if !l.asErrors {
+		return nil
+	}
+	var out Errors
+	for _, f := range l.found {
+		if !f.Own {
+			out = append(out, l.file.Mistake(f.pos, "lint violation found for rule "+f.Rule+": "+f.Msg, f.Hint))
+		}
+	}
+	return out.Sorted()
+}
+
+// lint does the checks that need the whole file.
+func (p *reading) lint(ast *parser.Node) {
+	f := p.file
+	check, _, at, ok := parser.ParseDirective("check", f.Source)
+	if ok {
+		f.check = check
+	}
+	p.lintNames()
+	p.lintCasing()
+	l, err := f.NewLinter(nil)
+	if err != nil {
+		pos := Pos{1, 1}
+		if len(at) > 0 {
+			pos = Pos{at[0].Start.Line, at[0].End.Line}
+		}
+		p.add(pos, "check: "+err.Msg, err.Hint)
+		return
+	}
+	f.Warnings = l.Warnings()
+}
+
+func (p *reading) lintNames() {
+	seen := map[string]bool{}
+	for _, s := range p.file.Stages {
+		if s.Name == "" {
+			continue
+		}
+		if s.Name == "scratch" || s.Name == "context" {
+			p.find(s.Pos, s.Check, ReservedStageName(s.Name))
+		}
+		if seen[s.Name] {
+			p.find(s.Pos, s.Check, DuplicateStageName(s.Name))
+		}
+		seen[s.Name] = true
+	}
+}
+
+// lintCasing holds every instruction against the case of most; with as many
+// of each, upper case wins.
+func (p *reading) lintCasing() {
+	lower, upper := 0, 0
+	count := func(keyword string) {
+		switch keyword {
+		case strings.ToLower(keyword):
+			lower++
+		case strings.ToUpper(keyword):
+			upper++
+		}
+	}
+	each := func(do func(pos Pos, check, keyword string)) {
+		for _, s := range p.file.Stages {
+			do(s.Pos, s.Check, s.Keyword)
+			for _, in := range s.Instructions {
+				do(in.Pos, in.Check, in.Keyword)
+			}
+		}
+	}
+	each(func(_ Pos, _, keyword string) { count(keyword) })
+	each(func(pos Pos, check, keyword string) {
+		switch {
+		case lower > upper && keyword != strings.ToLower(keyword):
+			p.find(pos, check, ConsistentInstructionCasing(keyword, "lowercase"))
+		case lower <= upper && keyword != strings.ToUpper(keyword):
+			p.find(pos, check, ConsistentInstructionCasing(keyword, "uppercase"))
+		}
+	})
+}
+
+// lintInstruction finds what the reference lets pass without a word.
+func (p *reading) lintInstruction(n *parser.Node, in *Instruction) {
+	keyword := strings.ToUpper(in.Keyword)
+	report := func(f Finding) { p.find(in.Pos, in.Check, f) }
+	switch c := in.Command.(type) {
+	case *Arg, *StopSignal:
+		for _, flag := range n.Flags {
+			report(FlagIgnored(keyword, flag))
+		}
+	case *Healthcheck:
+		if len(c.Check.Test) == 1 {
+			for _, flag := range n.Flags {
+				report(FlagIgnored(keyword+" NONE", flag))
+			}
+		}
+		if len(c.Check.Test) == 2 && c.Check.Test[0] == "CMD-SHELL" {
+			p.lintShellForm(in, "HEALTHCHECK CMD", c.Check.Test[1])
+		}
+	case *Run:
+		p.lintWords(in, keyword, c.Words)
+	case *Cmd:
+		p.lintWords(in, keyword, c.Words)
+	case *Entrypoint:
+		p.lintWords(in, keyword, c.Words)
+	case *Copy:
+		p.lintList(in, keyword, slices.Concat(c.Sources, []string{c.Dest}))
+	case *Volume:
+		p.lintList(in, keyword, c.Paths)
+	case *Onbuild:
+		if _, err := p.file.ParseTrigger(c.Trigger, in.Pos); err != nil {
+			report(TriggerFails(err.Msg, err.Hint))
+		}
+	}
+}
+
+func (p *reading) lintWords(in *Instruction, keyword string, w Words) {
+	if !w.Shell {
+		return
+	}
+	if len(w.Args) == 0 || strings.TrimSpace(w.Args[0]) == "" {
+		p.find(in.Pos, in.Check, EmptyCommand(keyword))
+		return
+	}
+	p.lintShellForm(in, keyword, w.Args[0])
+}
+
+// reList is a comma between two quoted words.
+var reList = regexp.MustCompile(`["'“”‘’]\s*,\s*["'“”‘’]`)
+
+// lintShellForm tells a JSON form gone wrong from a shell's own [ … ] test,
+// which has a blank after its bracket.
+func (p *reading) lintShellForm(in *Instruction, keyword, text string) {
+	if !strings.HasPrefix(text, "[") || strings.HasPrefix(text, "[[") {
+		return
+	}
+	blank := len(text) > 1 && (text[1] == ' ' || text[1] == '\t')
+	if blank && !reList.MatchString(text) {
+		return
+	}
+	p.find(in.Pos, in.Check, InvalidJSONForm(keyword, "a command for the shell", asJSON(text)))
+}
+
+// lintList is lintShellForm for instructions whose other form is a list of
+// words, which may begin with a pattern such as [a-z]*.
+func (p *reading) lintList(in *Instruction, keyword string, words []string) {
+	if len(words) == 0 {
+		return
+	}
+	text := strings.Join(words, " ")
+	first, last := words[0], words[len(words)-1]
+	quoted := strings.HasPrefix(first, `["`) || strings.HasPrefix(first, `['`) || strings.HasPrefix(first, "[“") || first == "["
+	listed := strings.HasPrefix(first, "[") && strings.HasSuffix(first, ",") && strings.HasSuffix(last, "]")
+	if !quoted && !listed {
+		return
+	}
+	p.find(in.Pos, in.Check, InvalidJSONForm(keyword, "a list of words, brackets and quotes included", asJSON(text)))
+}
+
+// asJSON guesses the array that text was meant to be; "" if it is too far
+// from one.
+func asJSON(text string) string {
+	body, ok := strings.CutPrefix(text, "[")
+	if !ok || len(text) > 200 {
+		return ""
+	}
+	body = strings.TrimSpace(body)
+	body = strings.TrimSpace(strings.TrimSuffix(body, "]"))
+	body = strings.TrimSpace(strings.TrimSuffix(body, ","))
+	var items []string
+	for part := range strings.SplitSeq(body, ",") {
+		part = strings.Trim(strings.TrimSpace(part), "\"'“”‘’`")
+		b, err := json.Marshal(part)
+		if err != nil || part == "" {
+			return ""
+		}
+		items = append(items, string(b))
+	}
+	return fmt.Sprintf("[%s]", strings.Join(items, ", "))
+}

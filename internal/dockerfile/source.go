@@ -1,0 +1,88 @@
+package dockerfile
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+)
+
+// SourceKind says where a source of COPY or ADD is.
+type SourceKind int
+
+// The kinds of sources.
+const (
+	SourcePath SourceKind = iota // in the context, stage or image
+	SourceURL                    // http or https
+	SourceGit
+)
+
+var (
+	reScheme = regexp.MustCompile(`^[a-zA-Z0-9]+://`)
+	reSCP    = regexp.MustCompile(`^[a-zA-Z0-9-_]+@[a-zA-Z0-9-.]+:.*$`)
+)
+
+// KindOf tells paths from URLs and git repositories as the reference does.
+func KindOf(source string) SourceKind {
+	scheme := strings.ToLower(strings.TrimSuffix(reScheme.FindString(source), "://"))
+	switch scheme {
+	case "git", "ssh":
+		return SourceGit
+	case "http", "https":
+		u, err := url.Parse(source)
+		if err == nil && strings.HasSuffix(u.Path, ".git") {
+			return SourceGit
+		}
+		if strings.HasPrefix(source, "http") {
+			return SourceURL
+		}
+	case "":
+		if reSCP.MatchString(source) {
+			return SourceGit
+		}
+	}
+	return SourcePath
+}
+
+// The grammar of image names, after the distribution project's reference.
+var (
+	reDomain    = regexp.MustCompile(`^(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?$`)
+	reComponent = regexp.MustCompile(`^[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*$`)
+	reTag       = regexp.MustCompile(`^[\w][\w.-]{0,127}$`)
+	reDigest    = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}$`)
+)
+
+// CheckImageName says what is wrong with an image name; nil if nothing is.
+func CheckImageName(name string) error {
+	rest, digest, hasDigest := strings.Cut(name, "@")
+	if hasDigest && !reDigest.MatchString(digest) {
+		return fmt.Errorf("%q is not a digest such as sha256: and 64 hex digits", digest)
+	}
+	if i := strings.LastIndexByte(rest, ':'); i > strings.LastIndexByte(rest, '/') {
+		if !reTag.MatchString(rest[i+1:]) {
+			return fmt.Errorf("%q is not a tag: letters, digits, _ . and -, at most 128", rest[i+1:])
+		}
+		rest = rest[:i]
+	}
+	first, path, ok := strings.Cut(rest, "/")
+	if ok && (strings.ContainsAny(first, ".:") || first == "localhost" || strings.ToLower(first) != first) {
+		if !reDomain.MatchString(first) {
+			return fmt.Errorf("%q is not the name of a registry", first)
+		}
+		rest = path
+	}
+	if len(rest) > 255 {
+		return errors.New("longer than 255 bytes")
+	}
+	for part := range strings.SplitSeq(rest, "/") {
+		if reComponent.MatchString(part) {
+			continue
+		}
+		if reComponent.MatchString(strings.ToLower(part)) {
+			return errors.New("repository name must be lowercase")
+		}
+		return fmt.Errorf("%q: repository names have lower-case letters and digits, with single . _ - between them", part)
+	}
+	return nil
+}

@@ -1,0 +1,162 @@
+package execute
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+
+	"github.com/whittle-build/whittle/internal/copying"
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/entry"
+	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/progress"
+	"github.com/whittle-build/whittle/internal/rootfs"
+	"github.com/whittle-build/whittle/internal/solve"
+)
+
+// from returns the file system that a COPY or ADD reads.
+func (l *Local) from(c *plan.Copy, chain rootfs.Chain) (entry.FS, error) {
+	if c.From != nil {
+		return l.Roots.View(chain)
+	}
+	if l.Context == nil {
+		return entry.NewMem(), nil
+	}
+	return l.Context, nil
+}
+
+// request is the COPY as the copying package takes it, without a destination
+// tree.
+func (l *Local) request(ctx context.Context, c *plan.Copy, chain rootfs.Chain) (copying.Request, error) {
+	fsys, err := l.from(c, chain)
+	if err != nil {
+		return copying.Request{}, err
+	}
+	r := copying.Request{
+		From: until{ctx, fsys}, Sources: c.Sources, FromContext: c.From == nil,
+		Dest: c.Dest, Chown: c.Chown, Chmod: c.Chmod,
+	}
+	if c.Dir != "" {
+		r.HintDirs = []string{c.Dir}
+	}
+	return r, nil
+}
+
+// Content tells the digest of what job's COPY would copy. What a chain of
+// layers holds never changes, so the answer for a stage or an image is kept.
+func (l *Local) Content(ctx context.Context, job solve.Job) (digest.Digest, error) {
+	c := job.Step.Copy
+	if len(c.Sources) == 0 {
+		return digest.Digest{}, nil // here-documents are in the step itself
+	}
+	if c.From == nil {
+		r, err := l.request(ctx, c, nil)
+		if err != nil {
+			return digest.Digest{}, err
+		}
+		var known entry.Digester
+		if l.Context != nil {
+			known = l.Context
+		}
+		d, _, err := copying.Content(r, known)
+		return d, l.refused(ctx, job, err)
+	}
+	if d, ok := l.remembered(job); ok {
+		return d, nil
+	}
+	r, err := l.request(ctx, c, job.From)
+	if err != nil {
+		return digest.Digest{}, err
+	}
+	r.From = hashed{until{ctx, r.From}}
+	d, _, err := copying.Content(r, nil)
+	if err != nil {
+		return d, l.refused(ctx, job, err)
+	}
+	text, err := json.Marshal(d)
+	if err != nil {
+		return d, err
+	}
+	return d, l.Store.PutCacheFile(contentKind, contentName(job), text)
+}
+
+// contentKind is the kind of the cache files that keep contents.
+const contentKind = "content"
+
+// remembered returns what an earlier build found of these sources in this
+// chain.
+func (l *Local) remembered(job solve.Job) (d digest.Digest, ok bool) {
+	b, err := os.ReadFile(l.Store.CacheFile(contentKind, contentName(job)))
+	return d, err == nil && json.Unmarshal(b, &d) == nil && !d.IsZero()
+}
+
+// contentName names the content of a copy: it covers all that copying.Content
+// looks at. Sources, owner and mode decide what counts; the chain decides the
+// rest.
+func contentName(job solve.Job) string {
+	c := job.Step.Copy
+	k := digest.NewKey(copying.ContentFormat)
+	k.Digest("chain", job.From.ID())
+	k.List("source", c.Sources)
+	k.Text("chown", c.Chown)
+	k.Text("chmod", c.Chmod)
+	return k.Sum().Hex()
+}
+
+// copy writes what a COPY or ADD changes.
+func (l *Local) copy(ctx context.Context, job solve.Job) (_ solve.Made, err error) {
+	p := parts{local: l, job: job}
+	defer func() { err = errors.Join(err, p.close()) }()
+	if err := p.gather(ctx); err != nil {
+		return solve.Made{}, l.refused(ctx, job, err)
+	}
+	list, warnings, err := copying.PlanAll(p.requests)
+	if err != nil {
+		return solve.Made{}, l.refused(ctx, job, err)
+	}
+	l.warn(job, warnings)
+	return l.write(ctx, job, list, p.requests)
+}
+
+// workdir writes the directory of a WORKDIR; its layer is empty when the
+// directory is there already.
+func (l *Local) workdir(ctx context.Context, job solve.Job) (solve.Made, error) {
+	w := job.Step.Workdir
+	to, err := l.Roots.View(job.Below)
+	if err != nil {
+		return solve.Made{}, err
+	}
+	uid, gid, err := copying.User(to, w.User)
+	if err != nil {
+		return solve.Made{}, l.refused(ctx, job, err)
+	}
+	list, err := copying.Workdir(to, w.Path, uid, gid)
+	if err != nil {
+		return solve.Made{}, l.refused(ctx, job, err)
+	}
+	now := l.now()
+	for i := range list {
+		if list[i].Made {
+			list[i].Entry.Mtime = now
+		}
+	}
+	return l.write(ctx, job, list, nil)
+}
+
+func (l *Local) warn(job solve.Job, warnings []copying.Warning) {
+	line := job.Step.Line
+	for _, w := range warnings {
+		l.Sink.Emit(progress.Event{Kind: progress.Warned, Vertex: job.Vertex, Time: l.Now(), Warning: &progress.Warning{
+			File: l.File.Name, Line: line.Pos.Line, Text: l.File.Line(line.Pos.Line), Msg: w.Message, Hint: w.Hint}})
+	}
+}
+
+// now is the time of folders that steps make.
+func (l *Local) now() entry.Time {
+	t := l.Now()
+	if l.Epoch != nil {
+		t = *l.Epoch
+	}
+	return entry.Time{Sec: t.Unix()}
+}

@@ -1,0 +1,118 @@
+// Package execute makes the layer of one step on this machine: a RUN in the
+// sandbox, a COPY, ADD or WORKDIR by writing what it would change.
+//
+// A layer is complete before it gets its name: a crash at any moment leaves at
+// most a folder in the store's tmp. Keys, records and the order of steps are
+// no matter here.
+package execute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/whittle-build/whittle/internal/crash"
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/dockerfile"
+	"github.com/whittle-build/whittle/internal/entry"
+	"github.com/whittle-build/whittle/internal/layer"
+	"github.com/whittle-build/whittle/internal/progress"
+	"github.com/whittle-build/whittle/internal/rootfs"
+	"github.com/whittle-build/whittle/internal/sandbox"
+	"github.com/whittle-build/whittle/internal/solve"
+	"github.com/whittle-build/whittle/internal/source"
+	"github.com/whittle-build/whittle/internal/store"
+)
+
+// Local runs steps with this machine's sandbox and this store.
+type Local struct {
+	Store   *store.Store
+	Roots   *rootfs.Roots
+	Context *source.Context // nil when the build has none
+	File    *dockerfile.File
+	Sink    progress.Sink
+	Now     func() time.Time
+	// Epoch is the time of folders that steps make; nil means now.
+	Epoch *time.Time
+}
+
+// Run makes the layer of job.Step and commits it to the store. An error for
+// lack of room names the disk.
+func (l *Local) Run(ctx context.Context, job solve.Job) (solve.Made, error) {
+	made, err := l.make(ctx, job)
+	var start *sandbox.StartError
+	if errors.As(err, &start) {
+		return made, err // "no space" is what a limit on namespaces is called too
+	}
+	return made, l.Store.Explain(err)
+}
+
+func (l *Local) make(ctx context.Context, job solve.Job) (solve.Made, error) {
+	s := job.Step
+	switch {
+	case s.Run != nil:
+		return l.run(ctx, job)
+	case s.Copy != nil:
+		return l.copy(ctx, job)
+	case s.Workdir != nil:
+		return l.workdir(ctx, job)
+	}
+	return solve.Made{}, fmt.Errorf("%s: a step without an operation", s.Line.Text)
+}
+
+// bornTree is the id of a layer that begins its life as a tree: its bytes are
+// not hashed until somebody wants them as a tar.
+func bornTree(job solve.Job) digest.Digest {
+	k := digest.NewKey("layer")
+	k.Digest("key", job.Key)
+	k.Text("nonce", job.Nonce)
+	return k.Sum()
+}
+
+// commitTree describes and commits the tree in tmp.
+func (l *Local) commitTree(job solve.Job, tmp *store.Temp) (solve.Made, error) {
+	meta, err := layer.TreeMeta(filepath.Join(tmp.Path, layer.TreeName))
+	if err != nil {
+		return solve.Made{}, err
+	}
+	if err := layer.WriteMeta(tmp.Path, meta); err != nil {
+		return solve.Made{}, err
+	}
+	return l.commit(tmp, bornTree(job), meta)
+}
+
+func (l *Local) commit(tmp *store.Temp, id digest.Digest, meta layer.Meta) (solve.Made, error) {
+	crash.Point("execute.commit")
+	if err := l.Store.CommitLayer(tmp, id); err != nil {
+		return solve.Made{}, err
+	}
+	crash.Point("execute.committed")
+	return solve.Made{Layer: id, Size: meta.Size, Entries: meta.Entries}, nil
+}
+
+// writer is what a COPY's items are written to: a tar with its index, or a
+// tree where a process must see it and trees are what gets mounted.
+type writer interface {
+	Add(e entry.Entry, content io.Reader) error
+	Finish() (layer.Meta, error)
+	Abort()
+}
+
+// newWriter picks the form of a layer that is written, not run. What nothing
+// will be mounted for needs no provider.
+func (l *Local) newWriter(job solve.Job, tmp *store.Temp) (writer, error) {
+	if !job.InRoot {
+		return layer.Create(tmp.Path)
+	}
+	provider, err := l.Roots.Provider()
+	if err != nil {
+		return nil, err
+	}
+	if provider == rootfs.Tree {
+		return layer.NewTree(filepath.Join(tmp.Path, layer.TreeName), layer.UnpackOptions{Userxattr: l.Roots.UserNS()})
+	}
+	return layer.Create(tmp.Path)
+}

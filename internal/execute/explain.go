@@ -1,0 +1,181 @@
+package execute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/whittle-build/whittle/internal/copying"
+	"github.com/whittle-build/whittle/internal/dockerfile"
+	"github.com/whittle-build/whittle/internal/entry"
+	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/solve"
+	"github.com/whittle-build/whittle/internal/source"
+)
+
+// explain turns what a COPY stumbled over into a mistake with file, line and
+// a way out. Errors that are not the user's pass through.
+func (l *Local) explain(job solve.Job, err error) error {
+	var missing *copying.NotFound
+	var conflict *copying.Conflict
+	var mode *copying.BadMode
+	var pattern *copying.BadPattern
+	c, pos := job.Step.Copy, job.Step.Line.Pos
+	switch {
+	case errors.As(err, &missing) && missing.Link != "":
+		what := fmt.Sprintf("%q is a symlink to %q, which is not in %s", missing.Source, missing.Link, where(c))
+		return l.File.Mistake(pos, what, l.linkHint(c, missing))
+	case errors.As(err, &missing):
+		what := fmt.Sprintf("%q is not in %s", missing.Source, where(c))
+		if strings.ContainsAny(missing.Source, "*?[") {
+			what = fmt.Sprintf("nothing in %s matches %q", where(c), missing.Source)
+		}
+		return l.File.Mistake(pos, what, l.nearHint(c, missing))
+	case errors.As(err, &conflict):
+		return l.File.Mistake(pos, conflict.Error(), "remove what is in the way in an earlier RUN, or copy to another path")
+	case errors.As(err, &mode):
+		return l.File.Mistake(pos, mode.Error(), "for example --chmod=755 or --chmod=u=rwX,go=rX")
+	case errors.As(err, &pattern):
+		return l.File.Mistake(pos, pattern.Error(), "write [[] for a literal [")
+	case errors.Is(err, entry.ErrLoop):
+		return l.File.Mistake(pos, loopText(err), "symlinks lead to each other: name the file or folder that is meant, or mend the links")
+	case errors.Is(err, source.ErrChanged):
+		return l.File.Mistake(pos, err.Error(), "something wrote to the build context during the build: build again, or list the file in .dockerignore")
+	}
+	return err
+}
+
+// refused is explain for what comes from the files that a step takes: any such
+// error is about the step's line. Those that are of the machine, a full disk or
+// the end of the build, stay what they are.
+func (l *Local) refused(ctx context.Context, job solve.Job, err error) error {
+	if err = l.explain(job, err); err == nil || ctx.Err() != nil {
+		return err
+	}
+	var known *dockerfile.Error
+	var way interface{ Hint() string }
+	if errors.As(err, &known) || errors.As(err, &way) || ofMachine(err) {
+		return err
+	}
+	return l.File.Mistake(job.Step.Line.Pos, err.Error(), fileHint(job.Step.Copy, err))
+}
+
+// ofMachine says whether an error is no matter of a file's content.
+func ofMachine(err error) bool {
+	return slices.ContainsFunc([]error{
+		syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.EROFS,
+		context.Canceled, context.DeadlineExceeded,
+	}, func(e error) bool { return errors.Is(err, e) })
+}
+
+// fileHint is the way out of a file that no layer can hold.
+func fileHint(c *plan.Copy, err error) string {
+	var archive *copying.InArchive
+	var unfit *copying.Unfit
+	switch {
+	case c == nil:
+		return ""
+	case errors.As(err, &archive):
+		return "make the archive without it, or COPY the archive and unpack it in a RUN"
+	case errors.As(err, &unfit) && c.From == nil:
+		return "give it another name, or list it in .dockerignore"
+	case errors.As(err, &unfit):
+		return "give it another name"
+	case c.From == nil:
+		return "if the image does not need the file, list it in .dockerignore"
+	}
+	return ""
+}
+
+// loopText names the path of a loop as entry.Resolve was given it.
+func loopText(err error) string {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return fmt.Sprintf("%q: %v", at.Path, at.Err)
+	}
+	return err.Error()
+}
+
+// linkHint says why the target of a link is not there.
+func (l *Local) linkHint(c *plan.Copy, e *copying.NotFound) string {
+	target := entry.Clean(e.Link)
+	if !strings.HasPrefix(e.Link, "/") {
+		target = entry.Clean(entry.Join(entry.Parent(entry.Clean(e.Source)), e.Link))
+	}
+	if c.From == nil && l.Context != nil {
+		if name := l.Context.IgnoreFile(target); name != "" {
+			return fmt.Sprintf("the file is there, but %s leaves it out: the line !%s at its end takes it in again", name, target)
+		}
+	}
+	return fmt.Sprintf("links are followed inside %s only: put the file there, or name another source", where(c))
+}
+
+// Missing returns the mistakes in the sources of a COPY or ADD whose file
+// system is known already: nothing is copied.
+func (l *Local) Missing(ctx context.Context, job solve.Job) (dockerfile.Errors, error) {
+	c := job.Step.Copy
+	if c.From != nil {
+		if _, ok := l.remembered(job); ok {
+			return nil, nil // an earlier build found them all
+		}
+	}
+	r, err := l.request(ctx, c, job.From)
+	if err != nil {
+		return nil, err
+	}
+	var mistakes dockerfile.Errors
+	for _, s := range c.Sources {
+		r.Sources = []string{s}
+		_, err := copying.Match(r)
+		if err == nil {
+			continue
+		}
+		var m *dockerfile.Error
+		if err = l.refused(ctx, job, err); !errors.As(err, &m) {
+			return nil, err
+		}
+		mistakes = append(mistakes, m)
+	}
+	return mistakes, nil
+}
+
+func where(c *plan.Copy) string {
+	switch {
+	case c.From == nil:
+		return "the build context"
+	case c.FromStage != nil:
+		return fmt.Sprintf("stage %q", c.FromStage.Display)
+	}
+	return fmt.Sprintf("image %q", c.FromText)
+}
+
+// nearHint offers what the user probably meant. Sources are relative to the
+// root of a stage and not to its WORKDIR, which is the commonest mistake.
+func (l *Local) nearHint(c *plan.Copy, e *copying.NotFound) string {
+	if c.From == nil && l.Context != nil {
+		path := strings.TrimPrefix(e.Source, "/")
+		if name := l.Context.IgnoreFile(path); name != "" {
+			return fmt.Sprintf("the file is there, but %s leaves it out: the line !%s at its end takes it in again", name, path)
+		}
+	}
+	near := make([]string, len(e.Near))
+	for i, n := range e.Near {
+		near[i] = n
+		if c.From != nil {
+			near[i] = "/" + strings.TrimPrefix(n, "/")
+		}
+	}
+	switch {
+	case len(near) == 0 && c.From == nil:
+		return "sources are relative to the build context, whatever WORKDIR says"
+	case len(near) == 0:
+		return "sources of COPY --from are relative to the root of that file system, not to its WORKDIR"
+	case c.From == nil:
+		return "did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return fmt.Sprintf("did you mean %s? Sources of COPY --from are relative to the root, not to the stage's WORKDIR", strings.Join(near, " or "))
+}

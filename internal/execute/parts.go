@@ -1,0 +1,197 @@
+package execute
+
+import (
+	"context"
+	"errors"
+	"io"
+	"path/filepath"
+
+	"github.com/whittle-build/whittle/internal/copying"
+	"github.com/whittle-build/whittle/internal/entry"
+	"github.com/whittle-build/whittle/internal/layer"
+	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/solve"
+)
+
+// parts are the sources of one COPY or ADD by kind, in order: plain ones,
+// local archives that an ADD unpacks, here-documents.
+type parts struct {
+	local    *Local
+	job      solve.Job
+	requests []copying.Request
+	closers  []func() error // of what must stay open until the layer is written
+}
+
+func (p *parts) close() error {
+	var errs []error
+	for i := len(p.closers) - 1; i >= 0; i-- {
+		errs = append(errs, p.closers[i]())
+	}
+	return errors.Join(errs...)
+}
+
+// gather makes the requests.
+func (p *parts) gather(ctx context.Context) error {
+	c := p.job.Step.Copy
+	r, err := p.local.request(ctx, c, p.job.From)
+	if err != nil {
+		return err
+	}
+	r.Now = p.local.now()
+	if r.To, err = p.local.Roots.View(p.job.Below); err != nil {
+		return err
+	}
+	if !c.Add {
+		if len(r.Sources) > 0 {
+			p.requests = append(p.requests, r)
+		}
+	} else if err := p.gatherAdd(ctx, r); err != nil {
+		return err
+	}
+	if len(c.Heredocs) > 0 {
+		p.requests = append(p.requests, heredocs(r, c))
+	}
+	return nil
+}
+
+// gatherAdd takes the sources of an ADD apart: an archive, told by its
+// content, is a request of its own.
+func (p *parts) gatherAdd(ctx context.Context, r copying.Request) error {
+	for _, s := range r.Sources {
+		one := r
+		one.Sources = []string{s}
+		names, err := copying.Match(one)
+		if err != nil {
+			return err
+		}
+		var archives []string
+		for _, n := range names {
+			ok, err := isArchive(r.From, n)
+			if err != nil {
+				return err
+			}
+			if ok {
+				archives = append(archives, n)
+			}
+		}
+		if len(archives) == 0 {
+			p.requests = append(p.requests, one)
+			continue
+		}
+		if err := p.mixed(ctx, r, names, archives); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mixed takes the matches of one pattern, some of which are archives.
+func (p *parts) mixed(ctx context.Context, r copying.Request, names, archives []string) error {
+	for _, n := range names {
+		if len(archives) == 0 || n != archives[0] {
+			one := r
+			one.Sources, one.Literal = []string{n}, true
+			p.requests = append(p.requests, one)
+			continue
+		}
+		archives = archives[1:]
+		if err := p.unpacked(ctx, r, n); err != nil {
+			return &copying.InArchive{Archive: n, Err: err}
+		}
+	}
+	return nil
+}
+
+// unpacked makes a request of the archive name. It is read into a layer of its
+// own first, so that its entries have a file system's meaning before any of
+// them meets the root: a link in it can lead nowhere else.
+func (p *parts) unpacked(ctx context.Context, r copying.Request, name string) error {
+	tmp, err := p.local.Store.Temp("add")
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, tmp.Remove)
+	path, err := entry.Resolve(r.From, name, true)
+	if err != nil {
+		return err
+	}
+	e, err := r.From.Lstat(path)
+	if err != nil {
+		return err
+	}
+	f, err := r.From.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	// A file may have grown since the scan: what it had then is copied.
+	meta, err := layer.ImportArchive(ctx, tmp.Path, io.LimitReader(f, e.Size))
+	if err != nil {
+		return err
+	}
+	if err := verify(r.From, path, f); err != nil {
+		return err
+	}
+	index := filepath.Join(tmp.Path, layer.IndexName)
+	if meta.Implied {
+		// Folders that the archive has only as parents of something keep what
+		// they have in the image.
+		index += "-below"
+		if err := layer.Reindex(tmp.Path, below{r.To, r.Dest}, index); err != nil {
+			return err
+		}
+	}
+	v, err := layer.OpenTar(tmp.Path, index)
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, v.Close)
+	r.From, r.Sources, r.Archive, r.Name = v, nil, true, name
+	p.requests = append(p.requests, r)
+	return nil
+}
+
+func isArchive(fsys entry.FS, name string) (bool, error) {
+	path, err := entry.Resolve(fsys, name, true)
+	if err != nil {
+		return false, err
+	}
+	e, err := fsys.Lstat(path)
+	if err != nil || e.Kind != entry.File {
+		return false, err
+	}
+	f, err := fsys.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	return layer.SniffArchive(io.LimitReader(f, e.Size)), nil
+}
+
+// heredocs are files of mode 0644 named after their delimiters.
+func heredocs(r copying.Request, c *plan.Copy) copying.Request {
+	mem := entry.NewMem()
+	r.From, r.Sources, r.Literal, r.FromContext, r.Archive = mem, nil, true, true, false
+	for _, h := range c.Heredocs {
+		mem.Add(entry.Entry{Path: h.Name, Kind: entry.File, Mode: 0o644, Mtime: r.Now}, h.Content)
+		r.Sources = append(r.Sources, h.Name)
+	}
+	return r
+}
+
+// below is a folder of a file system as a file system of its own, to ask for
+// the metadata of folders in it.
+type below struct {
+	entry.FS
+	dir string
+}
+
+func (b below) Lstat(name string) (entry.Entry, error) {
+	p, err := entry.Resolve(b.FS, b.dir+"/"+name, true)
+	if err != nil {
+		return entry.Entry{}, err
+	}
+	e, err := b.FS.Lstat(p)
+	e.Path = name
+	return e, err
+}

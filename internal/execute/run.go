@@ -1,0 +1,230 @@
+package execute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/whittle-build/whittle/internal/dockerfile"
+	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/progress"
+	"github.com/whittle-build/whittle/internal/rootfs"
+	"github.com/whittle-build/whittle/internal/sandbox"
+	"github.com/whittle-build/whittle/internal/solve"
+	"github.com/whittle-build/whittle/internal/store"
+)
+
+// ExitError is a RUN whose process ended badly, or did not start.
+type ExitError struct {
+	At     *dockerfile.Error // where in the Dockerfile; its Msg and Hint say what happened
+	Args   []string
+	Status sandbox.Status
+}
+
+func (e *ExitError) Error() string { return e.At.Error() }
+
+// Unwrap gives the place in the Dockerfile.
+func (e *ExitError) Unwrap() error { return e.At }
+
+// ExitCode is that of the process, as a shell would see it.
+func (e *ExitError) ExitCode() int { return e.Status.Code }
+
+// exitError says where a process stands in the Dockerfile and how it ended.
+func (l *Local) exitError(job solve.Job, st sandbox.Status) error {
+	r := job.Step.Run
+	what := fmt.Sprintf("exit code: %d", st.Code)
+	if st.Signal != 0 {
+		what = fmt.Sprintf("signal: %s", st.Signal)
+	}
+	msg := fmt.Sprintf("stage %s: process %q did not complete successfully: %s", job.Step.Stage.Display, strings.Join(r.Args, " "), what)
+	hint := exitHint(st)
+	if hint == "" {
+		hint = l.fullHint()
+	}
+	return &ExitError{At: l.File.Mistake(job.Step.Line.Pos, msg, hint), Args: r.Args, Status: st}
+}
+
+// nearlyFull is so little room that a process may well have failed for it.
+const nearlyFull = 1 << 20
+
+// fullHint says so when the disk that the step writes to is full: programs
+// often do not.
+func (l *Local) fullHint() string {
+	var full *store.FullError
+	if !errors.As(l.Store.Explain(syscall.ENOSPC), &full) || full.Free >= nearlyFull && full.Files != 0 {
+		return ""
+	}
+	return full.Error() + "; " + full.Hint()
+}
+
+// exitHint is for ends whose cause is known by their code (sh(1), 2.8.2).
+func exitHint(st sandbox.Status) string {
+	switch {
+	case st.OOM:
+		return "the kernel killed a process for lack of memory; give the build more, or run fewer steps at once (--jobs)"
+	case st.Code == 127:
+		return "127 is a command that was not found: is it installed in this stage, or in one that this stage does not build on?"
+	case st.Code == 126:
+		return "126 is a command that cannot be executed: is its x bit set, and is it for this machine?"
+	}
+	return ""
+}
+
+// startError is for a process that could not be started at all.
+func (l *Local) startError(job solve.Job, err error) error {
+	var start *sandbox.StartError
+	if !errors.As(err, &start) {
+		return err
+	}
+	hint := ""
+	switch {
+	case start.Op == "exec" && start.Path == "/bin/sh":
+		hint = "this file system has no shell: write the exec form, RUN [\"/program\", \"argument\"], or build on an image with a shell"
+	case start.Interp != "":
+		hint = "its interpreter is not in this stage; a static program needs none (for Go: CGO_ENABLED=0)"
+	case start.Op == "user":
+		hint = "create the user in an earlier RUN, or use a number"
+	case start.Op == "mount" && inTheWay(start.Err):
+		hint = "a RUN has file systems of its own at /proc, /sys and /dev, and files in /etc: build on an image where this path is a folder and no link"
+	}
+	return l.File.Mistake(job.Step.Line.Pos, fmt.Sprintf("stage %s: %v", job.Step.Stage.Display, err), hint)
+}
+
+// inTheWay says whether err is about a link or file where a folder is needed.
+func inTheWay(err error) bool {
+	return errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) || strings.Contains(err.Error(), "symbolic link")
+}
+
+// mountError is for a root that cannot be made.
+func (l *Local) mountError(job solve.Job, err error) error {
+	var deep *rootfs.DepthError
+	if !errors.As(err, &deep) {
+		return err
+	}
+	return l.File.Mistake(job.Step.Line.Pos, fmt.Sprintf("stage %s: %v", job.Step.Stage.Display, deep), deep.Hint())
+}
+
+// run runs a process in the merged root; what it changed is the layer, as it
+// lies, without being copied.
+func (l *Local) run(ctx context.Context, job solve.Job) (made solve.Made, err error) {
+	tmp, err := l.Store.Temp("run")
+	if err != nil {
+		return made, err
+	}
+	defer func() { err = errors.Join(err, tmp.Remove()) }()
+	up := rootfs.Upper{Dir: filepath.Join(tmp.Path, "tree"), Work: filepath.Join(tmp.Path, "work"), Volatile: true, MountPoints: true}
+	for _, d := range []string{up.Dir, up.Work} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return made, err
+		}
+	}
+	root, err := l.Roots.Mount(ctx, job.Below, &up)
+	if err != nil {
+		return made, l.mountError(job, err)
+	}
+	err = l.process(ctx, job, root, tmp.Path)
+	if err = errors.Join(err, root.Close()); err != nil {
+		return made, err
+	}
+	for _, rest := range []string{up.Work, filepath.Join(tmp.Path, scriptName)} {
+		if err := os.RemoveAll(rest); err != nil {
+			return made, err
+		}
+	}
+	return l.commitTree(job, tmp)
+}
+
+// scriptName is where a here-document that is a program lies, beside the
+// layer, while it runs.
+const scriptName = "script"
+
+// scripts are the mounts of a step's here-document.
+func scripts(r *plan.Run, tmp string) ([]sandbox.Mount, error) {
+	if r.Script == nil {
+		return nil, nil
+	}
+	path := filepath.Join(tmp, scriptName)
+	if err := os.WriteFile(path, []byte(r.Script.Content), 0o755); err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o755); err != nil { // whatever the umask is: the step's user may be anybody
+		return nil, err
+	}
+	return []sandbox.Mount{{Target: r.Script.Path, Path: path, ReadOnly: true}}, nil
+}
+
+// process runs the step's command in root and turns a bad end into an error
+// that says how it ended and what it said last.
+func (l *Local) process(ctx context.Context, job solve.Job, root *os.File, tmp string) error {
+	r := job.Step.Run
+	mounts, err := scripts(r, tmp)
+	if err != nil {
+		return err
+	}
+	st, err := sandbox.Run(ctx, &sandbox.Config{
+		Root: root, Args: r.Args, Env: environment(r), Dir: r.Dir, User: r.User,
+		Hostname: "buildkitsandbox", Hosts: hosts(r.Hosts), Network: network(r.Network),
+		ResolvConf: true, ReadOnlyEtc: true, Mounts: mounts,
+		Stdout: stream{l, job.Vertex, 1}, Stderr: stream{l, job.Vertex, 2},
+	})
+	if err != nil {
+		return l.startError(job, err)
+	}
+	if st.Code != 0 || st.Signal != 0 {
+		return l.exitError(job, st)
+	}
+	return nil
+}
+
+// environment is what the process gets: of a name that is there twice the last
+// value counts, and what is hidden from the key counts most.
+func environment(r *plan.Run) []string {
+	var out []string
+	at := map[string]int{}
+	for _, kv := range slices.Concat(r.Env, r.HiddenEnv) {
+		name, _, _ := strings.Cut(kv, "=")
+		if i, ok := at[name]; ok {
+			out[i] = kv
+			continue
+		}
+		at[name] = len(out)
+		out = append(out, kv)
+	}
+	return out
+}
+
+// network maps the words of a Dockerfile to the sandbox's: without a daemon
+// there is no bridge, so a step's default network is the host's.
+func network(mode string) string {
+	if mode == "none" {
+		return "none"
+	}
+	return "host"
+}
+
+// hosts turns "name:ip" into lines of /etc/hosts.
+func hosts(in []string) []string {
+	var out []string
+	for _, h := range in {
+		name, ip, _ := strings.Cut(h, ":")
+		out = append(out, ip+"\t"+name)
+	}
+	return out
+}
+
+// stream hands what a step prints to the progress display, whole.
+type stream struct {
+	l      *Local
+	vertex int
+	n      int // 1 or 2
+}
+
+func (s stream) Write(p []byte) (int, error) {
+	s.l.Sink.Emit(progress.Event{Kind: progress.Log, Time: s.l.Now(), Vertex: s.vertex, Stream: s.n, Data: p})
+	return len(p), nil
+}

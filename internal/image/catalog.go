@@ -1,0 +1,258 @@
+package image
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/whittle-build/whittle/internal/digest"
+)
+
+// Documents is what the catalog needs of a store: small named documents,
+// each written whole. A missing one is fs.ErrNotExist.
+type Documents interface {
+	PutDoc(kind, name string, b []byte) error
+	Doc(kind, name string) ([]byte, error)
+	Docs(kind string) ([]string, error)
+	DeleteDoc(kind, name string) error
+}
+
+// Kinds of the catalog's documents. An image's document is named by its ID in
+// hex, a tag's by the SHA-256 of its full name.
+const (
+	KindImage = "image"
+	KindTag   = "tag"
+)
+
+// Catalog is the images of a store and their names. Any number of catalogs
+// and processes may share a store: each change is one document.
+type Catalog struct {
+	docs Documents
+	now  func() time.Time
+}
+
+// NewCatalog returns the catalog of a store; now is the clock.
+func NewCatalog(docs Documents, now func() time.Time) *Catalog {
+	return &Catalog{docs: docs, now: now}
+}
+
+// tag is the document of a name.
+type tag struct {
+	Name string        `json:"name"`
+	ID   digest.Digest `json:"id"`
+	Time time.Time     `json:"time"`
+}
+
+func tagDoc(n Name) string { return digest.Of([]byte(n.String())).Hex() }
+
+// Put stores m. Storing an image again keeps the moment at which it first
+// came, and its origin unless m has one.
+func (c *Catalog) Put(m *Image) error {
+	put := *m
+	old, err := c.Get(m.ID)
+	if err == nil {
+		put.Stored = old.Stored
+		if put.Manifest.IsZero() {
+			put.Manifest, put.Source = old.Manifest, old.Source
+		}
+	}
+	if put.Stored.IsZero() {
+		put.Stored = c.now().UTC()
+	}
+	b, err := put.encode()
+	if err != nil {
+		return fmt.Errorf("image %s: %w", m.ID.Short(), err)
+	}
+	return c.docs.PutDoc(KindImage, m.ID.Hex(), b)
+}
+
+// Get returns the image with this ID, or ErrNotFound.
+func (c *Catalog) Get(id digest.Digest) (*Image, error) {
+	b, err := c.docs.Doc(KindImage, id.Hex())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("image %s: %w", id.Short(), ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", id.Short(), err)
+	}
+	return decode(id, b)
+}
+
+// Tag gives the image id the name n, which moves if another image had it. A
+// tag and a digest in one name are two names.
+func (c *Catalog) Tag(n Name, id digest.Digest) error {
+	if _, err := c.docs.Doc(KindImage, id.Hex()); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = ErrNotFound
+		}
+		return fmt.Errorf("image %s: %w", id.Short(), err)
+	}
+	for _, one := range n.split() {
+		b, err := json.Marshal(tag{one.String(), id, c.now().UTC()})
+		if err != nil {
+			return err
+		}
+		if err := c.docs.PutDoc(KindTag, tagDoc(one), b); err != nil {
+			return fmt.Errorf("tag %s: %w", one.Familiar(), err)
+		}
+	}
+	return nil
+}
+
+// split parts a name with both tag and digest.
+func (n Name) split() []Name {
+	if n.Tag == "" || n.Digest.IsZero() {
+		return []Name{n}
+	}
+	byTag, byDigest := n, n
+	byTag.Digest, byDigest.Tag = digest.Digest{}, ""
+	return []Name{byTag, byDigest}
+}
+
+// Lookup returns the ID that the name n has, or ErrNotFound. With a digest in
+// it the digest alone decides.
+func (c *Catalog) Lookup(n Name) (digest.Digest, error) {
+	if !n.Digest.IsZero() {
+		n.Tag = ""
+	}
+	t, err := c.readTag(tagDoc(n))
+	if errors.Is(err, fs.ErrNotExist) {
+		return digest.Digest{}, fmt.Errorf("%s: %w", n.Familiar(), ErrNotFound)
+	}
+	if err != nil {
+		return digest.Digest{}, err
+	}
+	if t.Name != n.String() {
+		return digest.Digest{}, fmt.Errorf("tag %s: its document is about %s", n.Familiar(), t.Name)
+	}
+	return t.ID, nil
+}
+
+func (c *Catalog) readTag(doc string) (tag, error) {
+	b, err := c.docs.Doc(KindTag, doc)
+	if err != nil {
+		return tag{}, err
+	}
+	var t tag
+	if err := json.Unmarshal(b, &t); err != nil {
+		return tag{}, fmt.Errorf("tag document %s: %w", doc, err)
+	}
+	return t, nil
+}
+
+// named is a name of the catalog with what it stands for.
+type named struct {
+	Name Name
+	ID   digest.Digest
+	Time time.Time
+}
+
+// names returns all names, sorted.
+func (c *Catalog) names() ([]named, error) {
+	docs, err := c.docs.Docs(KindTag)
+	if err != nil {
+		return nil, fmt.Errorf("tags: %w", err)
+	}
+	var out []named
+	for _, doc := range docs {
+		t, err := c.readTag(doc)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed since it was listed
+		}
+		if err != nil {
+			return nil, err
+		}
+		n, err := ParseName(t.Name)
+		if err != nil {
+			return nil, fmt.Errorf("tag document %s: %w", doc, err)
+		}
+		out = append(out, named{n, t.ID, t.Time})
+	}
+	slices.SortFunc(out, func(a, b named) int { return strings.Compare(a.Name.String(), b.Name.String()) })
+	return out, nil
+}
+
+// ids returns the IDs of all images, sorted.
+func (c *Catalog) ids() ([]digest.Digest, error) {
+	docs, err := c.docs.Docs(KindImage)
+	if err != nil {
+		return nil, fmt.Errorf("images: %w", err)
+	}
+	var out []digest.Digest
+	for _, doc := range docs {
+		id, err := digest.ParseHex(doc)
+		if err != nil {
+			return nil, fmt.Errorf("image document: %w", err)
+		}
+		out = append(out, id)
+	}
+	slices.SortFunc(out, func(a, b digest.Digest) int { return strings.Compare(a.Hex(), b.Hex()) })
+	return out, nil
+}
+
+// Summary is an image with its names, sorted; an image without any is
+// dangling.
+type Summary struct {
+	Image  *Image
+	Names  []Name
+	Tagged time.Time // when the youngest of its names was given
+}
+
+// Dangling reports whether s has no name.
+func (s Summary) Dangling() bool { return len(s.Names) == 0 }
+
+// List returns all images, the youngest first, those of equal age by ID.
+func (c *Catalog) List() ([]Summary, error) {
+	names, err := c.names()
+	if err != nil {
+		return nil, err
+	}
+	ids, err := c.ids()
+	if err != nil {
+		return nil, err
+	}
+	var out []Summary
+	for _, id := range ids {
+		m, err := c.Get(id)
+		if errors.Is(err, ErrNotFound) {
+			continue // removed since it was listed
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, summarise(m, names))
+	}
+	slices.SortStableFunc(out, func(a, b Summary) int { return b.Image.Created.Compare(a.Image.Created) })
+	return out, nil
+}
+
+// Summary returns one image with its names.
+func (c *Catalog) Summary(id digest.Digest) (Summary, error) {
+	m, err := c.Get(id)
+	if err != nil {
+		return Summary{}, err
+	}
+	names, err := c.names()
+	if err != nil {
+		return Summary{}, err
+	}
+	return summarise(m, names), nil
+}
+
+func summarise(m *Image, names []named) Summary {
+	s := Summary{Image: m}
+	for _, n := range names {
+		if n.ID != m.ID {
+			continue
+		}
+		s.Names = append(s.Names, n.Name)
+		if n.Time.After(s.Tagged) {
+			s.Tagged = n.Time
+		}
+	}
+	return s
+}

@@ -1,0 +1,282 @@
+package image
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/image/manifest"
+)
+
+// Format is a kind of archive.
+type Format string
+
+const (
+	// DockerArchive is what docker save writes since version 25: an OCI layout
+	// with a manifest.json beside it, in one tar. docker load takes it since
+	// version 1.10, skopeo as docker-archive: and as oci-archive:.
+	DockerArchive Format = "docker"
+	// OCIArchive is an OCI layout in a tar.
+	OCIArchive Format = "oci"
+)
+
+// Export is one image to write, with the names that it gets in the archive.
+type Export struct {
+	Image *Image
+	Names []Name
+}
+
+// Exporter writes images. The same images give the same bytes.
+type Exporter struct {
+	// Tar opens a layer's uncompressed tar and tells its size. What it gives is
+	// checked against the layer's diffID.
+	Tar func(l Layer) (io.ReadCloser, int64, error)
+	// Blob, if set, opens a layer's compressed form, which is then what is
+	// written.
+	Blob func(ctx context.Context, l Layer) (io.ReadCloser, Descriptor, error)
+	// Style is the family of media types in manifests.
+	Style manifest.Style
+	// Annotations go into every OCI manifest.
+	Annotations map[string]string
+}
+
+// Save writes images to w as one archive.
+func (e Exporter) Save(ctx context.Context, w io.Writer, images []Export, f Format) error {
+	if f != DockerArchive && f != OCIArchive {
+		return &Error{Msg: fmt.Sprintf("archive format %q is unknown", f), Way: "it is docker or oci"}
+	}
+	tw := tar.NewWriter(w)
+	out := &tarTarget{tw: tw, have: map[string]int64{}}
+	for _, dir := range []string{"blobs/", "blobs/sha256/"} {
+		if err := tw.WriteHeader(header(dir, 0, tar.TypeDir, 0o755)); err != nil {
+			return err
+		}
+	}
+	saved, err := e.blobs(ctx, out, images)
+	if err != nil {
+		return err
+	}
+	if err := writeIndex(out, saved, nil); err != nil {
+		return err
+	}
+	if f == DockerArchive {
+		if err := writeDocker(out, saved); err != nil {
+			return err
+		}
+	}
+	return tw.Close()
+}
+
+// target is where a layout goes: a tar or a folder.
+type target interface {
+	// has tells whether the file is there already, and its size.
+	has(name string) (int64, bool)
+	put(name string, size int64, r io.Reader) error
+	putBytes(name string, b []byte) error
+}
+
+// saved is an image of which all blobs are written.
+type saved struct {
+	Export
+	manifest Descriptor
+	layers   []Descriptor
+}
+
+func blobPath(d digest.Digest) string { return "blobs/sha256/" + d.Hex() }
+
+func (e Exporter) blobs(ctx context.Context, out target, images []Export) ([]saved, error) {
+	var done []saved
+	for _, x := range images {
+		s, err := e.one(ctx, out, x)
+		if err != nil {
+			return nil, fmt.Errorf("image %s: %w", x.Image.ID.Short(), err)
+		}
+		done = append(done, s)
+	}
+	return done, nil
+}
+
+func (e Exporter) one(ctx context.Context, out target, x Export) (saved, error) {
+	s := saved{Export: x}
+	for i, l := range x.Image.Layers {
+		d, err := e.layer(ctx, out, l)
+		if err != nil {
+			return s, fmt.Errorf("layer %d: %w", i, err)
+		}
+		s.layers = append(s.layers, d)
+	}
+	cfg := Descriptor{Digest: x.Image.ID, Size: int64(len(x.Image.Raw))}
+	raw, desc, err := manifest.New(e.Style, cfg, s.layers, e.Annotations)
+	if err != nil {
+		return s, err
+	}
+	if err := out.putBytes(blobPath(cfg.Digest), x.Image.Raw); err != nil {
+		return s, err
+	}
+	s.manifest = desc
+	return s, out.putBytes(blobPath(desc.Digest), raw)
+}
+
+// layer writes one layer unless it is there.
+func (e Exporter) layer(ctx context.Context, out target, l Layer) (_ Descriptor, err error) {
+	if err := context.Cause(ctx); err != nil {
+		return Descriptor{}, err
+	}
+	var rc io.ReadCloser
+	d := Descriptor{MediaType: manifest.OCILayer, Digest: l.DiffID}
+	if e.Blob != nil {
+		rc, d, err = e.Blob(ctx, l)
+	} else {
+		rc, d.Size, err = e.Tar(l)
+	}
+	if err != nil {
+		return d, err
+	}
+	defer func() { err = errors.Join(err, rc.Close()) }()
+	if size, ok := out.has(blobPath(d.Digest)); ok && size == d.Size {
+		return d, nil
+	}
+	return d, out.put(blobPath(d.Digest), d.Size, d.Verify(&interruptible{ctx, rc}))
+}
+
+// interruptible ends a long copy when its context does.
+type interruptible struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (i *interruptible) Read(p []byte) (int, error) {
+	if i.ctx.Err() != nil {
+		return 0, context.Cause(i.ctx)
+	}
+	return i.r.Read(p)
+}
+
+// writeIndex writes oci-layout and index.json. keep are entries of an index
+// that was there before.
+func writeIndex(out target, images []saved, keep []Descriptor) error {
+	entries := keep
+	for _, s := range images {
+		d := s.manifest
+		p := s.Image.Platform()
+		if p.OS != "" && p.Architecture != "" {
+			d.Platform = &p
+		}
+		if len(s.Names) == 0 {
+			entries = append(entries, d)
+		}
+		for _, n := range s.Names {
+			named := d
+			named.Annotations = map[string]string{manifest.AnnotationImageName: n.String()}
+			if n.Tag != "" {
+				named.Annotations[manifest.AnnotationRefName] = n.Tag
+			}
+			entries = append(entries, named)
+		}
+	}
+	raw, _, err := manifest.NewIndex(manifest.OCI, entries, nil)
+	if err != nil {
+		return err
+	}
+	layout, err := json.Marshal(struct {
+		Version string `json:"imageLayoutVersion"`
+	}{manifest.LayoutVersion})
+	if err != nil {
+		return err
+	}
+	if err := out.putBytes(manifest.IndexFile, raw); err != nil {
+		return err
+	}
+	return out.putBytes(manifest.LayoutFile, layout)
+}
+
+// dockerImage is one element of manifest.json.
+type dockerImage struct {
+	Config   string
+	RepoTags []string
+	Layers   []string
+}
+
+// writeDocker writes manifest.json, and repositories for tools older than it.
+func writeDocker(out target, images []saved) error {
+	list := []dockerImage{}
+	repos := map[string]map[string]string{}
+	for _, s := range images {
+		one := dockerImage{Config: blobPath(s.Image.ID), Layers: []string{}}
+		for _, d := range s.layers {
+			one.Layers = append(one.Layers, blobPath(d.Digest))
+		}
+		for _, n := range s.Names {
+			if n.Tag == "" {
+				continue
+			}
+			n.Digest = digest.Digest{}
+			one.RepoTags = append(one.RepoTags, n.Familiar())
+			if len(s.layers) == 0 {
+				continue
+			}
+			repo := n.FamiliarRepository()
+			if repos[repo] == nil {
+				repos[repo] = map[string]string{}
+			}
+			repos[repo][n.Tag] = s.layers[len(s.layers)-1].Digest.Hex()
+		}
+		list = append(list, one)
+	}
+	raw, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	if err := out.putBytes("manifest.json", raw); err != nil || len(repos) == 0 {
+		return err
+	}
+	if raw, err = json.Marshal(repos); err != nil {
+		return err
+	}
+	return out.putBytes("repositories", raw)
+}
+
+// tarTarget writes a layout as a tar.
+type tarTarget struct {
+	tw   *tar.Writer
+	have map[string]int64
+}
+
+func (t *tarTarget) has(name string) (int64, bool) {
+	size, ok := t.have[name]
+	return size, ok
+}
+
+func (t *tarTarget) put(name string, size int64, r io.Reader) error {
+	if err := t.tw.WriteHeader(header(name, size, tar.TypeReg, 0o644)); err != nil {
+		return err
+	}
+	if _, err := io.Copy(t.tw, r); err != nil {
+		return err
+	}
+	t.have[name] = size
+	return nil
+}
+
+func (t *tarTarget) putBytes(name string, b []byte) error {
+	if _, ok := t.have[name]; ok {
+		return nil
+	}
+	if err := t.tw.WriteHeader(header(name, int64(len(b)), tar.TypeReg, 0o644)); err != nil {
+		return err
+	}
+	t.have[name] = int64(len(b))
+	_, err := t.tw.Write(b)
+	return err
+}
+
+// header is the same for all times and users: the archive's bytes depend on
+// nothing but the images.
+func header(name string, size int64, kind byte, mode int64) *tar.Header {
+	return &tar.Header{Typeflag: kind, Name: name, Size: size, Mode: mode, ModTime: time.Unix(0, 0)}
+}

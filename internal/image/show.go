@@ -1,0 +1,201 @@
+package image
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// HumanSize writes a number of bytes as docker images does: 13.3kB, 1.24MB,
+// powers of 1000 and three digits.
+func HumanSize(n int64) string {
+	units := []string{"B", "kB", "MB", "GB", "TB", "PB", "EB"}
+	f, i := float64(n), 0
+	for f >= 1000 && i < len(units)-1 {
+		f /= 1000
+		i++
+	}
+	return strconv.FormatFloat(round3(f), 'g', 4, 64) + units[i]
+}
+
+// round3 keeps three digits, as docker's %.3g does, but never goes to an
+// exponent for 1000.
+func round3(f float64) float64 {
+	r, err := strconv.ParseFloat(strconv.FormatFloat(f, 'g', 3, 64), 64)
+	if err != nil {
+		return f
+	}
+	return r
+}
+
+// HumanAge writes how long ago something was, as docker does: "3 weeks ago".
+func HumanAge(d time.Duration) string {
+	seconds, minutes, hours := int(d.Seconds()), int(d.Minutes()), int(d.Hours()+0.5)
+	switch {
+	case seconds < 1:
+		return "Less than a second ago"
+	case seconds == 1:
+		return "1 second ago"
+	case minutes < 1:
+		return fmt.Sprintf("%d seconds ago", seconds)
+	case minutes == 1:
+		return "About a minute ago"
+	case minutes < 60:
+		return fmt.Sprintf("%d minutes ago", minutes)
+	case hours == 1:
+		return "About an hour ago"
+	case hours < 48:
+		return fmt.Sprintf("%d hours ago", hours)
+	case hours < 24*7*2:
+		return fmt.Sprintf("%d days ago", hours/24)
+	case hours < 24*30*2:
+		return fmt.Sprintf("%d weeks ago", hours/24/7)
+	case hours < 24*365*2:
+		return fmt.Sprintf("%d months ago", hours/24/30)
+	}
+	return fmt.Sprintf("%d years ago", hours/24/365)
+}
+
+// age writes the age of something made at t; docker shows N/A for images
+// whose config has no date.
+func age(t, now time.Time) string {
+	if t.IsZero() {
+		return "N/A"
+	}
+	return HumanAge(now.Sub(t))
+}
+
+// View says how lists are shown. The zero value shortens IDs and texts as
+// docker does.
+type View struct {
+	Now     time.Time
+	Quiet   bool // IDs only
+	NoTrunc bool // whole IDs and texts
+}
+
+func (v View) id(s Summary) string {
+	if v.NoTrunc {
+		return s.Image.ID.String()
+	}
+	return s.Image.ID.Short()
+}
+
+// Row is one line of the list of images.
+type Row struct {
+	Repository string `json:"Repository"`
+	Tag        string `json:"Tag"`
+	Digest     string `json:"Digest"`
+	ID         string `json:"ID"`
+	Created    string `json:"CreatedAt"`
+	Since      string `json:"CreatedSince"`
+	Size       string `json:"Size"`
+	Bytes      int64  `json:"Bytes"`
+}
+
+const none = "<none>"
+
+// Rows returns the lines of the list: one for each tag of an image, one for an
+// image without any.
+func (v View) Rows(list []Summary) []Row {
+	var out []Row
+	for _, s := range list {
+		row := Row{
+			Repository: none, Tag: none, Digest: none, ID: v.id(s),
+			Created: s.Image.Created.UTC().Format(time.RFC3339), Since: age(s.Image.Created, v.Now),
+			Size: HumanSize(s.Image.Size()), Bytes: s.Image.Size(),
+		}
+		tagged := false
+		for _, n := range s.Names {
+			if n.Tag == "" {
+				continue
+			}
+			tagged = true
+			one := row
+			one.Repository, one.Tag = n.FamiliarRepository(), n.Tag
+			if d, ok := s.digestFor(n); ok {
+				one.Digest = d
+			}
+			out = append(out, one)
+		}
+		if tagged {
+			continue
+		}
+		if len(s.Names) > 0 {
+			row.Repository, row.Digest = s.Names[0].FamiliarRepository(), s.Names[0].Digest.String()
+		}
+		out = append(out, row)
+	}
+	return out
+}
+
+// digestFor returns the manifest digest that is known under n's repository.
+func (s Summary) digestFor(n Name) (string, bool) {
+	for _, r := range s.repoDigests() {
+		if repo, d, _ := strings.Cut(r, "@"); repo == n.FamiliarRepository() {
+			return d, true
+		}
+	}
+	return "", false
+}
+
+// WriteList prints the list of images as docker images does.
+func (v View) WriteList(w io.Writer, list []Summary) error {
+	if v.Quiet {
+		for _, s := range list {
+			if _, err := fmt.Fprintln(w, v.id(s)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	t := newTable(w)
+	t.row("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE")
+	for _, r := range v.Rows(list) {
+		t.row(r.Repository, r.Tag, r.ID, r.Since, r.Size)
+	}
+	return t.flush()
+}
+
+// table aligns columns with three blanks between them.
+type table struct {
+	w   *tabwriter.Writer
+	err error
+}
+
+func newTable(w io.Writer) *table {
+	return &table{w: tabwriter.NewWriter(w, 10, 1, 3, ' ', 0)}
+}
+
+// row writes one line. Control characters, which a foreign config may hold,
+// must not reach a terminal.
+func (t *table) row(cells ...string) {
+	for i, c := range cells {
+		cells[i] = printable(c)
+	}
+	if _, err := fmt.Fprintln(t.w, strings.Join(cells, "\t")); err != nil && t.err == nil {
+		t.err = err
+	}
+}
+
+func (t *table) flush() error {
+	if t.err != nil {
+		return t.err
+	}
+	return t.w.Flush()
+}
+
+// printable makes one harmless line of s.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t' || r == '\r':
+			return ' '
+		case r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0:
+			return '?'
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,43 @@
+package layer
+
+import (
+	"archive/tar"
+	"bytes"
+	"io"
+)
+
+// IsArchive says whether a file that begins with head is a tar, plain or
+// compressed. head should have a few hundred KiB of a compressed file, since
+// bzip2 gives nothing before it has a whole block.
+func IsArchive(head []byte) bool {
+	return SniffArchive(bytes.NewReader(head))
+}
+
+// SniffArchive reads the beginning of r and says whether it is a tar, plain
+// or compressed, as ADD asks of a local file.
+func SniffArchive(r io.Reader) bool {
+	plain, _, err := Decompress(r)
+	if err != nil {
+		return false
+	}
+	defer plain.Close()
+	var block [blockSize]byte
+	if _, err := io.ReadFull(plain, block[:]); err != nil {
+		return false
+	}
+	if bytes.Equal(block[:], make([]byte, blockSize)) {
+		return isEmptyTar(plain)
+	}
+	const maxHead = 4 << 20 // of extended headers before the first entry
+	_, err = tar.NewReader(io.MultiReader(bytes.NewReader(block[:]), io.LimitReader(plain, maxHead))).Next()
+	// A head that ends within the extended headers began with a good one.
+	return err == nil || err == io.ErrUnexpectedEOF
+}
+
+// isEmptyTar is asked after one block of zeros: an archive without entries is
+// two of them and nothing but zeros after.
+func isEmptyTar(r io.Reader) bool {
+	buf := make([]byte, 10240)
+	n, err := io.ReadFull(r, buf)
+	return n >= blockSize && err == io.ErrUnexpectedEOF && len(bytes.TrimLeft(buf[:n], "\x00")) == 0
+}

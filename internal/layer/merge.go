@@ -1,0 +1,224 @@
+package layer
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/whittle-build/whittle/internal/entry"
+)
+
+// Merge stacks views of layers, bottom first as an image lists them, into the
+// file system that a container sees: deletions applied, no Whiteout and no
+// Opaque in the result. It remembers which layers have which directory; the
+// layers must not change, and stay open, while it is used.
+func Merge(layers ...entry.FS) entry.FS {
+	return &merged{layers: layers, dirs: map[string]*stack{}}
+}
+
+type merged struct {
+	layers []entry.FS
+
+	mu   sync.RWMutex
+	dirs map[string]*stack
+}
+
+// A stack is what a path is made of: the numbers of the layers that have the
+// directory, top first. A path that is no directory has one layer.
+type stack struct {
+	layers []int
+	top    entry.Entry
+}
+
+// rootImplied is what views have whose layer may not say what its root is.
+type rootImplied interface{ RootImplied() bool }
+
+func (m *merged) root() (*stack, error) {
+	s := &stack{top: entry.Entry{Path: ".", Kind: entry.Dir, Mode: 0o755}}
+	said := false
+	for i, l := range slices.Backward(m.layers) {
+		e, err := l.Lstat(".")
+		if err != nil {
+			return nil, err
+		}
+		s.layers = append(s.layers, i)
+		v, ok := l.(rootImplied)
+		if !said && !(ok && v.RootImplied()) {
+			s.top, said = e, true
+		}
+		if e.Opaque {
+			break
+		}
+	}
+	s.top.Opaque, s.top.Inode = false, 0
+	return s, nil
+}
+
+// stack finds what path is made of.
+func (m *merged) stack(p string) (*stack, error) {
+	m.mu.RLock()
+	s := m.dirs[p]
+	m.mu.RUnlock()
+	if s != nil {
+		return s, nil
+	}
+	s, err := m.find(p)
+	if err != nil || s.top.Kind != entry.Dir {
+		return s, err
+	}
+	m.mu.Lock()
+	m.dirs[p] = s
+	m.mu.Unlock()
+	return s, nil
+}
+
+func (m *merged) find(p string) (*stack, error) {
+	if p == "." {
+		return m.root()
+	}
+	parent := "."
+	if i := strings.LastIndexByte(p, '/'); i >= 0 {
+		parent = p[:i]
+	}
+	up, err := m.stack(parent)
+	if err != nil {
+		return nil, err
+	}
+	if up.top.Kind != entry.Dir {
+		return nil, fs.ErrNotExist
+	}
+	s := &stack{}
+	for _, i := range up.layers {
+		e, err := m.layers[i].Lstat(p)
+		if isMissing(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if more := m.add(s, i, e); !more {
+			break
+		}
+	}
+	if len(s.layers) == 0 {
+		return nil, fs.ErrNotExist
+	}
+	return s, nil
+}
+
+// add puts what layer i has at the path under what is there, and says
+// whether lower layers count.
+func (m *merged) add(s *stack, i int, e entry.Entry) (more bool) {
+	if e.Kind == entry.Whiteout {
+		return false
+	}
+	if len(s.layers) == 0 {
+		s.top = m.clean(i, e)
+		s.layers = append(s.layers, i)
+		return e.Kind == entry.Dir && !e.Opaque
+	}
+	if e.Kind != entry.Dir {
+		return false
+	}
+	s.layers = append(s.layers, i)
+	return !e.Opaque
+}
+
+// clean makes a layer's entry one of the merged view, in which inodes of
+// different layers are different.
+func (m *merged) clean(layer int, e entry.Entry) entry.Entry {
+	e.Opaque = false
+	if e.Inode != 0 {
+		e.Inode = e.Inode*uint64(len(m.layers)) + uint64(layer)
+	}
+	return e
+}
+
+// Lstat implements entry.FS.
+func (m *merged) Lstat(p string) (entry.Entry, error) {
+	s, err := m.stack(p)
+	if err != nil {
+		return entry.Entry{}, m.error("lstat", p, err)
+	}
+	return s.top, nil
+}
+
+func (m *merged) error(op, p string, err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return err
+	}
+	return pathError(op, p, err)
+}
+
+// ReadDir implements entry.FS.
+func (m *merged) ReadDir(p string) ([]entry.Entry, error) {
+	list, _, err := m.list(p)
+	return list, err
+}
+
+// list is ReadDir that says besides which layer each entry is from.
+func (m *merged) list(p string) (list []entry.Entry, from []int, err error) {
+	s, err := m.stack(p)
+	if err != nil {
+		return nil, nil, m.error("readdir", p, err)
+	}
+	if s.top.Kind != entry.Dir {
+		return nil, nil, m.error("readdir", p, fs.ErrNotExist)
+	}
+	lists := make([][]entry.Entry, 0, len(s.layers))
+	for _, i := range s.layers {
+		l, err := m.layers[i].ReadDir(p)
+		if err != nil {
+			return nil, nil, err
+		}
+		lists = append(lists, l)
+	}
+	list, from = m.mergeLists(lists, s.layers)
+	return list, from, nil
+}
+
+// mergeLists merges sorted listings of one directory, top first. The topmost
+// entry of a name wins, and a whiteout that wins hides the name.
+func (m *merged) mergeLists(lists [][]entry.Entry, layers []int) (out []entry.Entry, from []int) {
+	n := 0
+	for _, l := range lists {
+		n = max(n, len(l))
+	}
+	out, from = make([]entry.Entry, 0, n), make([]int, 0, n)
+	for {
+		best := -1
+		for i, l := range lists {
+			if len(l) > 0 && (best < 0 || l[0].Path < lists[best][0].Path) {
+				best = i
+			}
+		}
+		if best < 0 {
+			return out, from
+		}
+		e := lists[best][0]
+		for i, l := range lists {
+			if len(l) > 0 && l[0].Path == e.Path {
+				lists[i] = l[1:]
+			}
+		}
+		if e.Kind != entry.Whiteout {
+			out, from = append(out, m.clean(layers[best], e)), append(from, layers[best])
+		}
+	}
+}
+
+// Open implements entry.FS.
+func (m *merged) Open(p string) (io.ReadCloser, error) {
+	s, err := m.stack(p)
+	if err != nil {
+		return nil, m.error("open", p, err)
+	}
+	if s.top.Kind != entry.File {
+		return nil, m.error("open", p, errIsDir)
+	}
+	return m.layers[s.layers[0]].Open(p)
+}

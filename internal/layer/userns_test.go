@@ -1,0 +1,105 @@
+package layer
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/whittle-build/whittle/internal/entry"
+)
+
+const childEnv = "WHITTLE_TEST_USERNS"
+
+// In a user namespace a tree cannot hold devices and trusted attributes; the
+// layer has them all the same.
+func TestALayerIsEqualInAllItsFormsInAUserNamespace(t *testing.T) {
+	if os.Getenv(childEnv) != "" {
+		inNamespace(t)
+		return
+	}
+	needRoot(t)
+	const first = 200000
+	dir := t.TempDir()
+	if err := os.Chown(dir, first, first); err != nil {
+		t.Fatal(err)
+	}
+	for d := dir; d != "/"; d = filepath.Dir(d) {
+		if st, err := os.Stat(d); err == nil && st.Mode().Perm()&0o011 == 0 {
+			os.Chmod(d, st.Mode()|0o011)
+		}
+	}
+	exe := filepath.Join(dir, "test")
+	b, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(exe, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ids := []syscall.SysProcIDMap{{HostID: first, Size: 65536}}
+	cmd := exec.Command(exe, "-test.run=^TestALayerIsEqualInAllItsFormsInAUserNamespace$", "-test.v")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), childEnv+"="+dir, "TMPDIR="+dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: ids, GidMappings: ids,
+		GidMappingsEnableSetgroups: true,
+		Credential:                 &syscall.Credential{},
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil && strings.Contains(err.Error(), "operation not permitted") {
+		t.Skipf("needs user namespaces: %v", err)
+	}
+	if err != nil || !strings.Contains(string(out), "--- PASS") {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+func inNamespace(t *testing.T) {
+	items := []item{
+		dirAt(".", 0o711), dirAt("dev", 0o755),
+		{entry.Entry{Path: "dev/null", Kind: entry.Char, Mode: 0o666, Major: 1, Minor: 3, UID: 5, Mtime: entry.Time{Sec: 9}}, ""},
+		{entry.Entry{Path: "dev/sda", Kind: entry.Block, Mode: 0o660, Major: 8, Minor: 0, Xattrs: map[string]string{"trusted.x": "\xff"}}, ""},
+		{entry.Entry{Path: "dev/pipe", Kind: entry.Fifo, Mode: 0o600}, ""},
+		{entry.Entry{Path: "dev/zz", Kind: entry.File, Mode: 0o4755, UID: 1000, GID: 1000, Xattrs: map[string]string{
+			"trusted.y": "\x00\xfe", "user.z": "1", "security.capability": "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+		}}, "zz"},
+		goneAt("gone"), opaqueAt("d"), goneAt("d/x"), linkAt("l", "/etc"),
+	}
+	if !inUserNamespace() {
+		t.Fatal("not taken for a user namespace")
+	}
+	dir, _ := build(t, items)
+	want := dump(t, openTar(t, dir))
+	if !strings.Contains(want, "trusted.y") || !strings.Contains(want, "dev 8:0") {
+		t.Fatalf("the layer lacks something:\n%s", want)
+	}
+	tree := filepath.Join(t.TempDir(), "tree")
+	if err := Unpack(t.Context(), dir, "", tree, UnpackOptions{Userxattr: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(tree + "/dev/null"); err == nil {
+		t.Error("a device could be made: this test tests nothing")
+	}
+	diff(t, "unpacked", dump(t, openTree(t, tree)), want)
+	sealed := filepath.Join(t.TempDir(), "sealed")
+	if _, err := Seal(t.Context(), tree, sealed); err != nil {
+		t.Fatal(err)
+	}
+	diff(t, "sealed", dump(t, openTar(t, sealed)), want)
+	tb, err := NewTree(filepath.Join(t.TempDir(), "tree"), UnpackOptions{Userxattr: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	addAll(t, tb, items)
+	diff(t, "planted", dump(t, openTree(t, tb.to)), want)
+
+	stranger, _ := build(t, []item{{entry.Entry{Path: "f", Kind: entry.File, UID: 70000}, ""}})
+	err = Unpack(t.Context(), stranger, "", filepath.Join(t.TempDir(), "tree"), UnpackOptions{Userxattr: true})
+	if err == nil || !strings.Contains(err.Error(), "70000:0 does not exist in this user namespace") {
+		t.Errorf("an owner that is not mapped: %v", err)
+	}
+}

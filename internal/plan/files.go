@@ -1,0 +1,267 @@
+package plan
+
+import (
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/whittle-build/whittle/internal/dockerfile"
+)
+
+// joinDir is a WORKDIR: relative to the one before it. An absolute one stays
+// as it was written, because it goes into the config.
+func joinDir(current, dir string) string {
+	if current == "" {
+		current = "/"
+	}
+	if !path.IsAbs(current) {
+		current = path.Join("/", current)
+	}
+	switch {
+	case dir == "":
+		return current
+	case path.IsAbs(dir):
+		return dir
+	}
+	return path.Join(current, dir)
+}
+
+// dir is the current directory of steps.
+func (st *state) dir() string { return path.Join("/", st.c.Config.WorkingDir) }
+
+func (st *state) workdir(c *dockerfile.Workdir) {
+	dir, ok := st.word(c.Path)
+	if !ok {
+		return
+	}
+	if !st.s.workdirSet && !path.IsAbs(dir) {
+		st.report(dockerfile.WorkdirRelativePath(dir))
+	}
+	st.s.workdirSet = true
+	dir = joinDir(st.c.Config.WorkingDir, dir)
+	st.c.Config.WorkingDir = dir
+	layer := st.dir() != "/"
+	if layer {
+		st.step(&Step{Workdir: &Workdir{Path: st.dir(), User: st.c.Config.User}}, st.in.Text, false)
+	}
+	st.commit("WORKDIR "+dir, layer)
+}
+
+func (st *state) run(c *dockerfile.Run) {
+	run := &Run{
+		Env: st.vars.List(), HiddenEnv: st.hiddenEnv(), Dir: st.dir(), User: st.c.Config.User,
+		Network: st.network(c), Hosts: st.p.req.Hosts, Platform: st.s.platform,
+	}
+	words, title := c.Words, st.in.Text
+	if c.Script != nil {
+		title += fmt.Sprintf(" (%s)", summary(c.Script.Content))
+		if strings.HasPrefix(c.Script.Content, "#!") {
+			run.Script = &Script{Path: path.Join("/dev/pipes", c.Script.Name), Content: c.Script.Content}
+			words.Args = []string{run.Script.Path}
+		}
+	}
+	run.Args = st.commandLine(words)
+	text := "RUN " + strings.Join(append(st.argsInScope(), run.Args...), " ") + " # buildkit"
+	if err := st.p.x.Spend(len(text) + 32*len(run.Env)); err != nil {
+		st.fail(err.Error(), expansionHint(err))
+		return
+	}
+	st.step(&Step{Run: run}, title, true)
+	st.commit(text, true, run.Network)
+}
+
+// network is the step's own mode, or the build's if it does not say.
+func (st *state) network(c *dockerfile.Run) string {
+	if c.Network != "default" || st.p.req.Network == "" {
+		return c.Network
+	}
+	return st.p.req.Network
+}
+
+// argsInScope is how the history of RUN tells its build arguments.
+func (st *state) argsInScope() []string {
+	names := st.s.args.Keys()
+	if len(names) == 0 {
+		return nil
+	}
+	out := []string{fmt.Sprintf("|%d", len(names))}
+	for _, name := range names {
+		v, _ := st.vars.Get(name)
+		out = append(out, name+"="+v)
+	}
+	return out
+}
+
+// hiddenEnv leaves out the proxies that an ARG has made part of Env.
+func (st *state) hiddenEnv() []string {
+	var out []string
+	for _, kv := range st.p.proxies() {
+		if name, v, _ := strings.Cut(kv, "="); !st.has(name, v) {
+			out = append(out, kv)
+		}
+	}
+	return out
+}
+
+func (st *state) has(name, value string) bool {
+	v, ok := st.vars.Get(name)
+	return ok && v == value
+}
+
+// summary is the first line of a heredoc.
+func summary(body string) string {
+	first, _, more := strings.Cut(strings.TrimSpace(strings.ReplaceAll(body, "\r\n", "\n")), "\n")
+	if more {
+		first += "..."
+	}
+	return first
+}
+
+// reMode is chmod's symbolic mode.
+var reMode = regexp.MustCompile(`^[ugoa]*(?:[-+=](?:[ugo]|[rwxXst]*))+(?:,[ugoa]*(?:[-+=](?:[ugo]|[rwxXst]*))+)*$`)
+
+func checkMode(mode string) error {
+	if n, err := strconv.ParseUint(mode, 8, 32); err == nil && n <= 0o7777 {
+		return nil
+	}
+	if reMode.MatchString(mode) {
+		return nil
+	}
+	return fmt.Errorf("invalid chmod parameter: '%s'. it should be octal string and between 0 and 07777", mode)
+}
+
+func (st *state) copy(c *dockerfile.Copy) {
+	// In the reference's order, so that its warnings come in that order too.
+	chown, ok1 := st.word(c.Chown)
+	chmod, ok2 := st.word(c.Chmod)
+	sources, ok3 := st.words(c.Sources)
+	dest, ok4 := st.word(c.Dest)
+	heredocs, ok5 := st.heredocs(c)
+	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 {
+		return
+	}
+	if chmod != "" {
+		if err := checkMode(chmod); err != nil {
+			st.fail(err.Error(), "write --chmod=755 or --chmod=u=rwX,go=rX")
+			return
+		}
+	}
+	if !st.localSources(c, sources) {
+		return
+	}
+	cp := &Copy{Add: c.Add, Heredocs: heredocs, Dest: st.dest(dest), Chown: chown, Chmod: chmod, FromText: c.From}
+	for _, s := range sources {
+		cp.Sources = append(cp.Sources, path.Join("/", s))
+	}
+	if !st.copyFrom(cp) {
+		return
+	}
+	text := copyHistory(c, chown, chmod, sources, heredocs, dest)
+	said := slices.Concat([]string{cp.Dest, chown, chmod, c.From}, cp.Sources)
+	for _, h := range heredocs {
+		said = append(said, h.Name, h.Content)
+	}
+	st.step(&Step{Copy: cp}, st.in.Text, false)
+	st.commit(text, true, said...)
+}
+
+// copyFrom fills in where the files come from.
+func (st *state) copyFrom(cp *Copy) bool {
+	from := st.s.copies[st.in]
+	if from == nil {
+		return true
+	}
+	switch {
+	case from.bad:
+		return false
+	case from.image != nil:
+		cp.From = &Root{Image: from.image}
+		cp.Dir = st.p.req.Images[*from.image].Config.Config.WorkingDir
+	case from.stage != nil:
+		if from.stage.out == nil {
+			return false // its own mistakes are noted
+		}
+		root := from.stage.out.Root
+		cp.From, cp.FromStage = &root, from.stage.out
+		cp.Dir = from.stage.out.Config.Config.WorkingDir
+	default:
+		cp.From = &Root{}
+	}
+	return true
+}
+
+func (st *state) heredocs(c *dockerfile.Copy) ([]Heredoc, bool) {
+	var out []Heredoc
+	for _, h := range c.Heredocs {
+		content := h.Content
+		if h.Expand {
+			body, err := st.p.x.Body(content, st.vars)
+			text, ok := st.expanded(body, err)
+			if !ok {
+				return nil, false
+			}
+			content = text
+		}
+		out = append(out, Heredoc{Name: h.Name, Content: content})
+	}
+	return out, true
+}
+
+// localSources refuses what would have to be fetched.
+func (st *state) localSources(c *dockerfile.Copy, sources []string) bool {
+	for _, s := range sources {
+		kind := dockerfile.KindOf(s)
+		switch {
+		case kind == dockerfile.SourcePath:
+			continue
+		case kind == dockerfile.SourceURL && c.Add:
+			st.fail(fmt.Sprintf("ADD %s: this version does not download", s),
+				"download in a RUN of an earlier stage, RUN wget -O /file URL, and COPY --from it; or put the file into the build context")
+		case kind == dockerfile.SourceURL:
+			st.fail("source can't be a URL for COPY", "download in a RUN of an earlier stage and COPY --from it")
+		case c.Add:
+			st.fail(fmt.Sprintf("ADD %s: this version does not clone repositories", s),
+				"clone in a RUN of an earlier stage, RUN git clone URL /src, and COPY --from it")
+		default:
+			st.fail("source can't be a git ref for COPY", "clone in a RUN of an earlier stage and COPY --from it")
+		}
+		return false
+	}
+	return true
+}
+
+// dest is a destination as an absolute path; "/" at the end means a folder.
+func (st *state) dest(dest string) string {
+	folder := dest == "" || dest == "." || strings.HasSuffix(dest, "/") || strings.HasSuffix(dest, "/.")
+	out := path.Join(st.dir(), dest)
+	if path.IsAbs(dest) {
+		out = path.Clean(dest)
+	}
+	if folder && out != "/" {
+		out += "/"
+	}
+	return out
+}
+
+func copyHistory(c *dockerfile.Copy, chown, chmod string, sources []string, heredocs []Heredoc, dest string) string {
+	text := "COPY"
+	if c.Add {
+		text = "ADD"
+	}
+	if chown != "" {
+		text += " --chown=" + chown
+	}
+	if chmod != "" {
+		text += " --chmod=" + chmod
+	}
+	for _, s := range sources {
+		text += " " + s
+	}
+	for _, h := range heredocs {
+		text += " <<" + h.Name
+	}
+	return text + " " + dest + " # buildkit"
+}

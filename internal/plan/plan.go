@@ -1,0 +1,156 @@
+// Package plan turns a parsed Dockerfile into the graph of steps that its
+// target needs: every word expanded, every stage that is not needed left out,
+// the config of the image known to the last byte but for times and new layers.
+//
+// A plan is data: it can be printed, hashed and sent elsewhere. The package
+// does no I/O: it is told the configs of base images, and asks for those that
+// it lacks with a *Missing. All mistakes that can be known before anything
+// runs are found here, all at once. It does not know what a layer is, nor look
+// into the build context.
+package plan
+
+import (
+	"github.com/whittle-build/whittle/internal/config"
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/dockerfile"
+)
+
+// Ref is an image that the Dockerfile names: the name as written, variables
+// replaced, and the platform that is wanted of it.
+type Ref struct {
+	Name     string
+	Platform Platform
+}
+
+// Base is an image that a Ref was resolved to.
+type Base struct {
+	Config *config.Image // never changed
+	ID     digest.Digest // its identity: manifest digest or image ID
+	Name   string        // full name for people; "" means the Ref's
+}
+
+// Request says what to plan.
+type Request struct {
+	File   *dockerfile.File
+	Target string            // a stage's name; "" means the last one
+	Args   map[string]string // build arguments
+	Labels []string          // NAME=value, applied last, without history
+	// Hosts are "name:ip", for the hosts file of steps.
+	Hosts   []string
+	Network string // of steps that do not say: "default" (or ""), "host", "none"
+	// Platform is what the result must be for. Zero means that nobody asked:
+	// steps are planned for BuildPlatform, and the result says what its base
+	// says.
+	Platform      Platform
+	BuildPlatform Platform // of this machine
+	// Images are the refs resolved so far. The first call may have none.
+	Images map[Ref]*Base
+}
+
+// Plan is what to do for a target.
+type Plan struct {
+	Stages   []*Stage // those that the target needs, in file order
+	Target   *Stage
+	Lines    []*Line // the instructions of these stages, in file order
+	Steps    []*Step // each after all that it needs
+	Warnings []dockerfile.Warning
+}
+
+// Root is a file system: the one after Step, or that of Image, or with both
+// nil the empty one.
+type Root struct {
+	Step  *Step
+	Image *Ref
+}
+
+// Stage is one stage of the plan.
+type Stage struct {
+	Index    int    // in the file
+	Name     string // lower case; "" if unnamed
+	Display  string // for people: its name, or "stage-" and its number
+	Line     *Line  // its FROM
+	Lines    []*Line
+	Base     Root // what FROM names
+	Root     Root // what the stage leaves
+	Platform Platform
+	// Config is the config after the last instruction, with history. DiffIDs
+	// are the base image's only, and entries that the stage adds to the
+	// history have no time and no layer yet.
+	Config config.Image
+}
+
+// Line is one instruction as people see it.
+type Line struct {
+	Number  int // from 1, over all Lines of the plan
+	Stage   *Stage
+	Text    string // as written, continuation lines joined
+	Pos     dockerfile.Pos
+	Trigger bool   // an ONBUILD trigger of the base; Pos is the FROM
+	Label   string // as the reference builder says it: "[build 2/5] RUN make"
+	Step    *Step  // nil: the line changes the config only, or is a FROM
+	// State is a digest over all that the config says after this line, build
+	// arguments in scope included.
+	State digest.Digest
+	// History is the index of the line's entry in Stage.Config.History; -1
+	// for FROM and ONBUILD, which have none.
+	History int
+}
+
+// Step is one instruction that changes the file system, with all that it
+// reads. Exactly one of Run, Copy and Workdir is set.
+type Step struct {
+	ID      int // index in Plan.Steps
+	Stage   *Stage
+	Line    *Line
+	Below   Root
+	Deps    []*Step // the steps of Below and Copy.From, each once
+	Run     *Run
+	Copy    *Copy
+	Workdir *Workdir
+}
+
+// Script is a heredoc that is a program: it is put at Path, mode 0755, outside
+// of the layer, while the step runs.
+type Script struct {
+	Path    string
+	Content string
+}
+
+// Run is a command.
+type Run struct {
+	Args []string
+	Env  []string
+	// HiddenEnv is set after Env and wins over it, but is no part of the key:
+	// proxies.
+	HiddenEnv []string
+	Dir       string
+	User      string
+	Network   string   // "default", "host" or "none"
+	Hosts     []string // "name:ip"
+	Script    *Script
+	Platform  Platform
+}
+
+// Heredoc is a file written in the Dockerfile, mode 0644.
+type Heredoc struct{ Name, Content string }
+
+// Copy is COPY or ADD. Sources come first, then Heredocs.
+type Copy struct {
+	Add bool // unpack archives
+	// Sources are absolute clean paths or patterns within From; "/" is all
+	// of it.
+	Sources  []string
+	Heredocs []Heredoc
+	Dest     string // absolute; "/" at its end means that it is a folder
+	Chown    string // "user", "user:group", names or numbers; ""
+	Chmod    string // octal or symbolic; ""
+	From     *Root  // nil: the build context
+	FromText string // --from as written
+	// FromStage is the stage that From belongs to, if any, and Dir its last
+	// WORKDIR: where people look for files that are not at the root.
+	FromStage *Stage
+	Dir       string
+}
+
+// Workdir makes a folder, owned by User if it is new.
+type Workdir struct{ Path, User string }

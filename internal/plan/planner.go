@@ -1,0 +1,265 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/whittle-build/whittle/internal/config"
+	"github.com/whittle-build/whittle/internal/dockerfile"
+)
+
+// planner is one call of New.
+type planner struct {
+	req    Request
+	file   *dockerfile.File
+	lint   *dockerfile.Linter
+	x      *dockerfile.Expander
+	target Platform // what stages are for that do not say
+	stages []*stage
+	byName map[string]*stage // the last stage of each name
+	single bool              // labels do not name the only stage
+	errs   dockerfile.Errors
+
+	global   *dockerfile.Vars
+	guesses  int             // suggestions made so far
+	declared map[string]bool // names of all ARGs seen
+	plan     *Plan
+}
+
+// stage is one stage while it is planned.
+type stage struct {
+	src   *dockerfile.Stage
+	base  *stage // FROM a stage
+	image *Ref   // FROM an image; with base nil too: scratch, or unknown if bad
+	bad   bool   // its FROM is a mistake
+	// platform is what the stage is for.
+	platform  Platform
+	triggers  []*dockerfile.Instruction // of its base
+	fired     bool                      // triggers are known
+	copies    map[*dockerfile.Instruction]*source
+	reachable bool
+
+	out  *Stage
+	vars *dockerfile.Vars // after its last instruction
+	args *dockerfile.Vars // names of ARGs in scope, in order of declaration
+	// workdirSet: a WORKDIR of this file has been seen, here or below.
+	workdirSet bool
+}
+
+// source is what a COPY --from names; both nil: scratch, or a mistake if bad.
+type source struct {
+	stage *stage
+	image *Ref
+	bad   bool
+}
+
+// New makes the plan. Its error is a *Missing when it needs images, or a
+// dockerfile.Errors with all mistakes; with these may come a plan that has
+// nothing but steps which they do not change, to look for more mistakes in.
+func New(r Request) (*Plan, error) {
+	p, target := prepare(r)
+	if target == nil {
+		return nil, p.errs.Sorted()
+	}
+	if m := p.missing(); m != nil {
+		return nil, m
+	}
+	p.evaluateAll()
+	p.unusedArgs()
+	p.errs = append(p.errs, p.lint.Errors()...)
+	if len(p.errs) > 0 {
+		return &Plan{Steps: p.certain()}, p.errs.Sorted()
+	}
+	p.finish(target)
+	return p.plan, nil
+}
+
+// certain returns the steps of a file with mistakes that these do not change:
+// those that name no variable and read no other stage.
+func (p *planner) certain() []*Step {
+	return slices.DeleteFunc(slices.Clone(p.plan.Steps), func(s *Step) bool {
+		return strings.Contains(s.Line.Text, "$") || s.Copy != nil && s.Copy.FromStage != nil
+	})
+}
+
+// Check returns the mistakes that can be known without any image. The file
+// may be what Parse returned beside its own mistakes.
+func Check(r Request) dockerfile.Errors {
+	p, _ := prepare(r)
+	return p.errs.Sorted()
+}
+
+// prepare does all that needs no image but those that r has: names, stages,
+// triggers, and what is reachable. target is nil when there is nothing to go
+// on with.
+func prepare(r Request) (p *planner, target *stage) {
+	p = &planner{req: r, file: r.File, x: r.File.NewExpander(), byName: map[string]*stage{}, declared: map[string]bool{}, plan: &Plan{}}
+	p.req.BuildPlatform = r.BuildPlatform.Normalize()
+	p.target = p.req.BuildPlatform
+	if !r.Platform.IsZero() {
+		p.req.Platform = r.Platform.Normalize()
+		p.target = p.req.Platform
+	}
+	var check *string
+	if v, ok := r.Args["BUILDKIT_DOCKERFILE_CHECK"]; ok {
+		check = &v
+	}
+	lint, mistake := p.file.NewLinter(check)
+	if mistake != nil {
+		p.errs = append(p.errs, mistake)
+		return p, nil
+	}
+	p.lint = lint
+	if len(p.file.Stages) == 0 {
+		p.fail(dockerfile.Pos{}, "dockerfile contains no stages to build", "write at least a FROM line")
+		return p, nil
+	}
+	if !p.globals() {
+		return p, nil
+	}
+	for _, src := range p.file.Stages {
+		p.from(src)
+	}
+	for _, s := range p.stages {
+		for _, in := range s.src.Instructions {
+			p.copySource(s, in)
+		}
+	}
+	p.single = len(p.stages) == 1 && !p.copiesImages()
+	if target = p.findTarget(); target == nil {
+		return p, nil
+	}
+	p.reach(target)
+	p.order()
+	return p, target
+}
+
+func (p *planner) fail(pos dockerfile.Pos, msg, hint string) {
+	p.errs = append(p.errs, p.file.Mistake(pos, msg, hint))
+}
+
+// instructions returns the triggers of the base and then the stage's own.
+func (s *stage) instructions() []*dockerfile.Instruction {
+	return slices.Concat(s.triggers, s.src.Instructions)
+}
+
+// display is the name of a stage for people.
+func (s *stage) display() string {
+	if s.src.Name != "" {
+		return s.src.Name
+	}
+	return fmt.Sprintf("stage-%d", s.src.Index)
+}
+
+func (p *planner) copiesImages() bool {
+	for _, s := range p.stages {
+		for _, c := range s.copies {
+			if c.stage == nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (p *planner) findTarget() *stage {
+	if p.req.Target == "" {
+		return p.stages[len(p.stages)-1]
+	}
+	if s := p.byName[strings.ToLower(p.req.Target)]; s != nil {
+		return s
+	}
+	names := p.file.StageNames()
+	msg := fmt.Sprintf("target stage %q could not be found", p.req.Target)
+	near := dockerfile.Suggest(strings.ToLower(p.req.Target), names)
+	switch {
+	case near != "":
+		p.fail(p.byName[near].src.Pos, msg, fmt.Sprintf("did you mean %q?", near))
+	case len(names) == 0:
+		p.fail(dockerfile.Pos{}, msg, "no stage has a name: write FROM image AS "+strings.ToLower(p.req.Target)+" on the stage that you mean")
+	default:
+		p.fail(dockerfile.Pos{}, msg, "the stages are: "+strings.Join(names, ", "))
+	}
+	return nil
+}
+
+// finish gives the target what only the result has, and the lines their
+// numbers.
+func (p *planner) finish(target *stage) {
+	for _, s := range p.stages {
+		if !s.reachable {
+			continue
+		}
+		p.plan.Stages = append(p.plan.Stages, s.out)
+		p.plan.Lines = append(p.plan.Lines, s.out.Lines...)
+	}
+	for i, l := range p.plan.Lines {
+		l.Number = i + 1
+	}
+	p.plan.Target = target.out
+	p.plan.Warnings = p.lint.Warnings()
+
+	c := &target.out.Config
+	for _, kv := range p.req.Labels {
+		k, v, _ := strings.Cut(kv, "=")
+		if c.Config.Labels == nil {
+			c.Config.Labels = map[string]string{}
+		}
+		c.Config.Labels[k] = v
+	}
+	p.forcePlatform(c)
+}
+
+// forcePlatform makes the result say what was asked for.
+func (p *planner) forcePlatform(c *config.Image) {
+	if want := p.req.Platform; !want.IsZero() {
+		same := want.OS == c.OS && want.Arch == c.Architecture
+		c.OS, c.Architecture = want.OS, want.Arch
+		if want.Variant != "" || !same {
+			c.Variant = want.Variant
+		}
+		if !same {
+			c.OSVersion = ""
+		}
+	}
+	n := Platform{c.OS, c.Architecture, c.Variant}.Normalize()
+	c.OS, c.Architecture, c.Variant = n.OS, n.Arch, n.Variant
+}
+
+// unusedArgs warns of build arguments that nothing in the file declares.
+func (p *planner) unusedArgs() {
+	for _, s := range p.stages {
+		for _, in := range s.instructions() {
+			if a, ok := in.Command.(*dockerfile.Arg); ok {
+				p.declare(a)
+			}
+		}
+	}
+	names := slices.Sorted(maps.Keys(p.declared))
+	for _, name := range slices.Sorted(maps.Keys(p.req.Args)) {
+		if p.declared[name] || isProxy(name) || strings.HasPrefix(name, "BUILDKIT_") || name == "SOURCE_DATE_EPOCH" {
+			continue
+		}
+		if _, predefined := p.global.Get(name); predefined {
+			continue
+		}
+		p.lint.Report(dockerfile.Pos{}, "", dockerfile.BuildArgNotUsed(name, p.suggest(name, names)))
+	}
+}
+
+// suggest is dockerfile.Suggest for names that a file may have any number of.
+func (p *planner) suggest(name string, options []string) string {
+	p.guesses++
+	if p.guesses > 100 {
+		return ""
+	}
+	return dockerfile.Suggest(name, options)
+}
+
+func (p *planner) declare(a *dockerfile.Arg) {
+	for _, item := range a.Items {
+		p.declared[item.Key] = true
+	}
+}

@@ -1,0 +1,91 @@
+package plan
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// Platform is an operating system and a kind of processor.
+type Platform struct{ OS, Arch, Variant string }
+
+// String returns os/arch or os/arch/variant.
+func (p Platform) String() string {
+	if p.Variant == "" {
+		return p.OS + "/" + p.Arch
+	}
+	return p.OS + "/" + p.Arch + "/" + p.Variant
+}
+
+// IsZero reports whether p says nothing.
+func (p Platform) IsZero() bool { return p == Platform{} }
+
+var rePlatformPart = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
+
+// ParsePlatform reads "linux/arm64", "linux/arm/v7", "arm64" or "linux"; here
+// gives what is left out.
+func ParsePlatform(s string, here Platform) (Platform, error) {
+	parts := strings.Split(s, "/")
+	for _, part := range parts {
+		if !rePlatformPart.MatchString(part) {
+			return Platform{}, fmt.Errorf("%q: invalid platform component %q", s, part)
+		}
+	}
+	switch len(parts) {
+	case 1:
+		return parseOnePart(s, here)
+	case 2, 3:
+		p := Platform{OS: parts[0], Arch: parts[1]}
+		if len(parts) == 3 {
+			p.Variant = parts[2]
+		}
+		return p.Normalize(), nil
+	}
+	return Platform{}, fmt.Errorf("%q: a platform is os/arch or os/arch/variant", s)
+}
+
+func parseOnePart(s string, here Platform) (Platform, error) {
+	p := Platform{OS: s}.Normalize()
+	switch p.OS {
+	case "linux", "windows", "darwin", "freebsd", "netbsd", "openbsd", "dragonfly", "solaris", "illumos", "aix", "plan9", "android", "wasip1", "js":
+		p.Arch, p.Variant = here.Arch, here.Variant
+		return p, nil
+	}
+	p = Platform{OS: here.OS, Arch: s}.Normalize()
+	switch p.Arch {
+	case "386", "amd64", "arm", "arm64", "loong64", "mips", "mipsle", "mips64", "mips64le", "ppc64", "ppc64le", "riscv64", "s390x", "wasm":
+		return p, nil
+	}
+	return Platform{}, fmt.Errorf("%q: unknown operating system or architecture", s)
+}
+
+// Normalize returns p in the words that images use.
+func (p Platform) Normalize() Platform {
+	p.OS, p.Arch, p.Variant = strings.ToLower(p.OS), strings.ToLower(p.Arch), strings.ToLower(p.Variant)
+	if p.OS == "macos" {
+		p.OS = "darwin"
+	}
+	switch p.Arch {
+	case "i386":
+		p.Arch, p.Variant = "386", ""
+	case "x86_64", "x86-64":
+		p.Arch = "amd64"
+	case "aarch64":
+		p.Arch = "arm64"
+	case "armhf":
+		p.Arch, p.Variant = "arm", "v7"
+	case "armel":
+		p.Arch, p.Variant = "arm", "v6"
+	}
+	switch {
+	case p.Arch == "amd64" && p.Variant == "v1":
+		p.Variant = ""
+	case p.Arch == "arm64" && (p.Variant == "8" || p.Variant == "v8"):
+		p.Variant = ""
+	case p.Arch == "arm" && (p.Variant == "" || p.Variant == "7"):
+		p.Variant = "v7"
+	case p.Arch == "arm" && (p.Variant == "5" || p.Variant == "6" || p.Variant == "8"):
+		p.Variant = "v" + p.Variant
+	}
+	return p
+}

@@ -1,0 +1,183 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/whittle-build/whittle/internal/image/manifest"
+)
+
+const (
+	// enough is how many bytes make a broken transfer count as one that got on:
+	// its tries begin anew.
+	enough = 4 << 20
+	// tick is how often progress is told.
+	tick = 100 * time.Millisecond
+)
+
+// blobReader reads one blob, and goes on where it was when the connection
+// breaks. What it gives is not yet checked: Verify does that, over all
+// connections together.
+type blobReader struct {
+	s   *session
+	ctx context.Context
+	d   manifest.Descriptor
+
+	body   io.ReadCloser
+	conn   context.Context // of the present connection
+	cancel context.CancelCauseFunc
+	idle   *time.Timer
+	off    int64 // bytes given
+	tries  int   // connections that broke since enough came
+	refill int64 // offset at which tries begin anew
+	next   time.Time
+}
+
+func (s *session) blob(ctx context.Context, d manifest.Descriptor) *blobReader {
+	return &blobReader{s: s, ctx: ctx, d: d}
+}
+
+// Read implements io.Reader.
+func (b *blobReader) Read(p []byte) (int, error) {
+	for {
+		if b.body == nil {
+			if err := b.connect(); err != nil {
+				return 0, err
+			}
+		}
+		b.idle.Reset(b.s.c.idle())
+		n, err := b.body.Read(p)
+		b.idle.Stop() // a slow consumer is not a slow registry
+		b.off += int64(n)
+		b.tell(Pulling)
+		if err == nil || n > 0 {
+			return n, nil // an error comes again with the next Read
+		}
+		if err == io.EOF && b.off >= b.d.Size {
+			return 0, io.EOF
+		}
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		if b.conn.Err() != nil && b.ctx.Err() == nil {
+			err = context.Cause(b.conn)
+		}
+		if err := b.broken(err); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// broken drops the connection and decides whether another is worth it.
+func (b *blobReader) broken(err error) error {
+	b.drop()
+	if b.ctx.Err() != nil {
+		return context.Cause(b.ctx)
+	}
+	if b.off >= b.refill {
+		b.tries, b.refill = 0, b.off+enough
+	}
+	if b.tries++; b.tries >= maxTries {
+		return fmt.Errorf("blob %s: broke off at byte %d of %d, %d times: %w", b.d.Digest.Short(), b.off, b.d.Size, b.tries, err)
+	}
+	b.s.c.event(Event{Action: Retrying, Blob: b.d, Done: b.off, Err: err})
+	return b.s.pause(b.ctx, b.tries, err)
+}
+
+// connect asks for what is still missing.
+func (b *blobReader) connect() error {
+	return b.s.retry(b.ctx, func() error {
+		ctx, cancel := context.WithCancelCause(b.ctx)
+		stalled := fmt.Errorf("nothing came for %v", b.s.c.idle())
+		idle := time.AfterFunc(b.s.c.idle(), func() { cancel(stalled) })
+		body, err := b.get(ctx)
+		if err != nil {
+			idle.Stop()
+			if context.Cause(ctx) == stalled {
+				err = stalled
+			}
+			cancel(nil)
+			return err
+		}
+		b.body, b.conn, b.cancel, b.idle = body, ctx, cancel, idle
+		return nil
+	})
+}
+
+func (b *blobReader) get(ctx context.Context) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.s.url("blobs/"+b.d.Digest.String()), nil)
+	if err != nil {
+		return nil, err
+	}
+	want := []int{http.StatusOK}
+	if b.off > 0 {
+		// With its end, because some registries do not know open ranges.
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", b.off, b.d.Size-1))
+		want = append(want, http.StatusPartialContent)
+	}
+	resp, err := b.s.do(req, want...)
+	if err != nil {
+		return nil, lacking(err)
+	}
+	if err := b.place(resp); err != nil {
+		return nil, errors.Join(err, resp.Body.Close())
+	}
+	return resp.Body, nil
+}
+
+// lacking tells a blob that is not there from an image that is not.
+func lacking(err error) error {
+	var status *transport.Error
+	if errors.As(err, &status) && status.StatusCode == http.StatusNotFound {
+		return fatalf("the image is incomplete: the registry has its manifest but not this blob")
+	}
+	return err
+}
+
+// place makes sure that the answer's body goes on at b.off.
+func (b *blobReader) place(resp *http.Response) error {
+	if resp.StatusCode == http.StatusPartialContent {
+		if from := fmt.Sprintf("bytes %d-", b.off); !strings.HasPrefix(resp.Header.Get("Content-Range"), from) {
+			return fatalf("blob %s: asked for the bytes from %d, got %q", b.d.Digest.Short(), b.off, resp.Header.Get("Content-Range"))
+		}
+		return nil
+	}
+	if resp.ContentLength >= 0 && resp.ContentLength != b.d.Size {
+		return fatalf("blob %s: the registry has %d bytes of it, its descriptor says %d", b.d.Digest.Short(), resp.ContentLength, b.d.Size)
+	}
+	// A server without ranges begins again.
+	_, err := io.CopyN(io.Discard, resp.Body, b.off)
+	return err
+}
+
+// tell reports progress, at most once in a tick.
+func (b *blobReader) tell(a Action) {
+	if now := time.Now(); now.After(b.next) {
+		b.next = now.Add(tick)
+		b.s.c.event(Event{Action: a, Blob: b.d, Done: b.off})
+	}
+}
+
+func (b *blobReader) drop() {
+	if b.body == nil {
+		return
+	}
+	b.idle.Stop()
+	b.cancel(nil)
+	// What the connection has to say at its end is of no interest any more.
+	_ = b.body.Close()
+	b.body = nil
+}
+
+// Close implements io.Closer.
+func (b *blobReader) Close() error {
+	b.drop()
+	return nil
+}

@@ -1,0 +1,260 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Credential is what a registry is shown. The zero value is nobody.
+type Credential struct {
+	Username, Password string
+	IdentityToken      string // to be exchanged for a token
+	RegistryToken      string // a token as it is
+}
+
+// Keychain finds credentials in the files of docker login and podman login.
+// The zero value finds none.
+type Keychain struct {
+	// Files are looked through in order; one that does not exist is passed
+	// over.
+	Files []string
+	// Helper runs a credential helper (docker-credential-NAME get) with input;
+	// nil runs the program.
+	Helper func(ctx context.Context, name, input string) ([]byte, error)
+}
+
+// CredentialFiles lists where credentials may be, by the environment: the
+// file of docker login, then that of podman login.
+func CredentialFiles(getenv func(string) string) []string {
+	var out []string
+	switch {
+	case getenv("DOCKER_CONFIG") != "":
+		out = append(out, filepath.Join(getenv("DOCKER_CONFIG"), "config.json"))
+	case getenv("HOME") != "":
+		out = append(out, filepath.Join(getenv("HOME"), ".docker", "config.json"))
+	}
+	switch {
+	case getenv("REGISTRY_AUTH_FILE") != "":
+		out = append(out, getenv("REGISTRY_AUTH_FILE"))
+	case getenv("XDG_RUNTIME_DIR") != "":
+		out = append(out, filepath.Join(getenv("XDG_RUNTIME_DIR"), "containers", "auth.json"))
+	}
+	return out
+}
+
+// dockerConfig is the part of config.json that is about credentials.
+type dockerConfig struct {
+	Auths map[string]struct {
+		Auth          string `json:"auth"`
+		Username      string `json:"username"`
+		Password      string `json:"password"`
+		IdentityToken string `json:"identitytoken"`
+		RegistryToken string `json:"registrytoken"`
+	} `json:"auths"`
+	CredHelpers map[string]string `json:"credHelpers"`
+	CredsStore  string            `json:"credsStore"`
+}
+
+const (
+	hubDomain = "docker.io"
+	// hubKey is under which docker login files what belongs to docker.io.
+	hubKey = "https://index.docker.io/v1/"
+	// maxConfig bounds config.json and a helper's answer.
+	maxConfig = 4 << 20
+)
+
+// For returns the credentials for the repository path on the registry domain.
+// Hosts match whole and exactly, port included: what is filed for
+// example.com is not for example.com.evil.org, nor for example.com:8443.
+func (k Keychain) For(ctx context.Context, domain, path string) (Credential, error) {
+	for _, file := range k.Files {
+		cfg, err := readConfig(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return Credential{}, fmt.Errorf("credentials: %w", err)
+		}
+		c, ok, err := k.inConfig(ctx, cfg, domain, path)
+		if err != nil {
+			return Credential{}, fmt.Errorf("credentials: %s: %w", file, err)
+		}
+		if ok {
+			return c, nil
+		}
+	}
+	return Credential{}, nil
+}
+
+func readConfig(file string) (_ *dockerConfig, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	b, err := io.ReadAll(io.LimitReader(f, maxConfig))
+	if err != nil {
+		return nil, err
+	}
+	var cfg dockerConfig
+	if err := json.Unmarshal(b, &cfg); err != nil {
+		// The text of a JSON error may quote the file, and so a secret.
+		return nil, fmt.Errorf("%s: not the JSON of a docker config", file)
+	}
+	return &cfg, nil
+}
+
+// inConfig looks in docker's order: a helper for the host, the store for all
+// hosts, the file itself.
+func (k Keychain) inConfig(ctx context.Context, cfg *dockerConfig, domain, path string) (Credential, bool, error) {
+	for host, helper := range cfg.CredHelpers {
+		if sameHost(host, domain) {
+			return k.ask(ctx, helper, serverKey(domain))
+		}
+	}
+	if cfg.CredsStore != "" {
+		c, ok, err := k.ask(ctx, cfg.CredsStore, serverKey(domain))
+		if ok || err != nil {
+			return c, ok, err
+		}
+	}
+	best, found := -1, Credential{}
+	for key, a := range cfg.Auths {
+		n, ok := matches(key, domain, path)
+		if !ok || n <= best {
+			continue
+		}
+		c := Credential{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken}
+		if a.Auth != "" {
+			var err error
+			if c.Username, c.Password, err = decodeAuth(a.Auth); err != nil {
+				return Credential{}, false, fmt.Errorf("auths of %s: %w", key, err)
+			}
+		}
+		if c != (Credential{}) {
+			best, found = n, c
+		}
+	}
+	return found, best >= 0, nil
+}
+
+func serverKey(domain string) string {
+	if domain == hubDomain {
+		return hubKey
+	}
+	return domain
+}
+
+// sameHost compares hosts; docker.io has three names.
+func sameHost(a, b string) bool { return hubAlias(a) == hubAlias(b) }
+
+func hubAlias(host string) string {
+	host = strings.ToLower(host)
+	switch host {
+	case "index.docker.io", "registry-1.docker.io":
+		return hubDomain
+	}
+	return host
+}
+
+// matches reports whether a key of auths is about the repository, and how
+// much of its path it names. Keys are hosts, addresses as docker login wrote
+// them once (https://HOST/v1/), or HOST/PATH as podman login writes them.
+func matches(key, domain, path string) (int, bool) {
+	bare := key
+	for _, scheme := range []string{"https://", "http://"} {
+		bare = strings.TrimPrefix(bare, scheme)
+	}
+	host, rest, _ := strings.Cut(bare, "/")
+	if !sameHost(host, domain) {
+		return 0, false
+	}
+	rest = strings.Trim(rest, "/")
+	if rest == "" || rest == "v1" || rest == "v2" {
+		return 0, true
+	}
+	if path == rest || strings.HasPrefix(path, rest+"/") {
+		return len(rest), true
+	}
+	return 0, false
+}
+
+func decodeAuth(s string) (user, password string, err error) {
+	b, err := base64.StdEncoding.DecodeString(strings.TrimSpace(s))
+	if err != nil {
+		return "", "", fmt.Errorf("auth is not base64")
+	}
+	user, password, ok := strings.Cut(strings.TrimRight(string(b), "\x00"), ":")
+	if !ok || user == "" {
+		return "", "", fmt.Errorf("auth is not USER:PASSWORD in base64")
+	}
+	return user, password, nil
+}
+
+// helperForm keeps a helper's name from being a path.
+var helperForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
+
+// ask gets the credentials of server from a helper.
+func (k Keychain) ask(ctx context.Context, helper, server string) (Credential, bool, error) {
+	if !helperForm.MatchString(helper) {
+		return Credential{}, false, fmt.Errorf("credential helper %q: not a name", helper)
+	}
+	run := k.Helper
+	if run == nil {
+		run = runHelper
+	}
+	out, err := run(ctx, helper, server)
+	if err != nil {
+		if strings.Contains(string(out), "credentials not found") {
+			return Credential{}, false, nil
+		}
+		return Credential{}, false, fmt.Errorf("credential helper %s: %w", helper, err)
+	}
+	var answer struct{ Username, Secret string }
+	if err := json.Unmarshal(out, &answer); err != nil {
+		return Credential{}, false, fmt.Errorf("credential helper %s: its answer is not JSON", helper)
+	}
+	if answer.Username == "<token>" {
+		return Credential{IdentityToken: answer.Secret}, answer.Secret != "", nil
+	}
+	c := Credential{Username: answer.Username, Password: answer.Secret}
+	return c, c != Credential{}, nil
+}
+
+// runHelper runs docker-credential-NAME; its answer comes back with an error
+// too, because "credentials not found" is printed there.
+func runHelper(ctx context.Context, name, input string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "docker-credential-"+name, "get")
+	cmd.Stdin = strings.NewReader(input)
+	var out bytes.Buffer
+	cmd.Stdout = &limited{&out, maxConfig}
+	err := cmd.Run()
+	return out.Bytes(), err
+}
+
+// limited takes n bytes and refuses more.
+type limited struct {
+	b *bytes.Buffer
+	n int
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	if l.b.Len()+len(p) > l.n {
+		return 0, fmt.Errorf("more than %d bytes", l.n)
+	}
+	return l.b.Write(p)
+}

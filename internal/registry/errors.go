@@ -1,0 +1,153 @@
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"syscall"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+)
+
+// Causes that callers tell apart with errors.Is.
+var (
+	ErrNotFound    = errors.New("not in the registry")
+	ErrDenied      = errors.New("access denied")
+	ErrUnreachable = errors.New("registry unreachable")
+)
+
+// Error says what about a reference went wrong, and in its hint the way out.
+type Error struct {
+	Ref   string
+	Msg   string
+	Way   string
+	Cause error // one of the causes above, or nil
+	Err   error // what was seen, for the curious; may be nil
+}
+
+func (e *Error) Error() string {
+	s := e.Ref + ": " + e.Msg
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Hint returns the way out; it may be empty.
+func (e *Error) Hint() string { return e.Way }
+
+func (e *Error) Unwrap() []error {
+	var out []error
+	for _, err := range []error{e.Cause, e.Err} {
+		if err != nil {
+			out = append(out, err)
+		}
+	}
+	return out
+}
+
+// bringIn is the way out of all trouble with a registry.
+const bringIn = "an image can also be brought in without a registry: " +
+	"whittle load < ARCHIVE (of docker save), or whittle import ROOTFS.tar NAME"
+
+// explain turns what went wrong into what it means for ref. keyed says
+// whether credentials were sent.
+func explain(ref Ref, err error, keyed bool) error {
+	var known *Error
+	if err == nil || errors.As(err, &known) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	var status *transport.Error
+	if errors.As(err, &status) {
+		return explainStatus(ref, status, keyed)
+	}
+	if isUnreachable(err) {
+		return &Error{
+			Ref: ref.String(), Msg: "registry " + ref.Domain + " cannot be reached",
+			Way:   offline(ref) + bringIn,
+			Cause: ErrUnreachable, Err: root(err),
+		}
+	}
+	return fmt.Errorf("%s: %w", ref, err)
+}
+
+// offline asks the first question about a registry that does not answer.
+func offline(ref Ref) string {
+	if isLoopback(ref.Domain) {
+		return "is a registry running there? "
+	}
+	return "is this machine offline? "
+}
+
+func explainStatus(ref Ref, err *transport.Error, keyed bool) error {
+	e := &Error{Ref: ref.String(), Err: err}
+	switch err.StatusCode {
+	case http.StatusNotFound:
+		e.Msg, e.Cause, e.Err = "not found in registry "+ref.Domain, ErrNotFound, nil
+		e.Way = bringIn
+	case http.StatusUnauthorized, http.StatusForbidden:
+		e.Cause = ErrDenied
+		e.Msg = "registry " + ref.Domain + " denies access, or has no such image"
+		e.Way = "no credentials were found for it: docker login " + ref.Domain
+		if keyed {
+			e.Way = "the credentials found for it do not suffice: docker login " + ref.Domain
+		}
+	case http.StatusTooManyRequests:
+		e.Msg = "registry " + ref.Domain + " limits how often it is asked"
+		e.Way = "wait, or log in, which raises the limit: docker login " + ref.Domain
+	default:
+		e.Msg = fmt.Sprintf("registry %s answers %d", ref.Domain, err.StatusCode)
+	}
+	return e
+}
+
+// root drops the HTTP client's frame, whose address may carry a token.
+func root(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+// isUnreachable reports errors before any answer.
+func isUnreachable(err error) bool {
+	var dns *net.DNSError
+	var op *net.OpError
+	return errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial" ||
+		errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH)
+}
+
+// isFleeting reports errors after which the same request may work.
+func isFleeting(err error) bool {
+	var status *transport.Error
+	if errors.As(err, &status) {
+		switch status.StatusCode {
+		case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
+			http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+			return true
+		}
+		return false
+	}
+	var fatal *fatalError
+	var cert *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	if errors.As(err, &fatal) || errors.As(err, &cert) || errors.As(err, &record) || errors.Is(err, context.Canceled) || isUnreachable(err) {
+		return false
+	}
+	return true
+}
+
+// fatalError is an answer that asking again does not change.
+type fatalError struct{ err error }
+
+func (e *fatalError) Error() string { return e.err.Error() }
+func (e *fatalError) Unwrap() error { return e.err }
+
+func fatalf(format string, args ...any) error {
+	return &fatalError{fmt.Errorf(format, args...)}
+}

@@ -1,0 +1,91 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/whittle-build/whittle/internal/digest"
+)
+
+// Sink takes the layers of a pull. Both are called from several goroutines.
+type Sink struct {
+	// Have, if set, reports layers that need not come.
+	Have func(diffID digest.Digest) bool
+	// Layer stores layer i. r is the compressed blob; it reaches io.EOF only
+	// when the blob is whole and right, so what was read to its end may be
+	// kept. That the layer has its DiffID is Layer's to check.
+	Layer func(ctx context.Context, i int, l Layer, r io.Reader) error
+}
+
+// Pull brings in the layers of r, several at once. A layer that the image has
+// twice comes once.
+func (c *Client) Pull(ctx context.Context, r *Remote, sink Sink) error {
+	s, err := c.open(ctx, r.Ref, transport.PullScope)
+	if err != nil {
+		return err
+	}
+	var todo []int
+	seen := map[digest.Digest]bool{}
+	for i, l := range r.Layers {
+		if seen[l.DiffID] {
+			continue
+		}
+		seen[l.DiffID] = true
+		if sink.Have != nil && sink.Have(l.DiffID) {
+			c.event(Event{Action: Have, Blob: l.Descriptor, Done: l.Size})
+			continue
+		}
+		todo = append(todo, i)
+	}
+	err = each(ctx, todo, c.jobs(), func(ctx context.Context, i int) error {
+		if err := s.layer(ctx, i, r.Layers[i], sink); err != nil {
+			return fmt.Errorf("layer %s: %w", r.Layers[i].Digest.Short(), err)
+		}
+		return nil
+	})
+	return explain(r.Ref, err, s.auth.keyed())
+}
+
+func (s *session) layer(ctx context.Context, i int, l Layer, sink Sink) error {
+	b := s.blob(ctx, l.Descriptor)
+	defer b.Close()
+	v := l.Verify(b)
+	if err := sink.Layer(ctx, i, l, v); err != nil {
+		return err
+	}
+	if err := v.Drain(); err != nil {
+		return err
+	}
+	s.c.event(Event{Action: Pulled, Blob: l.Descriptor, Done: l.Size})
+	return nil
+}
+
+// each calls do for all items, at most jobs at once, and returns the first
+// error after every call has ended.
+func each[T any](ctx context.Context, items []T, jobs int, do func(context.Context, T) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	slots := make(chan struct{}, jobs)
+	var wg sync.WaitGroup
+	for _, item := range items {
+		slots <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if err := do(ctx, item); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}

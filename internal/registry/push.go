@@ -1,0 +1,313 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/image/manifest"
+)
+
+// Upload is an image to push.
+type Upload struct {
+	Ref    Ref
+	Config []byte
+	Layers []UploadLayer
+	// Manifest makes the manifest when all layers' descriptors are known: its
+	// bytes and its own descriptor.
+	Manifest func(config manifest.Descriptor, layers []manifest.Descriptor) ([]byte, manifest.Descriptor, error)
+}
+
+// UploadLayer is one layer to push.
+type UploadLayer struct {
+	// Known, if set, is a compressed form that need not be here: the one that
+	// the layer was pulled by. If the registry has it, or another of its
+	// repositories lends it, Blob is not called.
+	Known *manifest.Descriptor
+	// Blob makes sure that the compressed form exists and describes it. It is
+	// called for several layers at once.
+	Blob func(ctx context.Context) (manifest.Descriptor, error)
+	// Open opens that form. It is not called for a blob that the registry has.
+	Open func() (io.ReadCloser, error)
+	// From are references whose repositories may have the blob. Those on the
+	// same registry are asked to lend it.
+	From []Ref
+}
+
+// Push uploads an image, blobs first, several at once, and returns the
+// descriptor of its manifest. Nothing that the registry has is sent.
+func (c *Client) Push(ctx context.Context, up Upload) (manifest.Descriptor, error) {
+	s, err := c.open(ctx, up.Ref, transport.PushScope, lenders(up)...)
+	if err != nil {
+		return manifest.Descriptor{}, pushing(up.Ref, err)
+	}
+	d, err := s.push(ctx, up)
+	return d, explain(up.Ref, err, s.auth.keyed())
+}
+
+// pushing gives an unreachable registry the way out of a push.
+func pushing(ref Ref, err error) error {
+	var e *Error
+	if errors.As(err, &e) && e.Cause == ErrUnreachable {
+		e.Way = fmt.Sprintf("the image goes to the registry in its name, %s: for another one, give it a name there first (whittle tag); "+
+			"without a registry, whittle save writes an archive", ref.Domain)
+	}
+	return err
+}
+
+// PutManifest uploads a manifest or an index whose parts the repository has.
+func (c *Client) PutManifest(ctx context.Context, ref Ref, raw []byte, d manifest.Descriptor) error {
+	s, err := c.open(ctx, ref, transport.PushScope)
+	if err != nil {
+		return err
+	}
+	return explain(ref, s.putManifest(ctx, ref, raw, d), s.auth.keyed())
+}
+
+// lenders lists the repositories on the registry of up that may lend blobs.
+func lenders(up Upload) []string {
+	var out []string
+	for _, l := range up.Layers {
+		for _, from := range l.From {
+			if from.Domain == up.Ref.Domain && from.Path != up.Ref.Path {
+				out = append(out, from.Path)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func (s *session) push(ctx context.Context, up Upload) (manifest.Descriptor, error) {
+	layers := make([]manifest.Descriptor, len(up.Layers))
+	order := make([]int, len(up.Layers))
+	for i := range order {
+		order[i] = i
+	}
+	err := each(ctx, order, s.c.jobs(), func(ctx context.Context, i int) (err error) {
+		if layers[i], err = s.putLayer(ctx, up.Layers[i]); err != nil {
+			return fmt.Errorf("layer %d: %w", i, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return manifest.Descriptor{}, err
+	}
+	cfg := manifest.Descriptor{Digest: digest.Of(up.Config), Size: int64(len(up.Config))}
+	err = s.putBlob(ctx, cfg, UploadLayer{Open: func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(up.Config)), nil
+	}})
+	if err != nil {
+		return manifest.Descriptor{}, fmt.Errorf("config: %w", err)
+	}
+	raw, d, err := up.Manifest(cfg, layers)
+	if err != nil {
+		return d, err
+	}
+	return d, s.putManifest(ctx, up.Ref, raw, d)
+}
+
+// putLayer makes the registry have a layer and tells in which form.
+func (s *session) putLayer(ctx context.Context, l UploadLayer) (manifest.Descriptor, error) {
+	if l.Known != nil {
+		d := manifest.Descriptor{MediaType: l.Known.MediaType, Digest: l.Known.Digest, Size: l.Known.Size}
+		if ok, _, err := s.without(ctx, d, l.From); ok || err != nil {
+			return d, err
+		}
+	}
+	d, err := l.Blob(ctx)
+	if err != nil {
+		return d, err
+	}
+	if err := s.putBlob(ctx, d, l); err != nil {
+		return d, fmt.Errorf("blob %s: %w", d.Digest.Short(), err)
+	}
+	return d, nil
+}
+
+// without tries to make the registry have the blob without sending it: it may
+// have it, or take it from another repository. Failing that there may be an
+// upload that it began in place of a loan.
+func (s *session) without(ctx context.Context, d manifest.Descriptor, lenders []Ref) (bool, *url.URL, error) {
+	has, err := s.hasBlob(ctx, d)
+	if err != nil {
+		return false, nil, err
+	}
+	if has {
+		s.c.event(Event{Action: Exists, Blob: d, Done: d.Size})
+		return true, nil, nil
+	}
+	for _, from := range lenders {
+		if from.Domain != s.ref.Domain || from.Path == s.ref.Path {
+			continue
+		}
+		at, err := s.start(ctx, d, from.Path)
+		if err != nil {
+			continue // a loan that is refused is no reason not to send
+		}
+		if at != nil {
+			return false, at, nil
+		}
+		s.c.event(Event{Action: Mounted, Blob: d, Done: d.Size})
+		return true, nil, nil
+	}
+	return false, nil, nil
+}
+
+// putBlob makes the registry have the blob, by sending it if need be.
+func (s *session) putBlob(ctx context.Context, d manifest.Descriptor, l UploadLayer) error {
+	done, location, err := s.without(ctx, d, l.From)
+	if done || err != nil {
+		return err
+	}
+	return s.retry(ctx, func() (err error) {
+		at := location
+		location = nil
+		if at == nil {
+			if at, err = s.start(ctx, d, ""); err != nil {
+				return err
+			}
+		}
+		if err := s.send(ctx, at, d, l.Open); err != nil {
+			s.c.event(Event{Action: Retrying, Blob: d, Err: err})
+			return err
+		}
+		s.c.event(Event{Action: Pushed, Blob: d, Done: d.Size})
+		return nil
+	})
+}
+
+func (s *session) hasBlob(ctx context.Context, d manifest.Descriptor) (has bool, err error) {
+	err = s.retry(ctx, func() error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodHead, s.url("blobs/"+d.Digest.String()), nil)
+		if err != nil {
+			return err
+		}
+		resp, err := s.do(req, http.StatusOK, http.StatusNotFound)
+		if err != nil {
+			return err
+		}
+		has = resp.StatusCode == http.StatusOK && (resp.ContentLength < 0 || resp.ContentLength == d.Size)
+		return resp.Body.Close()
+	})
+	return has, err
+}
+
+// start begins an upload, asking for the blob of another repository if from
+// is set. It returns where to send the blob, or nil when it was lent.
+func (s *session) start(ctx context.Context, d manifest.Descriptor, from string) (*url.URL, error) {
+	address := s.url("blobs/uploads/")
+	if from != "" {
+		address += "?" + url.Values{"mount": {d.Digest.String()}, "from": {from}}.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := s.do(req, http.StatusCreated, http.StatusAccepted)
+	if err != nil {
+		return nil, err
+	}
+	if err := resp.Body.Close(); err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusCreated {
+		if from == "" {
+			return nil, fatalf("the registry says that a blob it was not sent is there")
+		}
+		return nil, nil
+	}
+	at, err := resp.Location()
+	if err != nil {
+		return nil, &fatalError{err}
+	}
+	return at, nil
+}
+
+// send uploads a blob in one request.
+func (s *session) send(ctx context.Context, at *url.URL, d manifest.Descriptor, open func() (io.ReadCloser, error)) (err error) {
+	rc, err := open()
+	if err != nil {
+		return &fatalError{err}
+	}
+	defer func() { err = errors.Join(err, rc.Close()) }()
+	to := *at
+	q := to.Query()
+	q.Set("digest", d.Digest.String())
+	to.RawQuery = q.Encode()
+	body := &counted{r: d.Verify(rc), s: s, d: d}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, to.String(), body)
+	if err != nil {
+		return &fatalError{err}
+	}
+	req.ContentLength = d.Size
+	if d.Size == 0 {
+		req.Body = http.NoBody
+	}
+	req.Header.Set("Content-Type", "application/octet-stream")
+	resp, err := s.do(req, http.StatusCreated, http.StatusNoContent, http.StatusAccepted)
+	if bad := body.wrong.Load(); bad != nil {
+		return &fatalError{*bad}
+	}
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// counted tells how much of an upload is gone, and keeps the error of its
+// source, which is not the registry's fault.
+type counted struct {
+	r     io.Reader
+	s     *session
+	d     manifest.Descriptor
+	n     int64
+	next  time.Time
+	wrong atomic.Pointer[error]
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	if err != nil && err != io.EOF {
+		c.wrong.Store(&err)
+	}
+	if now := time.Now(); now.After(c.next) {
+		c.next = now.Add(tick)
+		c.s.c.event(Event{Action: Pushing, Blob: c.d, Done: c.n})
+	}
+	return n, err
+}
+
+func (s *session) putManifest(ctx context.Context, ref Ref, raw []byte, d manifest.Descriptor) error {
+	id := ref.Tag
+	if id == "" {
+		id = d.Digest.String()
+	}
+	return s.retry(ctx, func() error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPut, s.url("manifests/"+id), bytes.NewReader(raw))
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Content-Type", d.MediaType)
+		resp, err := s.do(req, http.StatusCreated, http.StatusOK, http.StatusAccepted)
+		if err != nil {
+			return err
+		}
+		if got := resp.Header.Get("Docker-Content-Digest"); strings.HasPrefix(got, "sha256:") && got != d.Digest.String() {
+			return errors.Join(fatalf("the registry stored the manifest as %s, it is %s", got, d.Digest), resp.Body.Close())
+		}
+		return resp.Body.Close()
+	})
+}

@@ -1,0 +1,153 @@
+// Package registry owns the traffic with image registries: resolving a name,
+// pulling and pushing.
+//
+// Every byte that comes in is checked against its digest and size while it
+// streams; broken transfers are resumed. A registry's credentials go to that
+// host alone, whatever it redirects to, and in clear text to loopback only.
+//
+// The package stores nothing and makes no layer: layers pass through callbacks
+// of the caller. It knows nothing of the store, of tags there, or of archives.
+package registry
+
+import (
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/image/manifest"
+)
+
+// Ref is a full reference: docker.io, library/golang and a tag or a digest.
+type Ref struct {
+	Domain string
+	Path   string
+	Tag    string
+	Digest digest.Digest
+}
+
+// identifier is what the registry's address of the manifest ends with. A
+// digest decides over a tag.
+func (r Ref) identifier() string {
+	if !r.Digest.IsZero() {
+		return r.Digest.String()
+	}
+	return r.Tag
+}
+
+// repository is the part before the tag.
+func (r Ref) repository() string { return r.Domain + "/" + r.Path }
+
+// String returns the whole reference.
+func (r Ref) String() string {
+	s := r.repository()
+	if r.Tag != "" {
+		s += ":" + r.Tag
+	}
+	if !r.Digest.IsZero() {
+		s += "@" + r.Digest.String()
+	}
+	return s
+}
+
+// Client talks to registries. The zero value talks to all of them without
+// credentials. A client may be used by several goroutines; it keeps its
+// connections and tokens.
+type Client struct {
+	// Keys gives the credentials of a registry.
+	Keys Keychain
+	// Transport makes the connections; nil means the standard one, with the
+	// proxy of the environment.
+	Transport http.RoundTripper
+	// Jobs is how many blobs move at once; 0 means 4.
+	Jobs int
+	// Event is told what happens, from several goroutines at once. It may be
+	// nil.
+	Event func(Event)
+	// Wait is the first pause before something is tried again; each further
+	// one is twice as long. 0 means 250 ms.
+	Wait time.Duration
+	// Idle is how long a transfer may stand still; 0 means a minute.
+	Idle time.Duration
+
+	mu       sync.Mutex
+	sessions map[string]*session
+	base     http.RoundTripper
+}
+
+// Action says what an event is about.
+type Action string
+
+// The actions.
+const (
+	Pulling  Action = "pulling"
+	Pulled   Action = "pulled"
+	Pushing  Action = "pushing"
+	Pushed   Action = "pushed"
+	Have     Action = "have"    // the store has the layer: nothing is pulled
+	Exists   Action = "exists"  // the registry has the blob: nothing is pushed
+	Mounted  Action = "mounted" // the registry took it from another repository
+	Retrying Action = "retrying"
+)
+
+// Event is a moment in the life of a blob.
+type Event struct {
+	Action Action
+	Blob   manifest.Descriptor
+	Done   int64 // bytes so far
+	Err    error // why something is tried again
+}
+
+func (c *Client) event(e Event) {
+	if c.Event != nil {
+		c.Event(e)
+	}
+}
+
+func (c *Client) jobs() int {
+	if c.Jobs <= 0 {
+		return 4
+	}
+	return c.Jobs
+}
+
+func (c *Client) idle() time.Duration {
+	if c.Idle <= 0 {
+		return time.Minute
+	}
+	return c.Idle
+}
+
+// newTransport is Go's, but it never decompresses: digests are of the bytes
+// on the wire.
+func newTransport() http.RoundTripper {
+	dialer := &net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}
+	return &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           dialer.DialContext,
+		ForceAttemptHTTP2:     true,
+		MaxIdleConnsPerHost:   16,
+		IdleConnTimeout:       90 * time.Second,
+		TLSHandshakeTimeout:   15 * time.Second,
+		ResponseHeaderTimeout: 2 * time.Minute,
+		DisableCompression:    true,
+		ReadBufferSize:        64 << 10,
+		WriteBufferSize:       64 << 10,
+	}
+}
+
+// isLoopback reports whether host, which may have a port, is this machine by
+// its name or address alone: no name is looked up.
+func isLoopback(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.Trim(host, "[]")
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}

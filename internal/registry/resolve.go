@@ -1,0 +1,201 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/whittle-build/whittle/internal/config"
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/image/manifest"
+)
+
+// Remote is an image in a registry, for one platform.
+type Remote struct {
+	Ref      Ref
+	Index    *manifest.Descriptor // the index that it was picked from, if any
+	Manifest manifest.Descriptor
+	Raw      []byte // the manifest's bytes
+	Config   []byte // the config's bytes; their SHA-256 is the image's ID
+	Layers   []Layer
+	Platform manifest.Platform // what the config says
+}
+
+// Layer is one layer of a remote image.
+type Layer struct {
+	manifest.Descriptor
+	DiffID digest.Digest
+}
+
+const acceptManifests = manifest.OCIIndex + ", " + manifest.DockerIndex + ", " + manifest.OCIManifest + ", " + manifest.DockerManifest
+
+// Resolve finds the image that ref names, for the platform: the same variant,
+// else a lower one that the platform runs. It reads the manifest and the
+// config and no layer.
+func (c *Client) Resolve(ctx context.Context, ref Ref, platform manifest.Platform) (*Remote, error) {
+	s, err := c.open(ctx, ref, transport.PullScope)
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.resolve(ctx, ref, platform)
+	if err != nil {
+		return nil, s.suggest(ctx, explain(ref, err, s.auth.keyed()))
+	}
+	return r, nil
+}
+
+func (s *session) resolve(ctx context.Context, ref Ref, platform manifest.Platform) (*Remote, error) {
+	raw, p, err := s.manifest(ctx, ref.identifier(), "", ref.Digest)
+	if err != nil {
+		return nil, err
+	}
+	r := &Remote{Ref: ref}
+	if p.Index != nil {
+		index := p.Descriptor
+		r.Index = &index
+		d, err := p.Index.Pick(platform)
+		if err != nil {
+			return nil, err
+		}
+		raw, p, err = s.manifest(ctx, d.Digest.String(), d.MediaType, d.Digest)
+		if err != nil {
+			return nil, err
+		}
+		if err := d.Bytes(raw); err != nil {
+			return nil, err
+		}
+	}
+	if p.Manifest == nil {
+		return nil, fmt.Errorf("an index within an index")
+	}
+	r.Raw, r.Manifest = raw, p.Descriptor
+	return r, s.config(ctx, r, p.Manifest)
+}
+
+// manifest gets a manifest or an index. want, unless zero, is the digest that
+// it must have; outer is the media type that its descriptor said.
+func (s *session) manifest(ctx context.Context, id, outer string, want digest.Digest) ([]byte, *manifest.Parsed, error) {
+	b, header, err := s.document(ctx, s.url("manifests/"+id), acceptManifests, manifest.MaxSize)
+	if err != nil {
+		return nil, nil, err
+	}
+	if got := digest.Of(b); !want.IsZero() && got != want {
+		return nil, nil, fmt.Errorf("the registry sent a manifest with the digest %s for %s", got, want)
+	}
+	mediaType, _, _ := strings.Cut(header.Get("Content-Type"), ";")
+	mediaType = strings.TrimSpace(mediaType)
+	if outer != "" {
+		mediaType = outer
+	}
+	p, err := manifest.Parse(b, mediaType)
+	return b, p, err
+}
+
+// config reads the config of an image and ties layers to diffIDs.
+func (s *session) config(ctx context.Context, r *Remote, m *manifest.Manifest) error {
+	b, _, err := s.document(ctx, s.url("blobs/"+m.Config.Digest.String()), "", m.Config.Size)
+	if err != nil {
+		return fmt.Errorf("config: %w", lacking(err))
+	}
+	if err := m.Config.Bytes(b); err != nil {
+		return fmt.Errorf("config: %w", err)
+	}
+	for i, l := range m.Layers {
+		if !manifest.IsLayer(l.MediaType) {
+			return fmt.Errorf("layer %d has the media type %q: it is not a container image", i, l.MediaType)
+		}
+	}
+	cfg, err := config.Parse(b)
+	if err != nil {
+		return err
+	}
+	if len(cfg.DiffIDs) != len(m.Layers) {
+		return fmt.Errorf("%d layers, the config has %d diffIDs", len(m.Layers), len(cfg.DiffIDs))
+	}
+	r.Config = b
+	r.Platform = manifest.Platform{OS: cfg.OS, Architecture: cfg.Architecture, Variant: cfg.Variant, OSVersion: cfg.OSVersion}
+	for i, l := range m.Layers {
+		if cfg.DiffIDs[i].IsZero() {
+			return fmt.Errorf("config: diffID %d is empty", i)
+		}
+		r.Layers = append(r.Layers, Layer{l, cfg.DiffIDs[i]})
+	}
+	return nil
+}
+
+// suggest adds to "not found" what the registry has instead: other tags, or
+// other repositories, if it tells.
+func (s *session) suggest(ctx context.Context, err error) error {
+	var e *Error
+	if !errors.As(err, &e) || e.Cause != ErrNotFound {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, 3*time.Second, errors.New("no answer in time"))
+	defer cancel()
+	var list struct {
+		Tags         []string `json:"tags"`
+		Repositories []string `json:"repositories"`
+	}
+	what, have, want := "the tag", &list.Tags, s.ref.identifier()
+	address := s.url("tags/list?n=1000")
+	if !s.list(ctx, address, &list) || len(list.Tags) == 0 {
+		if s.ref.Domain == hubDomain {
+			return err // it tells nobody what it has
+		}
+		what, have, want = "the repository", &list.Repositories, s.ref.Path
+		if !s.list(ctx, s.scheme+"://"+s.host+"/v2/_catalog?n=1000", &list) {
+			return err
+		}
+	}
+	if near := nearest(want, *have); len(near) > 0 {
+		e.Way = fmt.Sprintf("did you mean %s %s?", what, strings.Join(near, " or "))
+	}
+	return e
+}
+
+func (s *session) list(ctx context.Context, address string, into any) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return false
+	}
+	resp, err := s.do(req, http.StatusOK)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	return json.NewDecoder(http.MaxBytesReader(nil, resp.Body, manifest.MaxSize)).Decode(into) == nil
+}
+
+var nameForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_./-]{0,254}$`)
+
+// nearest returns up to three of have that share most with want: first by
+// the length of what they begin with alike, then by name.
+func nearest(want string, have []string) []string {
+	common := func(s string) int {
+		n := 0
+		for n < len(s) && n < len(want) && s[n] == want[n] {
+			n++
+		}
+		return n
+	}
+	// Names from a registry end on a terminal: only those that can be names.
+	near := slices.DeleteFunc(slices.Clone(have), func(s string) bool { return !nameForm.MatchString(s) })
+	slices.SortFunc(near, func(a, b string) int {
+		if d := common(b) - common(a); d != 0 {
+			return d
+		}
+		if d := len(a) - len(b); d != 0 {
+			return d
+		}
+		return strings.Compare(a, b)
+	})
+	return near[:min(3, len(near))]
+}

@@ -1,0 +1,284 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+)
+
+const (
+	// maxTries bounds how often one request is made.
+	maxTries = 5
+	// maxWait bounds one pause, whatever a registry asks for.
+	maxWait = 30 * time.Second
+	// maxRedirects is Go's own.
+	maxRedirects = 10
+)
+
+// session is the way to one repository with the rights for one kind of work.
+type session struct {
+	c      *Client
+	ref    Ref
+	host   string
+	path   string
+	scheme string
+	auth   *authenticator
+	http   *http.Client
+}
+
+// open returns the session for ref's repository; actions are transport's
+// scopes. from are repositories of the same registry to read from.
+func (c *Client) open(ctx context.Context, ref Ref, actions string, from ...string) (*session, error) {
+	key := fmt.Sprint(ref.repository(), " ", actions, " ", from)
+	c.mu.Lock()
+	s, ok := c.sessions[key]
+	c.mu.Unlock()
+	if ok {
+		return s, nil
+	}
+	s, err := c.connect(ctx, ref, actions, from)
+	if err != nil {
+		return nil, explain(ref, err, s != nil && s.auth.keyed())
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sessions == nil {
+		c.sessions = map[string]*session{}
+	}
+	c.sessions[key] = s
+	return s, nil
+}
+
+func (c *Client) connect(ctx context.Context, ref Ref, actions string, from []string) (*session, error) {
+	var opts []name.Option
+	if isLoopback(ref.Domain) {
+		opts = append(opts, name.Insecure)
+	}
+	repo, err := name.NewRepository(ref.repository(), opts...)
+	if err != nil {
+		return nil, err
+	}
+	scopes := []string{repo.Scope(actions)}
+	for _, f := range from {
+		scopes = append(scopes, "repository:"+f+":pull")
+	}
+	s := &session{c: c, ref: ref, host: repo.RegistryStr(), path: repo.RepositoryStr(), scheme: "https"}
+	if isLoopback(ref.Domain) {
+		s.scheme = "http" // the transport makes it https when the registry talks that
+	}
+	s.auth = &authenticator{keys: c.Keys, domain: ref.Domain, path: ref.Path}
+	var rt http.RoundTripper
+	err = s.retry(ctx, func() error {
+		rt, err = transport.NewWithContext(ctx, repo.Registry, s.auth, &guard{c.inner()}, scopes)
+		return err
+	})
+	if err != nil {
+		return s, err
+	}
+	s.http = &http.Client{Transport: rt, CheckRedirect: checkRedirect}
+	return s, nil
+}
+
+// inner returns the one transport of the client, so that connections live on
+// between sessions.
+func (c *Client) inner() http.RoundTripper {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.base == nil {
+		c.base = c.Transport
+	}
+	if c.base == nil {
+		c.base = newTransport()
+	}
+	return c.base
+}
+
+// guard is below everything that adds credentials or follows redirects, so
+// nothing gets around it: clear text goes to loopback only.
+type guard struct {
+	inner http.RoundTripper
+}
+
+func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme == "https" || req.URL.Scheme == "http" && isLoopback(req.URL.Host) {
+		return g.inner.RoundTrip(req)
+	}
+	return nil, fatalf("%s://%s: registries are spoken to by https; http is for this machine's own", req.URL.Scheme, req.URL.Host)
+}
+
+// checkRedirect lets a registry send us to its storage, without any
+// credentials, but not to the inside of our own network.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) >= maxRedirects {
+		return fatalf("%s: more than %d redirects", via[0].URL.Host, maxRedirects)
+	}
+	from, to := via[0].URL, req.URL
+	if to.Host == from.Host {
+		return nil
+	}
+	req.Header.Del("Authorization")
+	if isInside(to.Hostname()) && !isInside(from.Hostname()) {
+		return fatalf("%s redirects to %s, an address of the inner network", from.Host, to.Host)
+	}
+	return nil
+}
+
+// isInside reports addresses that only make sense here.
+func isInside(host string) bool {
+	if isLoopback(host) {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && (ip.IsPrivate() || ip.IsLinkLocalUnicast() || ip.IsLinkLocalMulticast() || ip.IsUnspecified())
+}
+
+// retry calls do until it succeeds, fails for good, or was tried maxTries
+// times.
+func (s *session) retry(ctx context.Context, do func() error) error {
+	for try := 1; ; try++ {
+		err := do()
+		if err == nil || ctx.Err() != nil || try == maxTries || !isFleeting(err) {
+			return err
+		}
+		if err := s.pause(ctx, try, err); err != nil {
+			return err
+		}
+	}
+}
+
+// pause waits before try number try+1, longer each time, and as long as the
+// registry asked for.
+func (s *session) pause(ctx context.Context, try int, cause error) error {
+	wait := s.c.Wait
+	if wait <= 0 {
+		wait = 250 * time.Millisecond
+	}
+	wait <<= min(try-1, 16)
+	var asked *retryAfter
+	if errors.As(cause, &asked) {
+		wait = max(wait, asked.wait)
+	}
+	t := time.NewTimer(min(wait, maxWait))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// retryAfter is an answer that says when to ask again.
+type retryAfter struct {
+	error
+	wait time.Duration
+}
+
+func (e *retryAfter) Unwrap() error { return e.error }
+
+// url is the address of something of the repository.
+func (s *session) url(parts string) string {
+	return s.scheme + "://" + s.host + "/v2/" + s.path + "/" + parts
+}
+
+// do makes one request. The answer has one of the wanted codes; its body is
+// the caller's to close.
+func (s *session) do(req *http.Request, want ...int) (*http.Response, error) {
+	resp, err := s.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if err := transport.CheckError(resp, want...); err != nil {
+		if sec, e := strconv.Atoi(resp.Header.Get("Retry-After")); e == nil && sec > 0 && sec < 3600 {
+			err = &retryAfter{err, time.Duration(sec) * time.Second}
+		}
+		return nil, errors.Join(err, resp.Body.Close())
+	}
+	return resp, nil
+}
+
+// document gets a small document whole, trying again if need be.
+func (s *session) document(ctx context.Context, address, accept string, limit int64) (b []byte, header http.Header, err error) {
+	err = s.retry(ctx, func() error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+		if err != nil {
+			return err
+		}
+		if accept != "" {
+			req.Header.Set("Accept", accept)
+		}
+		resp, err := s.do(req, http.StatusOK)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		b, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
+		if err == nil && int64(len(b)) > limit {
+			err = fatalf("%s: more than %d bytes", redact(address), limit)
+		}
+		header = resp.Header
+		return err
+	})
+	return b, header, err
+}
+
+// redact drops what may be a secret from an address.
+func redact(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "an address that cannot be read"
+	}
+	u.RawQuery, u.User = "", nil
+	return u.String()
+}
+
+// authenticator looks the credentials up when they are first asked for, and
+// then only once.
+type authenticator struct {
+	keys         Keychain
+	domain, path string
+
+	once sync.Once
+	cfg  authn.AuthConfig
+	err  error
+	some atomic.Bool
+}
+
+// AuthorizationContext implements authn.ContextAuthenticator.
+func (a *authenticator) AuthorizationContext(ctx context.Context) (*authn.AuthConfig, error) {
+	a.once.Do(func() {
+		k, err := a.keys.For(ctx, a.domain, a.path)
+		a.err = err
+		a.cfg = authn.AuthConfig{
+			Username: k.Username, Password: k.Password,
+			IdentityToken: k.IdentityToken, RegistryToken: k.RegistryToken,
+		}
+		a.some.Store(k != Credential{})
+	})
+	if a.err != nil {
+		return nil, &fatalError{a.err}
+	}
+	cfg := a.cfg
+	return &cfg, nil
+}
+
+// Authorization implements authn.Authenticator.
+func (a *authenticator) Authorization() (*authn.AuthConfig, error) {
+	return a.AuthorizationContext(context.Background())
+}
+
+// keyed reports whether credentials were found. It does not look for them: a
+// registry that was never reached was shown none.
+func (a *authenticator) keyed() bool { return a.some.Load() }

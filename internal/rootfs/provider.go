@@ -1,0 +1,145 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whittle-build/whittle/internal/entry"
+	"github.com/whittle-build/whittle/internal/layer"
+)
+
+// Provider is a way to make a root file system out of layers.
+type Provider string
+
+// The providers.
+const (
+	Erofs Provider = "erofs" // tar layers mounted through their index, nothing unpacked
+	Tree  Provider = "tree"  // tar layers unpacked once
+)
+
+// Finding is what the probe found of one provider.
+type Finding struct {
+	Provider Provider `json:"provider"`
+	Works    bool     `json:"works"`
+	Why      string   `json:"why,omitempty"` // what was refused
+}
+
+// Choose returns the provider to use in the store that the folder dir is in:
+// it is tried there, and left empty. want forces one
+// ("" lets the probe decide); a forced one that does not work is an error that
+// says why. Choosing is by trying in the store itself, never by the kernel's
+// version: the same kernel may refuse on another file system or in a user
+// namespace.
+func Choose(dir, want string, userNS bool) (Provider, error) {
+	switch Provider(want) {
+	case "", Erofs, Tree:
+	default:
+		return "", fmt.Errorf("root file system provider %q: there are erofs and tree", want)
+	}
+	var reasons []string
+	for _, p := range []Provider{Erofs, Tree} {
+		if want != "" && p != Provider(want) {
+			continue
+		}
+		err := try(dir, p, userNS)
+		if err == nil {
+			return p, nil
+		}
+		reasons = append(reasons, fmt.Sprintf("%s: %v", p, err))
+	}
+	return "", fmt.Errorf("no way to make a root file system: %s", strings.Join(reasons, "; "))
+}
+
+// Probe tries every provider in the folder dir of a store.
+func Probe(dir string, userNS bool) []Finding {
+	var out []Finding
+	for _, p := range []Provider{Erofs, Tree} {
+		f := Finding{Provider: p, Works: true}
+		if err := try(dir, p, userNS); err != nil {
+			f.Works, f.Why = false, err.Error()
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
+// try mounts a root of one tiny layer with an upper, as a step would.
+func try(dir string, p Provider, userNS bool) (err error) {
+	tmp, err := os.MkdirTemp(dir, "probe")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	for _, d := range []string{"layer", "tree", "up", "work", "scratch"} {
+		if err := os.Mkdir(filepath.Join(tmp, d), 0o755); err != nil {
+			return err
+		}
+	}
+	var lower *os.File
+	if p == Erofs {
+		lower, err = tryErofs(filepath.Join(tmp, "layer"))
+	} else {
+		lower, err = os.Open(filepath.Join(tmp, "tree"))
+	}
+	if err != nil {
+		return err
+	}
+	defer lower.Close()
+	o := overlay{lowers: []*os.File{lower}, upper: filepath.Join(tmp, "up"), work: filepath.Join(tmp, "work"),
+		userxattr: userNS, volatile: true, scratch: filepath.Join(tmp, "scratch")}
+	m, _, err := o.mountAnyhow()
+	if err != nil {
+		return err
+	}
+	return m.Close()
+}
+
+func tryErofs(dir string) (*os.File, error) {
+	b, err := layer.Create(dir)
+	if err != nil {
+		return nil, err
+	}
+	err = b.Add(entry.Entry{Path: "probe", Kind: entry.File, Mode: 0o644, Size: 5}, strings.NewReader("probe"))
+	if err != nil {
+		b.Abort()
+		return nil, err
+	}
+	if _, err := b.Finish(); err != nil {
+		return nil, err
+	}
+	return mountErofs(filepath.Join(dir, "index"), filepath.Join(dir, "tar"))
+}
+
+// setRoot gives the root of a mounted overlay the metadata of e.
+func setRoot(m *os.File, e entry.Entry, userNS bool) error {
+	fd, err := unix.Openat(int(m.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("root directory: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Fchown(fd, int(e.UID), int(e.GID)); err != nil {
+		return fmt.Errorf("root directory: chown: %w", err)
+	}
+	if err := unix.Fchmod(fd, e.Mode); err != nil {
+		return fmt.Errorf("root directory: chmod: %w", err)
+	}
+	for name, value := range e.Xattrs {
+		if userNS && strings.HasPrefix(name, "trusted.") {
+			continue // nobody in a user namespace can see it either
+		}
+		if err := unix.Fsetxattr(fd, name, []byte(value), 0); err != nil {
+			return fmt.Errorf("root directory: %s: %w", name, err)
+		}
+	}
+	// The time comes last. The step changes it when it changes the directory.
+	t := unix.Timespec{Sec: e.Mtime.Sec, Nsec: int64(e.Mtime.Nsec)}
+	if err := unix.UtimesNanoAt(fd, ".", []unix.Timespec{t, t}, 0); err != nil {
+		return fmt.Errorf("root directory: time: %w", err)
+	}
+	return nil
+}

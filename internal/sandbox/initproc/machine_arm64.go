@@ -1,0 +1,5 @@
+package initproc
+
+import "debug/elf"
+
+const nativeMachine = elf.EM_AARCH64

@@ -1,0 +1,132 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whittle-build/whittle/internal/sandbox/initproc"
+)
+
+// The parent-death signal of prctl(2) is lost when a process changes its user
+// or executes a program with set-id bits, as "sudo", "su" and "gosu" do in a
+// step, and a step must not outlive its caller for that. So each caller has
+// one more process, the keeper, that holds a pidfd of each of the caller's
+// sandboxes and a socket to the caller: when the socket closes, the caller has
+// ended, however that was, and the keeper kills what is left and ends.
+
+// keeper is the caller's end of the socket.
+type keeper struct{ sock int }
+
+// theKeeper starts the process's keeper when it is first needed, and on a
+// thread of its own: that of a join bears its children in the sandbox's pid
+// namespace.
+var theKeeper = sync.OnceValues(func() (k *keeper, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		k, err = startKeeper()
+	}()
+	<-done
+	return k, err
+})
+
+func startKeeper() (*keeper, error) {
+	exe, err := self()
+	if err != nil {
+		return nil, err
+	}
+	defer exe.Close()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	its := os.NewFile(uintptr(fds[1]), "keeper")
+	defer its.Close()
+	cmd := exec.Command("/proc/self/fd/3")
+	cmd.Args = []string{argvKeeper}
+	cmd.Env = []string{"GOMAXPROCS=1"}
+	cmd.Dir = "/"
+	cmd.ExtraFiles = []*os.File{exe, its}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		unix.Close(fds[0])
+		return nil, fmt.Errorf("keeper: %w", unwrapPath(err))
+	}
+	return &keeper{sock: fds[0]}, nil
+}
+
+// keep hands the process pid, a child of this one that nobody has waited for,
+// to the keeper.
+func keep(pid int) error {
+	k, err := theKeeper()
+	if err != nil {
+		return err
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return fmt.Errorf("pidfd: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Sendmsg(k.sock, []byte{0}, unix.UnixRights(fd), nil, 0); err != nil {
+		return fmt.Errorf("keeper: %w", err)
+	}
+	return nil
+}
+
+// runKeeper is the keeper.
+func runKeeper() {
+	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
+	unix.Close(initproc.FDSelf)
+	var kept []int
+	buf, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
+	for {
+		n, oobn, _, _, err := unix.Recvmsg(initproc.FDSocket, buf, oob, unix.MSG_CMSG_CLOEXEC)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || n == 0 {
+			break
+		}
+		kept = alive(kept)
+		if fd := passedFD(oob[:oobn]); fd >= 0 {
+			kept = append(kept, fd)
+		}
+	}
+	for _, fd := range kept {
+		unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	}
+}
+
+// alive closes the pidfds of processes that have ended and returns the others.
+func alive(pidfds []int) []int {
+	var left []int
+	for _, fd := range pidfds {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(p, 0); err == nil && n > 0 {
+			unix.Close(fd)
+			continue
+		}
+		left = append(left, fd)
+	}
+	return left
+}
+
+// passedFD returns the descriptor that a message carried, or -1.
+func passedFD(oob []byte) int {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(msgs) == 0 {
+		return -1
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err != nil || len(fds) == 0 {
+		return -1
+	}
+	return fds[0]
+}

@@ -1,0 +1,366 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whittle-build/whittle/internal/sandbox/initproc"
+)
+
+// argv[0] of the other processes that are this program.
+const (
+	argvUserNS = "whittle-userns"
+	argvKeeper = "whittle-keeper"
+)
+
+// Start starts c's process. When it returns without an error, the process
+// runs c.Args. When ctx ends, all processes of the sandbox are killed.
+func Start(ctx context.Context, c *Config) (*Process, error) {
+	s, err := newSetup(c)
+	if err != nil {
+		return nil, err
+	}
+	files, err := sources(c, s)
+	defer closeAll(files)
+	if err != nil {
+		return nil, err
+	}
+	rootFD, err := unix.FcntlInt(c.Root.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, &StartError{Op: "root", Err: err}
+	}
+	flags := unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+	if s.OwnNet {
+		flags |= unix.CLONE_NEWNET
+	}
+	p := &Process{root: os.NewFile(uintptr(rootFD), "root"), ended: make(chan struct{})}
+	l := &launch{config: c, setup: s, files: files, cloneflags: uintptr(flags)}
+	if err := p.start(ctx, l); err != nil {
+		p.root.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// newSetup is what an init has to know of c, all but descriptors.
+func newSetup(c *Config) (*initproc.Setup, error) {
+	if len(c.Args) == 0 || c.Args[0] == "" {
+		return nil, &StartError{Op: "exec", Err: errors.New("no command")}
+	}
+	for _, list := range [][]string{c.Args, c.Env, {c.Dir, c.User, c.Hostname}} {
+		for _, v := range list {
+			if strings.IndexByte(v, 0) >= 0 {
+				return nil, &StartError{Op: "exec", Path: c.Args[0], Err: fmt.Errorf("%q: a zero byte", v)}
+			}
+		}
+	}
+	s := &initproc.Setup{
+		Args: c.Args, Env: c.Env, Dir: c.Dir, User: c.User, Hostname: c.Hostname,
+		Etc: c.ResolvConf, EtcRO: c.ReadOnlyEtc, ShmSize: c.ShmSize,
+		ReadOnly: c.ReadOnlyRoot, NoNewPrivs: c.NoNewPrivs, TTY: c.TTY,
+	}
+	if s.Hostname == "" {
+		s.Hostname = DefaultHostname
+	}
+	switch c.Network {
+	case "", NetworkHost:
+	case NetworkNone, NetworkPrivate:
+		s.OwnNet = true
+	default:
+		return nil, &StartError{Op: "namespace", Path: "network", Err: fmt.Errorf("%q: unknown mode", c.Network)}
+	}
+	if s.Etc {
+		s.Hosts = hostsFile(s.Hostname, c.Hosts)
+		s.ResolvConf = hostResolvConf()
+	}
+	return s, nil
+}
+
+// sources opens what an init inherits: the program, its root and what it
+// binds, in the order of the descriptors, the socket left out.
+func sources(c *Config, s *initproc.Setup) ([]*os.File, error) {
+	exe, err := self()
+	if err != nil {
+		return nil, &StartError{Op: "exec", Path: "/proc/self/exe", Err: err}
+	}
+	files := []*os.File{exe}
+	if c.Root == nil {
+		return files, &StartError{Op: "root", Err: errors.New("none given")}
+	}
+	f, err := cloneMount(c.Root)
+	if err != nil {
+		return files, &StartError{Op: "root", Err: err}
+	}
+	files = append(files, f)
+	for _, m := range c.Mounts {
+		sm := initproc.Mount{Target: m.Target, FD: -1, Sub: m.Sub, ReadOnly: m.ReadOnly, Options: m.Options}
+		if m.File != nil || m.Path != "" {
+			f, err := mountSource(m)
+			if err != nil {
+				return files, &StartError{Op: "mount", Path: m.Target, Err: err}
+			}
+			sm.FD = initproc.FDMounts + len(files) - 2
+			files = append(files, f)
+		}
+		s.Mounts = append(s.Mounts, sm)
+	}
+	return files, nil
+}
+
+func mountSource(m Mount) (*os.File, error) {
+	if m.File != nil {
+		return cloneMount(m.File)
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, m.Path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", m.Path, err)
+	}
+	return os.NewFile(uintptr(fd), m.Path), nil
+}
+
+// cloneMount makes a detached mount of what f is. Only a mount namespace's own
+// process may do so, hence not the init.
+func cloneMount(f *os.File) (*os.File, error) {
+	fd, err := unix.OpenTree(int(f.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)
+	if err == unix.EINVAL {
+		// Detached mounts can be cloned since Linux 6.15; before, the init
+		// gets the mount itself.
+		fd, err = unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// launch is one start of an init.
+type launch struct {
+	config     *Config
+	setup      *initproc.Setup
+	files      []*os.File // as sources returns them
+	cloneflags uintptr
+	before     func() error // runs on the thread that starts the init
+}
+
+// start starts the init and returns when it has become the command.
+func (p *Process) start(ctx context.Context, l *launch) error {
+	started := make(chan error, 1)
+	go p.supervise(ctx, l, started)
+	return <-started
+}
+
+// supervise is the process's life. The kernel kills the process when the
+// thread that started it ends (prctl(2), PR_SET_PDEATHSIG), and Go ends a
+// thread whose goroutine was locked to it, so this thread is kept for as long
+// as the process runs.
+func (p *Process) supervise(ctx context.Context, l *launch, started chan<- error) {
+	runtime.LockOSThread()
+	defer close(p.ended)
+	if l.before == nil {
+		defer runtime.UnlockOSThread()
+	} else if err := l.before(); err != nil {
+		started <- err
+		return
+	}
+	oom := oomKills()
+	cmd, err := p.launch(ctx, l)
+	started <- err
+	if err != nil {
+		p.err = err
+		return
+	}
+	p.wait(ctx, cmd, oom)
+}
+
+func (p *Process) launch(ctx context.Context, l *launch) (*exec.Cmd, error) {
+	sock, peer, err := socketPair()
+	if err != nil {
+		return nil, &StartError{Op: "exec", Err: err}
+	}
+	defer sock.Close()
+	defer peer.Close()
+	cmd := exec.CommandContext(ctx, "/proc/self/fd/3")
+	cmd.Args = []string{initproc.Argv}
+	cmd.Env = []string{"GOMAXPROCS=1"} // the init's own; the command never sees it
+	cmd.ExtraFiles = append([]*os.File{l.files[0], peer}, l.files[1:]...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: l.cloneflags, Setsid: true}
+	feed := func(bool) {}
+	if !l.config.TTY {
+		cmd.Stdout, cmd.Stderr = l.config.Stdout, l.config.Stderr
+		if feed, err = stdin(cmd, l.config.Stdin); err != nil {
+			return nil, &StartError{Op: "exec", Err: err}
+		}
+	}
+	err = cmd.Start()
+	feed(err == nil)
+	if err != nil {
+		return nil, &StartError{Op: "namespace", Err: unwrapPath(err)}
+	}
+	peer.Close()
+	p.pid = cmd.Process.Pid
+	r, tty, err := p.talk(sock, l.setup)
+	if err == nil && r.Err != nil {
+		err = r.Err
+	}
+	p.stubs = r.Stubs
+	if err != nil {
+		sock.Close()
+		cmd.Process.Kill() // if it does not end by itself
+		werr := cmd.Wait()
+		tty.close()
+		if r.Err == nil {
+			err = &StartError{Op: "exec", Path: l.config.Args[0], Err: fmt.Errorf("init: %w", errors.Join(err, werr))}
+		}
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return nil, errors.Join(err, p.clean())
+	}
+	p.tty = tty.begin(l.config)
+	return cmd, nil
+}
+
+// stdin gives in to cmd, through a pipe if it is no file. Package exec would
+// wait for the end of in when the process has ended long ago. What it returns
+// must be called when cmd has been started, or has not: the copying ends with
+// in, or with the first byte after the process's end.
+func stdin(cmd *exec.Cmd, in io.Reader) (feed func(started bool), err error) {
+	if f, ok := in.(*os.File); ok || in == nil {
+		if f != nil {
+			cmd.Stdin = f
+		}
+		return func(bool) {}, nil
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	cmd.Stdin = r
+	return func(started bool) {
+		r.Close()
+		if !started {
+			w.Close()
+			return
+		}
+		go func() {
+			io.Copy(w, in)
+			w.Close()
+		}()
+	}, nil
+}
+
+func (p *Process) wait(ctx context.Context, cmd *exec.Cmd, oomBefore int64) {
+	err := cmd.Wait()
+	p.tty.finish()
+	ws := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	switch {
+	case ws.Signaled():
+		p.status = Status{Code: 128 + int(ws.Signal()), Signal: ws.Signal()}
+	default:
+		p.status.Code = ws.ExitStatus()
+	}
+	if p.status.Code == 128+int(syscall.SIGKILL) {
+		p.status.OOM = oomKills() > oomBefore
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		err = nil
+	}
+	if cause := context.Cause(ctx); cause != nil && p.status.Signal == syscall.SIGKILL {
+		err = cause
+	}
+	p.err = errors.Join(err, p.clean())
+}
+
+// clean leaves the root as it was but for what the process did.
+func (p *Process) clean() error {
+	if p.root == nil {
+		return nil
+	}
+	defer p.root.Close()
+	return initproc.RemoveStubs(int(p.root.Fd()), p.stubs)
+}
+
+// talk sends s to the init and reads its report, which ends when the init
+// executes the command or ends. What takes time is done here, while the init
+// starts.
+func (p *Process) talk(sock *os.File, s *initproc.Setup) (initproc.Report, *terminal, error) {
+	filter, err := defaultFilter()
+	if err != nil {
+		return initproc.Report{}, nil, fmt.Errorf("seccomp: %w", err)
+	}
+	s.Filter = filter
+	if _, err := sock.Write(s.Message()); err != nil {
+		return initproc.Report{}, nil, err
+	}
+	if err := keep(p.pid); err != nil {
+		return initproc.Report{}, nil, err
+	}
+	var tty *terminal
+	var all []byte
+	buf, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(4))
+	for {
+		n, oobn, _, _, err := unix.Recvmsg(int(sock.Fd()), buf, oob, unix.MSG_CMSG_CLOEXEC)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n == 0 {
+			r, derr := initproc.DecodeReport(all)
+			return r, tty, errors.Join(err, derr)
+		}
+		all = append(all, buf[:n]...)
+		if fd := passedFD(oob[:oobn]); fd >= 0 {
+			tty.close()
+			tty = newTerminal(fd)
+		}
+	}
+}
+
+func socketPair() (*os.File, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(fds[0]), "init"), os.NewFile(uintptr(fds[1]), "caller"), nil
+}
+
+func unwrapPath(err error) error {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+// oomKills returns how many processes of the machine the kernel has killed for
+// lack of memory, in control groups too.
+func oomKills() int64 {
+	b, err := os.ReadFile("/proc/vmstat")
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(b), "\noom_kill ")
+	var n int64
+	for _, c := range rest {
+		if c < '0' || c > '9' {
+			break
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return n
+}

@@ -1,0 +1,351 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The environment variable that makes the test binary another program, and its
+// values.
+const (
+	helperVar    = "WHITTLE_SANDBOX_TEST"
+	helperUserNS = "userns" // go into a user namespace first
+	helperHold   = "hold"   // run $WHITTLE_SANDBOX_SCRIPT in $WHITTLE_SANDBOX_ROOT
+	helperJoin   = "join"   // run a command in the sandbox of $WHITTLE_SANDBOX_PID
+	helperExit   = "exit"   // say who we are in a user namespace, and exit with status 7
+)
+
+func TestMain(m *testing.M) {
+	MaybeInit()
+	switch os.Getenv(helperVar) {
+	case helperHold:
+		if os.Geteuid() != 0 {
+			os.Exit(reexec(ReexecInUserNS()))
+		}
+		os.Exit(holdMain())
+	case helperJoin:
+		pid, _ := strconv.Atoi(os.Getenv("WHITTLE_SANDBOX_PID"))
+		if os.Geteuid() != 0 {
+			os.Exit(reexec(ReexecInUserNSOf(pid)))
+		}
+		os.Exit(joinMain(pid))
+	case helperExit, helperUserNS:
+		if os.Geteuid() != 0 {
+			os.Exit(reexec(ReexecInUserNS()))
+		}
+		if os.Getenv(helperVar) == helperExit {
+			os.Exit(exitMain())
+		}
+	}
+	os.Exit(m.Run())
+}
+
+func reexec(exit int, err error) int {
+	if err != nil {
+		os.Stderr.WriteString(err.Error() + "\n")
+		return 99
+	}
+	return exit
+}
+
+// joinMain runs a command in the sandbox of pid.
+func joinMain(pid int) int {
+	st, err := Exec(context.Background(), pid, &Config{
+		Args: []string{"sh", "-c", "hostname; cat /proc/1/cmdline; id -u; exit 6"}, Env: []string{"PATH=/bin"}, Stdout: os.Stdout, Stderr: os.Stderr,
+	})
+	return reexec(st.Code, err)
+}
+
+// exitMain shows the maps and what is left of the argument list, waits for a
+// signal if told so, and exits with 7.
+func exitMain() int {
+	b, _ := os.ReadFile("/proc/self/uid_map")
+	os.Stdout.WriteString(strings.Join(strings.Fields(string(b)), " ") + "\n" + os.Args[len(os.Args)-1] + "\n")
+	in, _ := io.ReadAll(os.Stdin)
+	os.Stdout.Write(in)
+	return 7
+}
+
+// unprivileged prepares a copy of the test binary to run as a user who is not
+// root and has subordinate ids.
+func unprivileged(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	if os.Geteuid() != 0 || InUserNS() {
+		t.Skip("needs root: starts itself as another user")
+	}
+	u, err := user.Lookup("wuser")
+	if err != nil {
+		t.Skip("needs root: and a user called wuser with subordinate ids (useradd -m wuser)")
+	}
+	uid, _ := strconv.Atoi(u.Uid)
+	gid, _ := strconv.Atoi(u.Gid)
+	dir, err := os.MkdirTemp("/tmp", "whittle-sandbox-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	b, err := os.ReadFile("/proc/self/exe")
+	if err == nil {
+		err = os.WriteFile(dir+"/sandbox.test", b, 0o755)
+	}
+	if err = errors.Join(err, os.CopyFS(dir+"/testdata", os.DirFS("testdata")), os.Chmod(dir, 0o755), os.Mkdir(dir+"/tmp", 0o700), os.Chown(dir+"/tmp", uid, gid)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(dir+"/sandbox.test", args...)
+	cmd.Dir = dir
+	cmd.Env = []string{"PATH=/usr/bin:/bin:/usr/sbin:/sbin", "TMPDIR=" + dir + "/tmp", "HOME=/nowhere"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	return cmd
+}
+
+func TestAllTestsPassInAUserNamespace(t *testing.T) {
+	args := []string{"-test.v"}
+	if testing.Short() {
+		args = append(args, "-test.short")
+	}
+	cmd := unprivileged(t, args...)
+	cmd.Env = append(cmd.Env, helperVar+"="+helperUserNS)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if !bytes.Contains(out, []byte("--- PASS: TestRunPassesOn")) {
+		t.Errorf("it seems that nothing was run:\n%s", out)
+	}
+}
+
+func TestTheUserNamespacePassesOnArgumentsInputAndExitCode(t *testing.T) {
+	cmd := unprivileged(t, "the argument")
+	cmd.Env = append(cmd.Env, helperVar+"="+helperExit)
+	cmd.Stdin = strings.NewReader("the input")
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 7 {
+		t.Fatalf("%v, want exit code 7; output %s", err, out)
+	}
+	lines := strings.SplitN(string(out), "\n", 3)
+	if f := strings.Fields(lines[0]); len(f) < 6 || f[0] != "0" || f[2] != "1" || f[3] != "1" {
+		t.Errorf("uid map %q: want own id to 0, the range to 1", lines[0])
+	}
+	if len(lines) != 3 || lines[1] != "the argument" || lines[2] != "the input" {
+		t.Errorf("output %q", out)
+	}
+}
+
+func TestTheUserNamespaceForwardsSignalsAndDiesWithItsCaller(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		cmd := unprivileged(t, "x")
+		cmd.Env = append(cmd.Env, helperVar+"="+helperExit)
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := cmd.StdoutPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Read(make([]byte, 1)); err != nil { // it has started
+			t.Fatal(err)
+		}
+		cmd.Process.Signal(sig)
+		done := make(chan struct{})
+		go func() {
+			io.Copy(io.Discard, r) // ends when all that have the pipe have ended
+			cmd.Wait()
+			close(done)
+		}()
+		select {
+		case <-done:
+		case <-time.After(10 * time.Second):
+			t.Errorf("%v: a process is left", sig)
+		}
+		in.Close()
+		want := 143
+		if sig == syscall.SIGKILL {
+			want = -1
+		}
+		if got := cmd.ProcessState.ExitCode(); got != want {
+			t.Errorf("%v: exit code %d, want %d", sig, got, want)
+		}
+	}
+}
+
+func TestExecEntersTheUserNamespaceOfAnotherCaller(t *testing.T) {
+	box := unprivileged(t)
+	dir := newRoot(t)
+	for d := dir; len(d) > len(os.TempDir()); d = filepath.Dir(d) {
+		if err := errors.Join(os.Chmod(d, 0o755), os.Chown(d, int(box.SysProcAttr.Credential.Uid), -1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env := box.Env
+	box.Env = append(env, helperVar+"="+helperHold, "WHITTLE_SANDBOX_ROOT="+dir, "WHITTLE_SANDBOX_SCRIPT=echo $PPID; exec sleep 1000")
+	out, err := box.StdoutPipe()
+	if err == nil {
+		err = box.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { box.Process.Kill(); box.Wait() }()
+	if _, err := out.Read(make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	join := unprivileged(t)
+	join.Env = append(env, helperVar+"="+helperJoin, "WHITTLE_SANDBOX_PID="+sandboxOf(t, box.Process.Pid))
+	got, err := join.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 6 {
+		t.Errorf("%v", err)
+	}
+	expect(t, "output", string(got), "buildkitsandbox\nsleep\x001000\x000\n")
+}
+
+// sandboxOf returns the pid of the sandbox that the helper pid runs, through
+// the process that it is in its user namespace.
+func sandboxOf(t *testing.T, pid int) string {
+	t.Helper()
+	found := ""
+	await(t, "sandbox", func() bool {
+		for p := strconv.Itoa(pid); p != ""; p = found {
+			files, _ := filepath.Glob("/proc/" + p + "/task/*/children")
+			found = ""
+			for _, f := range files {
+				b, _ := os.ReadFile(f)
+				for _, c := range strings.Fields(string(b)) {
+					comm, _ := os.ReadFile("/proc/" + c + "/cmdline")
+					if bytes.HasPrefix(comm, []byte("sleep\x00")) {
+						found = c
+						return true
+					}
+					if !bytes.HasPrefix(comm, []byte(argvKeeper)) {
+						found = c
+					}
+				}
+			}
+		}
+		return false
+	})
+	return found
+}
+
+func TestSubordinateRangesAreReadByNameAndNumber(t *testing.T) {
+	file := "# comment\nann:100000:65536\nbob:1:2\n1000:300000:10\nann:x:1\nann:5:0\nann:200000:1"
+	want := []idRange{{100000, 65536}, {300000, 10}, {200000, 1}}
+	if got := rangesOf(file, "ann", "1000"); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestUserNSErrorsNameTheWayOut(t *testing.T) {
+	cmd := unprivileged(t)
+	cmd.Env = append(cmd.Env, helperVar+"="+helperExit)
+	cmd.Env[0] = "PATH=/nowhere"
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "newuidmap: not found") {
+		t.Errorf("without newuidmap: %v, %s", err, out)
+	}
+	cmd = unprivileged(t)
+	cmd.Env = append(cmd.Env, helperVar+"="+helperExit)
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 54321, Gid: 54321}
+	out, err = cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "/etc/subuid: no range of ids for user 54321") {
+		t.Errorf("without ranges: %v, %s", err, out)
+	}
+	for _, e := range []error{unix.EPERM, unix.ENOSPC} {
+		var ue *UserNSError
+		if !errors.As(namespaceError(e), &ue) || !strings.Contains(ue.Hint, "sysctl") {
+			t.Errorf("%v: no hint", e)
+		}
+	}
+}
+
+// holdMain runs a script in a sandbox until it is killed.
+func holdMain() int {
+	root, err := os.OpenFile(os.Getenv("WHITTLE_SANDBOX_ROOT"), unix.O_PATH, 0)
+	if err != nil {
+		return 1
+	}
+	st, err := Run(context.Background(), &Config{
+		Root: root, Args: []string{"sh", "-c", os.Getenv("WHITTLE_SANDBOX_SCRIPT")}, Env: []string{"PATH=/bin"},
+		User: os.Getenv("WHITTLE_SANDBOX_USER"), Stdout: os.Stdout, Stderr: os.Stderr,
+	})
+	if err != nil {
+		os.Stderr.WriteString(err.Error() + "\n")
+	}
+	return st.Code
+}
+
+// hold starts a helper that runs script, and returns when the script has said
+// something.
+func hold(t *testing.T, dir, user, script string) (*exec.Cmd, *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	t.Cleanup(func() { r.Close() })
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = []string{helperVar + "=" + helperHold, "WHITTLE_SANDBOX_ROOT=" + dir, "WHITTLE_SANDBOX_SCRIPT=" + script, "WHITTLE_SANDBOX_USER=" + user}
+	cmd.Stdout, cmd.Stderr = w, w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	b := make([]byte, 100)
+	n, err := r.Read(b)
+	if err != nil || !strings.HasPrefix(string(b[:n]), "ready") {
+		t.Fatalf("helper said %q, %v", b[:n], err)
+	}
+	return cmd, r
+}
+
+func TestKillingTheCallerKillsTheSandboxAndLeavesNoMounts(t *testing.T) {
+	dir := newRoot(t)
+	su := filepath.Join(dir, "bin/setid")
+	b, err := os.ReadFile(filepath.Join(dir, "bin/busybox"))
+	if err == nil {
+		err = errors.Join(os.WriteFile(su, b, 0o755), os.Chmod(su, 0o755|os.ModeSetuid), os.Remove(dir+"/bin/su"), os.Symlink("setid", dir+"/bin/su"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ user, script string }{
+		{"", "sleep 1000 & echo ready; sleep 1000"},
+		{"web", "sleep 1000 & echo ready; sleep 1000"},
+		// These change the user in the first process, which loses its
+		// parent-death signal so.
+		{"", "exec /bin/su web -c 'echo ready; sleep 1000; true'"},
+		{"web", "exec /bin/su root -c 'echo ready; sleep 1000; true'"},
+	} {
+		cmd, r := hold(t, dir, tt.user, tt.script)
+		time.Sleep(20 * time.Millisecond) // the pid of the last stays the same, but its user changes
+		cmd.Process.Kill()
+		cmd.Wait()
+		r.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if out, err := io.ReadAll(r); err != nil { // ends when all that have the pipe have ended
+			t.Errorf("%q %q: processes are left: %v, %s", tt.user, tt.script, err, out)
+		}
+	}
+	if got := mounts(t, dir); got != "" {
+		t.Errorf("mounts are left:\n%s", got)
+	}
+}

@@ -1,0 +1,163 @@
+package solve
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"time"
+
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/progress"
+	"github.com/whittle-build/whittle/internal/store"
+)
+
+// flight is a key that this build runs. done is closed when it has a record.
+type flight struct {
+	done   chan struct{}
+	landed bool
+}
+
+func (r *run) lookUpOrRun(ctx context.Context, line *plan.Line, job Job, key *digest.Key) (*Done, error) {
+	if d := r.record(job.Key); d != nil {
+		return d, nil
+	}
+	f, first := r.flight(job.Key)
+	if !first {
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		if d := r.record(job.Key); d != nil {
+			return d, nil
+		}
+		// Somebody has removed the record since.
+	}
+	d, err := r.runAlone(ctx, line, job, key)
+	if err == nil {
+		r.landed(f)
+	}
+	return d, err
+}
+
+// flight returns the flight of a key, and whether the caller is the first who
+// asks and so the one to run it.
+func (r *run) flight(key digest.Digest) (f *flight, first bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f = r.flights[key]
+	if f == nil {
+		f, first = &flight{done: make(chan struct{})}, true
+		r.flights[key] = f
+	}
+	return f, first
+}
+
+func (r *run) landed(f *flight) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !f.landed {
+		f.landed = true
+		close(f.done)
+	}
+}
+
+// runAlone runs a step unless another process does so, or has meanwhile. The
+// slot comes first, so that no other build waits for a key whose step stands
+// in line here, and is given up while another process is waited for.
+func (r *run) runAlone(ctx context.Context, line *plan.Line, job Job, key *digest.Key) (*Done, error) {
+	slot := slot{slots: r.slots}
+	if err := slot.take(ctx); err != nil {
+		return nil, err
+	}
+	defer slot.give()
+	lock, err := r.Store.LockKey(ctx, job.Key, func() {
+		slot.give()
+		r.emit(progress.Event{Kind: progress.Note, Vertex: line.Number, Text: "another build is running this step: waiting for it"})
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	if d := r.record(job.Key); d != nil {
+		return d, nil
+	}
+	if err := slot.take(ctx); err != nil {
+		return nil, err
+	}
+	return r.run(ctx, line, job, key)
+}
+
+// slot is one of the steps that may run at once.
+type slot struct {
+	slots chan struct{} // nil: any number may
+	held  bool
+}
+
+func (s *slot) take(ctx context.Context) error {
+	if s.slots == nil || s.held {
+		return nil
+	}
+	select {
+	case s.slots <- struct{}{}:
+		s.held = true
+		return context.Cause(ctx) // of two that are ready, select takes either
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s *slot) give() {
+	if s.held {
+		s.held = false
+		<-s.slots
+	}
+}
+
+// record looks the key up. Under NoCache only what this build made counts.
+func (r *run) record(key digest.Digest) *Done {
+	if r.NoCache && !r.own(key) {
+		return nil
+	}
+	rec, err := r.Store.Record(key)
+	if err != nil {
+		return nil // a broken record is a miss: the step runs again
+	}
+	return &Done{Key: key, Layer: rec.Layer, Cached: true, Size: rec.Size, Created: rec.Created}
+}
+
+// own reports whether this build has run key.
+func (r *run) own(key digest.Digest) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f := r.flights[key]
+	return f != nil && f.landed
+}
+
+func (r *run) run(ctx context.Context, line *plan.Line, job Job, key *digest.Key) (*Done, error) {
+	job.Nonce = rand.Text()
+	r.emit(progress.Event{Kind: progress.Started, Vertex: line.Number, Key: job.Key.Short(), Name: container(job)})
+	made, err := r.Runner.Run(ctx, job)
+	if err != nil {
+		return nil, err
+	}
+	created := r.Now().UTC().Truncate(time.Second)
+	err = r.Store.PutRecord(job.Key, &store.Record{
+		Layer: made.Layer, Kind: kind(job.Step), Size: made.Size, Entries: made.Entries,
+		Created: created, Text: line.Text, Fields: key.Fields(), Nonce: job.Nonce,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("record of %q: %w", line.Text, err)
+	}
+	return &Done{Key: job.Key, Layer: made.Layer, Size: made.Size, Created: created}, nil
+}
+
+// container is the name under which the classic view speaks of a running
+// step.
+func container(job Job) string {
+	k := digest.NewKey("container")
+	k.Digest("key", job.Key)
+	k.Text("nonce", job.Nonce)
+	return k.Sum().Short()
+}

@@ -1,0 +1,308 @@
+// Package solve runs a plan: for each step key → look up → run → record, each
+// stage as soon as what it reads is there, side by side.
+//
+// It knows neither how a step is run nor where its layers lie; a Runner does
+// that, and may do it anywhere, because a step is data. It promises that a
+// step whose key has a record is not run, that a step which another stage or
+// another process is running right now is waited for and not run twice, and
+// that everything it started has ended when it returns.
+//
+// Nothing can wait in a circle: a step waits for the stages above it before it
+// holds anything, for another stage's run of its key while it holds nothing,
+// and for another process's while it holds no slot; who runs waits for nobody.
+package solve
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/progress"
+	"github.com/whittle-build/whittle/internal/rootfs"
+	"github.com/whittle-build/whittle/internal/store"
+)
+
+// A Runner makes the layer of one step.
+type Runner interface {
+	Run(ctx context.Context, job Job) (Made, error)
+}
+
+// Contents tells the digest of what a COPY or ADD would copy, without
+// copying it.
+type Contents interface {
+	Content(ctx context.Context, job Job) (digest.Digest, error)
+}
+
+// Job is a step with its inputs.
+type Job struct {
+	Step   *plan.Step
+	Key    digest.Digest // zero while the key is being made
+	Nonce  string        // makes the id of a layer that is born as a tree
+	Below  rootfs.Chain  // the chain under the step
+	From   rootfs.Chain  // what a COPY --from reads
+	InRoot bool          // a later step of this plan runs a process on top of it
+	Vertex int           // for progress
+}
+
+// Made is the layer that a Runner made and committed.
+type Made struct {
+	Layer   digest.Digest
+	Size    int64 // bytes of regular files
+	Entries int
+}
+
+// Solver holds what a solve needs.
+type Solver struct {
+	Store    *store.Store
+	Runner   Runner
+	Contents Contents
+	Sink     progress.Sink
+	Bases    map[plan.Ref]Base
+	Jobs     int  // steps run at once; 0 means no limit
+	NoCache  bool // run every step, use no record that an earlier build made
+	// Epoch is the time that folders made by COPY, ADD and WORKDIR get, as text;
+	// "" means that of the build, which is no part of a key.
+	Epoch string
+	Now   func() time.Time
+}
+
+// Base is a resolved base image.
+type Base struct {
+	ID    digest.Digest
+	Chain rootfs.Chain
+}
+
+// Done is what became of one step.
+type Done struct {
+	Key     digest.Digest
+	Layer   digest.Digest
+	Chain   rootfs.Chain // up to and including the step
+	Cached  bool
+	Size    int64
+	Created time.Time // when the layer was made, perhaps by an earlier build
+	Took    time.Duration
+}
+
+// Result has an entry for every step of the plan.
+type Result struct {
+	Steps map[*plan.Step]*Done
+	bases map[plan.Ref]Base
+}
+
+// Chain returns the layers of a root of the plan.
+func (r *Result) Chain(root plan.Root) rootfs.Chain {
+	if root.Step != nil {
+		return r.Steps[root.Step].Chain
+	}
+	if root.Image != nil {
+		return r.bases[*root.Image].Chain
+	}
+	return nil
+}
+
+// run is one call of Solve.
+type run struct {
+	*Solver
+	plan   *plan.Plan
+	slots  chan struct{}
+	inRoot map[*plan.Step]bool
+	done   map[*plan.Stage]chan struct{} // closed when the stage is solved
+
+	mu      sync.Mutex
+	result  *Result
+	flights map[digest.Digest]*flight
+}
+
+// Solve runs every step of p that has no record and returns what all of them
+// left. It stops at the first error, after everything that it started has
+// ended; the result then has the steps that were done before.
+func (s *Solver) Solve(ctx context.Context, p *plan.Plan) (*Result, error) {
+	r := &run{
+		Solver: s, plan: p,
+		inRoot:  inRoot(p),
+		done:    map[*plan.Stage]chan struct{}{},
+		result:  &Result{Steps: map[*plan.Step]*Done{}, bases: s.Bases},
+		flights: map[digest.Digest]*flight{},
+	}
+	if s.Jobs > 0 {
+		r.slots = make(chan struct{}, s.Jobs)
+	}
+	for _, st := range p.Stages {
+		r.done[st] = make(chan struct{})
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, st := range p.Stages {
+		g.Go(func() error {
+			if err := r.stage(ctx, st); err != nil {
+				return err
+			}
+			close(r.done[st])
+			return nil
+		})
+	}
+	return r.result, g.Wait()
+}
+
+// inRoot finds the steps on whose layers a process will run: only those need
+// the form that can be mounted.
+func inRoot(p *plan.Plan) map[*plan.Step]bool {
+	in := map[*plan.Step]bool{}
+	for _, s := range p.Steps {
+		if s.Run == nil {
+			continue
+		}
+		for b := s.Below.Step; b != nil && !in[b]; b = b.Below.Step {
+			in[b] = true
+		}
+	}
+	return in
+}
+
+// stage solves the lines of one stage in order.
+func (r *run) stage(ctx context.Context, st *plan.Stage) error {
+	var prev digest.Digest
+	for _, line := range st.Lines {
+		if line.Step == nil {
+			prev = r.configLine(line, prev)
+			continue
+		}
+		d, err := r.step(ctx, line)
+		if err != nil {
+			return err
+		}
+		prev = d.Key
+	}
+	return nil
+}
+
+// configLine tells the progress of an instruction that makes no layer. Its
+// key exists for people only: nothing is recorded under it.
+func (r *run) configLine(line *plan.Line, prev digest.Digest) digest.Digest {
+	key := prev
+	if base, ok := r.base(line); ok {
+		key = base
+	} else {
+		k := digest.NewKey("config")
+		k.Digest("before", prev)
+		k.Digest("state", line.State)
+		key = k.Sum()
+	}
+	r.emit(progress.Event{Kind: progress.Done, Vertex: line.Number, Key: key.Short()})
+	return key
+}
+
+// base returns the identity of the image that a FROM line names.
+func (r *run) base(line *plan.Line) (digest.Digest, bool) {
+	st := line.Stage
+	if line != st.Line {
+		return digest.Digest{}, false
+	}
+	if st.Base.Image != nil {
+		return r.Bases[*st.Base.Image].ID, true
+	}
+	return digest.Digest{}, false
+}
+
+func (r *run) emit(e progress.Event) {
+	e.Time = r.Now()
+	r.Sink.Emit(e)
+}
+
+// wait returns when the stage of root is solved, and then its chain.
+func (r *run) wait(ctx context.Context, own *plan.Stage, root plan.Root) (rootfs.Chain, error) {
+	if root.Step != nil && root.Step.Stage != own {
+		select {
+		case <-r.done[root.Step.Stage]:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.result.Chain(root), nil
+}
+
+// step brings one step to its layer, by record or by running it.
+func (r *run) step(ctx context.Context, line *plan.Line) (*Done, error) {
+	s := line.Step
+	job := Job{Step: s, InRoot: r.inRoot[s], Vertex: line.Number}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	var err error
+	if job.Below, err = r.wait(ctx, s.Stage, s.Below); err != nil {
+		return nil, err
+	}
+	if s.Copy != nil && s.Copy.From != nil {
+		if job.From, err = r.wait(ctx, s.Stage, *s.Copy.From); err != nil {
+			return nil, err
+		}
+	}
+	began := r.Now()
+	key, err := r.key(ctx, &job)
+	if err != nil {
+		return nil, r.failed(ctx, line, err)
+	}
+	d, err := r.lookUpOrRun(ctx, line, job, key)
+	if err != nil {
+		return nil, r.failed(ctx, line, err)
+	}
+	d.Took = r.Now().Sub(began)
+	d.Chain = job.Below.Push(d.Layer)
+	r.mu.Lock()
+	r.result.Steps[s] = d
+	r.mu.Unlock()
+	kind := progress.Done
+	if d.Cached {
+		kind = progress.Cached
+	}
+	r.emit(progress.Event{Kind: kind, Vertex: line.Number, Key: d.Key.Short()})
+	return d, nil
+}
+
+// failed reports a line's failure to whoever watches. A step that was stopped
+// because another failed, or because the build was, did not fail itself.
+func (r *run) failed(ctx context.Context, line *plan.Line, err error) error {
+	told := err
+	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
+		told = context.Canceled
+	}
+	r.emit(progress.Event{Kind: progress.Done, Vertex: line.Number, Err: told})
+	return err
+}
+
+// key makes the step's key: all of it is known before any work starts.
+func (r *run) key(ctx context.Context, job *Job) (*digest.Key, error) {
+	s := job.Step
+	k := digest.NewKey(kind(s))
+	s.KeyFields(k)
+	k.Digest("below", job.Below.ID())
+	if s.Run == nil && r.Epoch != "" {
+		k.Text("epoch", r.Epoch)
+	}
+	if s.Copy != nil {
+		d, err := r.Contents.Content(ctx, *job)
+		if err != nil {
+			return nil, err
+		}
+		k.Digest("content", d)
+	}
+	job.Key = k.Sum()
+	return k, nil
+}
+
+func kind(s *plan.Step) string {
+	switch {
+	case s.Run != nil:
+		return "run"
+	case s.Copy != nil:
+		return "copy"
+	default:
+		return "workdir"
+	}
+}

@@ -1,0 +1,340 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"path"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/moby/patternmatcher"
+	"golang.org/x/sys/unix"
+
+	"github.com/whittle-build/whittle/internal/entry"
+)
+
+// Scan reads the metadata of everything at and below paths, and the digests
+// of the regular files, in parallel. A path may have wildcards, as in COPY;
+// symlinks that lead to what is named are followed inside the context. A path
+// that does not exist is no error here.
+func (c *Context) Scan(ctx context.Context, paths []string) error {
+	var roots []job
+	for _, p := range paths {
+		clean := entry.Clean(p)
+		if err := c.expand(".", strings.Split(clean, "/"), func(j job) { roots = append(roots, j) }); err != nil {
+			return err
+		}
+	}
+	roots = apart(roots)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.walk(ctx, roots); err != nil {
+		return err
+	}
+	var todo []job
+	for _, r := range roots {
+		settle(r.n)
+		if !r.n.hidden() {
+			c.collect(r.n, r.path, &todo)
+		}
+	}
+	return c.hashAll(ctx, todo)
+}
+
+// job is one node to work on.
+type job struct {
+	path string
+	n    *node
+}
+
+// apart drops the jobs that are part of another one, so that no directory is
+// the work of two goroutines.
+func apart(jobs []job) []job {
+	taken := map[string]bool{} // of all jobs
+	for _, j := range jobs {
+		taken[j.path] = false
+	}
+	var out []job
+	for _, j := range jobs {
+		within := taken[j.path]
+		for p := j.path; p != "." && !within; {
+			p = entry.Parent(p)
+			_, within = taken[p]
+		}
+		if !within {
+			out = append(out, j)
+		}
+		taken[j.path] = true
+	}
+	return out
+}
+
+// expand calls fn for what the wildcards in els, below at, match, with
+// symlinks followed.
+func (c *Context) expand(at string, els []string, fn func(job)) error {
+	for i, el := range els {
+		if strings.Contains(el, "**") {
+			break // any depth: all of it
+		}
+		if !strings.ContainsAny(el, `*?[\`) {
+			at = entry.Join(at, el)
+			continue
+		}
+		dir, names, err := c.names(at)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if ok, err := path.Match(el, name); !ok && err == nil {
+				continue
+			}
+			if err := c.expand(entry.Join(dir, name), els[i+1:], fn); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	real, err := entry.Resolve(c, at, true)
+	if errors.Is(err, entry.ErrLoop) {
+		return nil // whoever reads it will say so
+	}
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n, err := c.load(real)
+	if n != nil {
+		fn(job{real, n})
+	}
+	return err
+}
+
+// names lists the directory at, through symlinks, without looking at what is
+// in it. What is not a directory has no names.
+func (c *Context) names(at string) (dir string, names []string, err error) {
+	dir, err = entry.Resolve(c, at, true)
+	if errors.Is(err, entry.ErrLoop) {
+		return at, nil, nil
+	}
+	if err != nil {
+		return at, nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n, err := c.load(dir)
+	if n == nil || err != nil || !n.isDir() {
+		return dir, nil, err
+	}
+	if err := c.list(n, dir); err != nil {
+		return dir, nil, err
+	}
+	for _, k := range n.extra.kids {
+		names = append(names, k.name)
+	}
+	return dir, names, nil
+}
+
+// lister reads directories for one goroutine.
+type lister struct {
+	c     *Context
+	match *patternmatcher.PatternMatcher
+	buf   []byte
+}
+
+const dirBuffer = 32 << 10
+
+// list makes the children of the directory n complete.
+func (c *Context) list(n *node, path string) error {
+	if n.extra.listed {
+		return nil
+	}
+	l := lister{c, c.match, make([]byte, dirBuffer)}
+	return l.list(n, path)
+}
+
+func (l *lister) list(n *node, path string) error {
+	x := n.extra
+	if x.listed {
+		return nil
+	}
+	fd, err := openBeneath(l.c.root, path, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		if isGone(err) || x.excluded && errors.Is(err, unix.EACCES) {
+			x.listed = true // nothing there that could be part of the context
+			return nil
+		}
+		return pathError("open", path, err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return pathError("stat", path, err)
+	}
+	n.set(&st)
+	x.xattrs = readXattrs(fd)
+	var kids []*node
+	err = readNames(fd, l.buf, func(name string, kind byte) error {
+		k, err := l.look(fd, n, path, name, kind)
+		if k != nil {
+			kids = append(kids, k)
+		}
+		return err
+	})
+	if errno, ok := err.(unix.Errno); ok {
+		return pathError("readdir", path, errno)
+	}
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(kids, func(a, b *node) int { return strings.Compare(a.name, b.name) })
+	l.c.recall(path, kids)
+	x.kids, x.listed = slices.Clip(kids), true
+	return nil
+}
+
+// look describes one name of the directory n, open as fd; nil when it is no
+// part of the context.
+func (l *lister) look(fd int, n *node, dir, name string, kind byte) (*node, error) {
+	if k := n.kid(name); k != nil {
+		return k, nil // looked up before
+	}
+	full := entry.Join(dir, name)
+	v, err := l.c.judge(l.match, full, n.extra)
+	if err != nil {
+		return nil, err
+	}
+	if kind != unix.DT_UNKNOWN && v.skip(kind == unix.DT_DIR) {
+		return nil, nil
+	}
+	return l.c.stat(fd, name, full, v)
+}
+
+// walk lists every directory at and below roots, on all processors. The
+// caller holds the lock; each directory is the work of one goroutine.
+func (c *Context) walk(ctx context.Context, roots []job) error {
+	q := queue{jobs: slices.Clone(roots)}
+	q.more.L = &q.mu
+	var all sync.WaitGroup
+	for range workers() {
+		all.Go(func() {
+			l := lister{c, c.rules.matcher(), make([]byte, dirBuffer)}
+			for j, ok := q.next(); ok; j, ok = q.next() {
+				err := cause(ctx)
+				var below []job
+				if err == nil {
+					below, err = l.visit(j)
+				}
+				q.done(below, err)
+			}
+		})
+	}
+	all.Wait()
+	return q.err
+}
+
+// visit lists j and returns the directories in it.
+func (l *lister) visit(j job) ([]job, error) {
+	if !j.n.isDir() {
+		return nil, nil
+	}
+	if err := l.list(j.n, j.path); err != nil {
+		return nil, err
+	}
+	var below []job
+	for _, k := range j.n.extra.kids {
+		if k.isDir() {
+			below = append(below, job{entry.Join(j.path, k.name), k})
+		}
+	}
+	return below, nil
+}
+
+// workers is how many goroutines read the disk: two at least, because they
+// wait for it.
+func workers() int { return max(2, runtime.GOMAXPROCS(0)) }
+
+// queue hands out jobs until none is left and none is being worked on, or
+// one has failed.
+type queue struct {
+	mu   sync.Mutex
+	more sync.Cond
+	jobs []job
+	busy int
+	err  error
+}
+
+func (q *queue) next() (job, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.jobs) == 0 && q.busy > 0 && q.err == nil {
+		q.more.Wait()
+	}
+	if len(q.jobs) == 0 || q.err != nil {
+		return job{}, false
+	}
+	j := q.jobs[len(q.jobs)-1]
+	q.jobs = q.jobs[:len(q.jobs)-1]
+	q.busy++
+	return j, true
+}
+
+func (q *queue) done(below []job, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.busy--
+	q.jobs = append(q.jobs, below...)
+	if q.err == nil {
+		q.err = err
+	}
+	q.more.Broadcast()
+}
+
+const tarBlock = 512
+
+// collect counts what is at and below n, and lists the regular files whose
+// digest is not known.
+func (c *Context) collect(n *node, path string, todo *[]job) {
+	if n.flags&isCounted == 0 && path != "." {
+		n.flags |= isCounted
+		c.count(n, path)
+	}
+	switch {
+	case n.isRegular() && n.flags&hasDigest == 0:
+		*todo = append(*todo, job{path, n})
+	case n.isDir():
+		for _, k := range n.extra.kids {
+			if k.isDir() || k.flags&hasDigest == 0 || k.flags&isCounted == 0 {
+				if !k.hidden() {
+					c.collect(k, entry.Join(path, k.name), todo)
+				}
+			}
+		}
+	}
+}
+
+// count adds n to the totals, as the tar entry that it would be.
+func (c *Context) count(n *node, path string) {
+	c.counted.bytes += tarBlock
+	if len(path) > 100 || strings.ContainsFunc(path, func(r rune) bool { return r >= 0x80 }) {
+		c.counted.bytes += tarBlock + roundUp(int64(len(path))) // a PAX record with the name
+	}
+	if n.isDir() {
+		return
+	}
+	c.counted.files++
+	if !n.isRegular() {
+		return
+	}
+	if n.extra != nil && n.extra.inode != 0 {
+		if c.counted.inodes[n.extra.inode] {
+			return // a hard link of what was counted
+		}
+		c.counted.inodes[n.extra.inode] = true
+	}
+	c.counted.bytes += roundUp(n.size)
+}
+
+func roundUp(n int64) int64 { return (n + tarBlock - 1) / tarBlock * tarBlock }

@@ -1,0 +1,180 @@
+package whittle
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/whittle-build/whittle/internal/config"
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/image"
+	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/progress"
+	"github.com/whittle-build/whittle/internal/rootfs"
+	"github.com/whittle-build/whittle/internal/solve"
+)
+
+// leave makes the image of the target, names it, and says what is left.
+func (b *build) leave(ctx context.Context, p *plan.Plan, solved *solve.Result) (*Result, error) {
+	layers, err := b.imageLayers(ctx, solved.Chain(p.Target.Root))
+	if err != nil {
+		return nil, err
+	}
+	cfg := p.Target.Config.Clone()
+	cfg.DiffIDs = nil
+	for _, l := range layers {
+		cfg.DiffIDs = append(cfg.DiffIDs, l.DiffID)
+	}
+	b.date(&cfg, p, solved)
+	m, err := image.FromConfig(&cfg, layers)
+	if err != nil {
+		return nil, err
+	}
+	res := b.result(p, solved, m)
+	if err := b.record(m, res.Ran > 0); err != nil {
+		return &Result{Cached: res.Cached, Ran: res.Ran, Took: res.Took}, err
+	}
+	b.say(res)
+	return res, nil
+}
+
+// imageLayers describes the layers of chain, sealing side by side those that
+// are trees so far.
+func (b *build) imageLayers(ctx context.Context, chain rootfs.Chain) ([]image.Layer, error) {
+	layers, errs := make([]image.Layer, len(chain)), make([]error, len(chain))
+	slots := make(chan struct{}, runtime.GOMAXPROCS(0)) // each of them uses all processors
+	var wg sync.WaitGroup
+	for i, id := range chain {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			layers[i], errs[i] = b.imageLayer(ctx, id)
+		})
+	}
+	wg.Wait()
+	return layers, errors.Join(errs...)
+}
+
+// date gives the config and the new entries of its history their times: those
+// at which their layers were made, so that a build of which nothing ran gives
+// the same image to the last byte; or the epoch that the request names. An
+// instruction that made no layer has the time of the one before it.
+func (b *build) date(cfg *config.Image, p *plan.Plan, solved *solve.Result) {
+	var last *time.Time
+	own := map[int]time.Time{}
+	for s := p.Target.Root.Step; s != nil; s = s.Below.Step {
+		own[s.Line.History] = solved.Steps[s].Created
+	}
+	cfg.Created = nil
+	for i := range cfg.History {
+		h := &cfg.History[i]
+		if t, ok := own[i]; ok {
+			h.Created = &t
+		}
+		if h.Created == nil {
+			h.Created = last
+		}
+		last = h.Created
+	}
+	cfg.Created = last
+	if b.epoch != nil {
+		b.pin(cfg, p)
+	}
+}
+
+// pin sets the times that this build gave to the epoch: entries of the
+// history from the first whose layer is the build's own. Those of the base
+// image stay.
+func (b *build) pin(cfg *config.Image, p *plan.Plan) {
+	for i := b.inherited(p); i < len(cfg.History); i++ {
+		cfg.History[i].Created = b.epoch
+	}
+	cfg.Created = b.epoch
+}
+
+// inherited is how many entries of the history are the base image's.
+func (b *build) inherited(p *plan.Plan) int {
+	root := p.Target.Root
+	for root.Step != nil {
+		root = root.Step.Below
+	}
+	if root.Image == nil {
+		return 0
+	}
+	return len(b.images[*root.Image].Config.History)
+}
+
+func (b *build) result(p *plan.Plan, solved *solve.Result, m *image.Image) *Result {
+	res := &Result{ID: m.ID, Size: m.Size(), Layers: len(m.Layers), Took: b.opt.Now().Sub(b.began)}
+	for _, n := range b.tags {
+		res.Names = append(res.Names, n.Familiar())
+	}
+	res.count(solved)
+	res.Behind = b.left(p, solved)
+	return res
+}
+
+// count adds up the steps that were done.
+func (res *Result) count(solved *solve.Result) {
+	for _, d := range solved.Steps {
+		if d.Cached {
+			res.Cached++
+		} else {
+			res.Ran++
+		}
+	}
+}
+
+// left adds up what the stages that are not part of the image leave behind. A
+// layer that several have counts for the first, so that the sums add up; a
+// stage without a layer of its own is not listed.
+func (b *build) left(p *plan.Plan, solved *solve.Result) []Behind {
+	counted := map[digest.Digest]bool{}
+	for _, id := range solved.Chain(p.Target.Root) {
+		counted[id] = true
+	}
+	var out []Behind
+	for _, st := range p.Stages {
+		var n int64
+		own := false
+		for _, id := range solved.Chain(st.Root) {
+			if !counted[id] {
+				counted[id], own = true, true
+				n += b.layerSize(id)
+			}
+		}
+		if own {
+			out = append(out, Behind{Stage: st.Display, Bytes: n})
+		}
+	}
+	return out
+}
+
+// record stores and names the image, durably, unless the store has it so
+// already: a build of which nothing ran writes nothing.
+func (b *build) record(m *image.Image, ran bool) error {
+	if err := b.store.Pin(m.ID); err != nil {
+		return err
+	}
+	_, err := b.catalog.Get(m.ID)
+	if err == nil && !ran && b.tagged(m) {
+		return b.store.Sync() // a build that was killed may have left that to us
+	}
+	if err != nil && !errors.Is(err, image.ErrNotFound) {
+		return err
+	}
+	return b.keep(m, b.tags...)
+}
+
+// say tells the display what is left.
+func (b *build) say(res *Result) {
+	left := progress.Left{Names: res.Names, ID: res.ID.String(), Size: res.Size}
+	for _, s := range res.Behind {
+		left.Stages = append(left.Stages, progress.StageLeft{Name: s.Stage, Bytes: s.Bytes})
+		left.Total += s.Bytes
+	}
+	b.sink.Emit(progress.Event{Kind: progress.Remains, Time: b.opt.Now(), Left: &left})
+	b.sink.Emit(progress.Event{Kind: progress.Result, Time: b.opt.Now(), ID: res.ID.String(), Tags: res.Names})
+}

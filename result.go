@@ -1,0 +1,73 @@
+package whittle
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/execute"
+)
+
+// Result is what a build leaves.
+type Result struct {
+	ID     digest.Digest // of the image: SHA-256 of its config
+	Names  []string      // that it was given
+	Size   int64         // bytes of its files, as Docker counts them
+	Layers int
+	Behind []Behind // what the other stages left behind
+	Cached int      // steps whose layer was there already
+	Ran    int      // steps that were run
+	Took   time.Duration
+}
+
+// Behind is a stage that is not part of the image.
+type Behind struct {
+	Stage string `json:"stage"`
+	Bytes int64  `json:"bytes"` // of its layers that the image does not have
+}
+
+// metadata is the document of --metadata-file. The first key is the reference
+// builder's.
+type metadata struct {
+	ConfigDigest string    `json:"containerimage.config.digest,omitempty"`
+	Names        []string  `json:"image.name,omitempty"`
+	Size         int64     `json:"whittle.image.size,omitempty"`
+	Behind       []Behind  `json:"whittle.left.behind,omitempty"`
+	Cached       int       `json:"whittle.steps.cached"`
+	Ran          int       `json:"whittle.steps.ran"`
+	Error        *badBuild `json:"whittle.error,omitempty"`
+}
+
+type badBuild struct {
+	Message  string   `json:"message"`
+	ExitCode int      `json:"exitCode,omitempty"` // of the RUN that failed
+	Args     []string `json:"args,omitempty"`
+}
+
+// Metadata writes what a build did as JSON, also of one that failed; res is
+// nil when it failed before a step was looked at.
+func Metadata(res *Result, failure error) ([]byte, error) {
+	var m metadata
+	if res != nil {
+		if !res.ID.IsZero() {
+			m.ConfigDigest = res.ID.String()
+		}
+		m.Names, m.Size = res.Names, res.Size
+		m.Behind, m.Cached, m.Ran = res.Behind, res.Cached, res.Ran
+	}
+	if failure != nil {
+		m.Error = &badBuild{Message: failure.Error()}
+		var exit *execute.ExitError
+		if errors.As(failure, &exit) {
+			m.Error.ExitCode, m.Error.Args = exit.Status.Code, exit.Args
+		}
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // a RUN's > and && stay readable
+	enc.SetIndent("", "  ")
+	err := enc.Encode(m)
+	return b.Bytes(), err
+}

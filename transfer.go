@@ -1,0 +1,250 @@
+package whittle
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"sync"
+
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/image"
+	"github.com/whittle-build/whittle/internal/image/manifest"
+	"github.com/whittle-build/whittle/internal/layer"
+	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/progress"
+	"github.com/whittle-build/whittle/internal/registry"
+	"github.com/whittle-build/whittle/internal/store"
+)
+
+// transfer is a pull or a push, as a display shows it: a step that no line of
+// a Dockerfile says, which is there from its first blob on.
+type transfer struct {
+	w     *Whittle
+	sink  progress.Sink
+	label string
+	id    int // below 0: instructions count up from 1
+	begin sync.Once
+	began bool
+}
+
+func (w *Whittle) transfer(verb string, n image.Name, sink progress.Sink) *transfer {
+	return &transfer{w: w, sink: sink, label: verb + " " + n.Familiar(), id: -int(w.transfers.Add(1))}
+}
+
+// client talks to registries with the user's credentials.
+func (t *transfer) client() *registry.Client {
+	return &registry.Client{Keys: registry.Keychain{Files: t.w.opt.Credentials}, Event: t.event}
+}
+
+func (t *transfer) emit(e progress.Event) {
+	e.Vertex, e.Time = t.id, t.w.opt.Now()
+	t.sink.Emit(e)
+}
+
+func (t *transfer) event(e registry.Event) {
+	t.begin.Do(func() {
+		t.began = true
+		t.emit(progress.Event{Kind: progress.Begin, Vertices: []progress.Vertex{{ID: t.id, Label: t.label}}})
+		t.emit(progress.Event{Kind: progress.Started})
+	})
+	blob := e.Blob.Digest.Short()
+	switch e.Action {
+	case registry.Have, registry.Exists, registry.Mounted:
+		blob += " (there already)"
+	case registry.Retrying:
+		t.emit(progress.Event{Kind: progress.Log, Stream: 2, Data: fmt.Appendf(nil, "%s: trying again: %v\n", blob, e.Err)})
+		return
+	}
+	t.emit(progress.Event{Kind: progress.Status, Name: blob, Current: e.Done, Total: e.Blob.Size})
+}
+
+// done ends what was shown; the caller tells why it failed.
+func (t *transfer) done(err error) {
+	if t.began {
+		t.emit(progress.Event{Kind: progress.Done, Err: err})
+	}
+}
+
+func reference(n image.Name) registry.Ref {
+	return registry.Ref{Domain: n.Domain, Path: n.Path, Tag: n.Tag, Digest: n.Digest}
+}
+
+// Pull brings an image into the store, and says what it does to sink.
+func (w *Whittle) Pull(ctx context.Context, ref string, sink progress.Sink) (_ image.Summary, err error) {
+	n, err := image.ParseName(ref)
+	if err != nil {
+		return image.Summary{}, err
+	}
+	lock, err := w.use(ctx)
+	if err != nil {
+		return image.Summary{}, err
+	}
+	defer join(&err, lock.Close)
+	m, err := w.pull(ctx, n, platform(), sink)
+	if err != nil {
+		return image.Summary{}, err
+	}
+	return w.catalog.Summary(m.ID)
+}
+
+// pull brings in the image that n names for platform p. Layers that the store
+// has do not come again.
+func (w *Whittle) pull(ctx context.Context, n image.Name, p plan.Platform, sink progress.Sink) (_ *image.Image, err error) {
+	t := w.transfer("pull", n, sink)
+	defer func() { t.done(err) }()
+	c := t.client()
+	r, err := c.Resolve(ctx, reference(n), manifest.Platform{OS: p.OS, Architecture: p.Arch, Variant: p.Variant})
+	if err != nil {
+		return nil, err
+	}
+	one, err := w.pulling(ctx, r.Manifest.Digest, sink)
+	if err != nil {
+		return nil, err
+	}
+	defer one.Close()
+	err = c.Pull(ctx, r, registry.Sink{
+		Have: func(d digest.Digest) bool { _, ok := w.haveLayer(d); return ok },
+		Layer: func(ctx context.Context, _ int, l registry.Layer, in io.Reader) error {
+			got, err := w.takeLayer(ctx, in)
+			if err == nil && got.DiffID != l.DiffID {
+				err = fmt.Errorf("layer %s: its content is %s and not %s, as the image says", l.Digest.Short(), got.DiffID.Short(), l.DiffID.Short())
+			}
+			return err
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	layers := make([]image.Layer, len(r.Layers))
+	for i, l := range r.Layers {
+		have, ok := w.haveLayer(l.DiffID)
+		if !ok {
+			return nil, fmt.Errorf("layer %s: was pulled and is not in the store", l.DiffID.Short())
+		}
+		d := l.Descriptor
+		have.Blob = &d
+		layers[i] = have
+	}
+	m, err := image.New(r.Config, layers)
+	if err != nil {
+		return nil, err
+	}
+	m.Manifest, m.Source = r.Manifest.Digest, n.String()
+	if r.Index != nil {
+		m.Manifest = r.Index.Digest
+	}
+	return m, w.keep(m, n)
+}
+
+// pulling makes one pull of a manifest wait for another, in whatever process:
+// then it finds all layers there and brings nothing a second time.
+func (w *Whittle) pulling(ctx context.Context, d digest.Digest, sink progress.Sink) (*store.Lock, error) {
+	k := digest.NewKey("pull")
+	k.Digest("manifest", d)
+	return w.store.LockKey(ctx, k.Sum(), func() {
+		sink.Emit(progress.Event{Kind: progress.Note, Time: w.opt.Now(), Text: "another process is pulling this image: waiting for it"})
+	})
+}
+
+// Push uploads the image that ref names, and returns its manifest's digest.
+func (w *Whittle) Push(ctx context.Context, ref string, sink progress.Sink) (d digest.Digest, err error) {
+	n, err := image.ParseName(ref)
+	if err != nil {
+		return d, err
+	}
+	lock, err := w.use(ctx)
+	if err != nil {
+		return d, err
+	}
+	defer join(&err, lock.Close)
+	m, _, err := w.catalog.Resolve(ref)
+	if err != nil {
+		return d, err
+	}
+	up := registry.Upload{Ref: reference(n), Config: m.Raw,
+		Manifest: func(c manifest.Descriptor, layers []manifest.Descriptor) ([]byte, manifest.Descriptor, error) {
+			return manifest.New(manifest.OCI, c, layers, nil)
+		},
+	}
+	for _, l := range m.Layers {
+		up.Layers = append(up.Layers, w.upload(m, l))
+	}
+	t := w.transfer("push", n, sink)
+	done, err := t.client().Push(ctx, up)
+	t.done(err)
+	return done.Digest, err
+}
+
+// upload is one layer of a push, compressed when the registry lacks it.
+func (w *Whittle) upload(m *image.Image, l image.Layer) registry.UploadLayer {
+	var d manifest.Descriptor
+	up := registry.UploadLayer{
+		Blob: func(ctx context.Context) (_ manifest.Descriptor, err error) {
+			d, err = w.compressed(ctx, l)
+			return d, err
+		},
+		Open: func() (io.ReadCloser, error) { return w.store.OpenBlob(d.Digest) },
+	}
+	from, err := image.ParseName(m.Source)
+	if err == nil && l.Blob != nil {
+		// A layer that was pulled: the registry may have it still.
+		up.Known, up.From = l.Blob, append(up.From, reference(from))
+	}
+	return up
+}
+
+// compressed returns the gzip form of a layer, which is made once and kept as
+// a blob.
+func (w *Whittle) compressed(ctx context.Context, l image.Layer) (d manifest.Descriptor, err error) {
+	const kind = "compressed"
+	name := l.DiffID.Hex() + ".gzip"
+	if b, err := w.store.Doc(kind, name); err == nil {
+		if json.Unmarshal(b, &d) == nil {
+			if _, err := w.store.StatBlob(d.Digest); err == nil {
+				return d, nil
+			}
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return d, err
+	}
+	in, _, err := w.openTar(l)
+	if err != nil {
+		return d, err
+	}
+	defer in.Close()
+	pr, pw := io.Pipe()
+	var compressing sync.WaitGroup
+	compressing.Go(func() { pw.CloseWithError(layer.Compress(pw, &cancelled{ctx, in}, layer.Gzip, 0)) })
+	d = manifest.Descriptor{MediaType: manifest.OCILayerGzip}
+	d.Digest, d.Size, err = w.store.PutBlob(pr)
+	pr.CloseWithError(err) // stops the other side when the blob could not be written
+	compressing.Wait()
+	if err != nil {
+		return d, err
+	}
+	b, err := json.Marshal(d)
+	if err != nil {
+		return d, err
+	}
+	return d, w.store.PutDoc(kind, name, b)
+}
+
+// cancelled is a reader that ends with its context.
+type cancelled struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c *cancelled) Read(p []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	return c.r.Read(p)
+}
+
+// CredentialFiles lists where the environment says that the credentials of
+// docker login and podman login are.
+func CredentialFiles(getenv func(string) string) []string { return registry.CredentialFiles(getenv) }

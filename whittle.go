@@ -1,0 +1,154 @@
+// Package whittle builds container images from multi-stage Dockerfiles and
+// keeps, shows and runs them. It is the public API: it wires the parts
+// together and holds no rules of its own.
+//
+// Any number of processes may use one store at once; see Open.
+package whittle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/whittle-build/whittle/internal/image"
+	"github.com/whittle-build/whittle/internal/rootfs"
+	"github.com/whittle-build/whittle/internal/store"
+)
+
+// Options say where whittle works. Root must be set; everything else has a
+// usable zero value.
+type Options struct {
+	Root   string // folder of the store; see Root
+	Rootfs string // "erofs" or "tree" forces a root-file-system provider; "" probes
+	UserNS bool   // the process is root of a user namespace, not of the machine
+	IDMap  string // that user namespace's id map, as text
+	// Credentials are the files of docker login and podman login to look in.
+	Credentials []string
+	Now         func() time.Time
+}
+
+// Whittle is an open store with all that works on it. It may be used by
+// several goroutines at once.
+type Whittle struct {
+	opt     Options
+	store   *store.Store
+	catalog *image.Catalog
+
+	transfers atomic.Int64 // pulls and pushes so far
+
+	mu    sync.Mutex
+	roots *rootfs.Roots
+}
+
+// Root returns the store's folder: flag, else $WHITTLE_ROOT, else
+// /var/lib/whittle for root and $XDG_DATA_HOME/whittle for others, which is by
+// default in their home.
+func Root(flag string, getenv func(string) string) (string, error) {
+	return rootOf(os.Geteuid(), flag, getenv)
+}
+
+func rootOf(uid int, flag string, getenv func(string) string) (string, error) {
+	if flag != "" {
+		return flag, nil
+	}
+	if dir := getenv("WHITTLE_ROOT"); dir != "" {
+		return dir, nil
+	}
+	if uid == 0 {
+		return "/var/lib/whittle", nil
+	}
+	// A relative one is to be ignored, says its specification.
+	if dir := getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "whittle"), nil
+	}
+	home := getenv("HOME")
+	if home == "" {
+		if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+			home = u.HomeDir
+		}
+	}
+	if !filepath.IsAbs(home) {
+		return "", &image.Error{Msg: fmt.Sprintf("the home of user %d is not known, and so not where the store is", uid), Way: "set HOME to an absolute path, or give --root"}
+	}
+	return filepath.Join(home, ".local/share/whittle"), nil
+}
+
+// Open opens the store at o.Root, making it when there is none. A store that
+// belongs to the other kind of user (root's, or a user namespace's) is
+// refused. Close must be called.
+func Open(o Options) (*Whittle, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	dir, err := filepath.Abs(o.Root)
+	if err != nil {
+		return nil, err
+	}
+	owner := store.Owner{Kind: "root", XattrPrefix: "trusted."}
+	if o.UserNS {
+		owner = store.Owner{Kind: "user", IDMap: o.IDMap, XattrPrefix: "user."}
+	}
+	s, err := store.Open(dir, store.Options{Owner: owner, Now: o.Now})
+	if err != nil {
+		return nil, err
+	}
+	return &Whittle{opt: o, store: s, catalog: image.NewCatalog(s, o.Now)}, nil
+}
+
+// Close lets go of everything that is open.
+func (w *Whittle) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.roots == nil {
+		return nil
+	}
+	err := w.roots.Close()
+	w.roots = nil
+	return err
+}
+
+// rootFS returns the maker of views and mounts; the provider is probed for
+// only when something must be mounted.
+func (w *Whittle) rootFS() *rootfs.Roots {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.roots == nil {
+		w.roots = rootfs.New(w.store, w.chooseRootfs, w.opt.UserNS)
+	}
+	return w.roots
+}
+
+func (w *Whittle) chooseRootfs() (_ rootfs.Provider, err error) {
+	tmp, err := w.store.Temp("probe")
+	if err != nil {
+		return "", err
+	}
+	defer join(&err, tmp.Remove)
+	p, err := rootfs.Choose(tmp.Path, w.opt.Rootfs, w.opt.UserNS)
+	if err != nil {
+		return "", fmt.Errorf("store %s: %w", w.store.Dir(), err)
+	}
+	return p, nil
+}
+
+// use holds the store against pruning until the lock is closed.
+func (w *Whittle) use(ctx context.Context) (*store.Lock, error) {
+	l, err := w.store.Use(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("store %s: %w", w.store.Dir(), err)
+	}
+	return l, nil
+}
+
+// join is errors.Join for the common pair of a result and a clean-up.
+func join(err *error, fn func() error) { *err = errors.Join(*err, fn()) }
+
+// Dir returns the store's folder.
+func (w *Whittle) Dir() string { return w.store.Dir() }
