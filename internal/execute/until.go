@@ -33,6 +33,20 @@ func (u until) Open(path string) (io.ReadCloser, error) {
 	return u.FS.Open(path)
 }
 
+// bare is fsys without until.
+func bare(fsys entry.FS) entry.FS {
+	if u, ok := fsys.(until); ok {
+		return u.FS
+	}
+	return fsys
+}
+
+// loader is a file system that reads a whole file at less cost than Open does,
+// and verifies it.
+type loader interface {
+	Load(path string, data []byte) error
+}
+
 // hashed is a file system whose files are read until its context ends.
 type hashed struct{ until }
 
@@ -60,10 +74,7 @@ func (r readUntil) Read(p []byte) (int, error) {
 // verify says whether f, read to its end, is still the file whose digest is in
 // the key. Only files of a build context can change.
 func verify(fsys entry.FS, path string, f io.Reader) error {
-	if u, ok := fsys.(until); ok {
-		fsys = u.FS
-	}
-	c, changes := fsys.(interface {
+	c, changes := bare(fsys).(interface {
 		Verify(path string, f *os.File) error
 	})
 	file, opened := f.(*os.File)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/whittle-build/whittle/internal/copying"
@@ -13,12 +14,14 @@ import (
 	"github.com/whittle-build/whittle/internal/solve"
 )
 
-// Reading ahead: so many files at once, each of at most so many bytes. Larger
-// files are streamed by the writer itself. Together they bound the memory of a
-// copy, whatever its size.
+// Reading ahead: so many batches at once, each of at most so many files and
+// bytes. Larger files are streamed by the writer itself. Together they bound
+// the memory of a copy, whatever its size.
 const (
 	readers     = 4
-	window      = 64
+	batches     = readers + 2
+	batchFiles  = 64
+	batchBytes  = 512 << 10
 	smallestBig = 256 << 10
 )
 
@@ -68,28 +71,36 @@ func (it item) ahead() bool {
 	return it.from != nil && it.Entry.Size < smallestBig && it.Entry.Inode == 0
 }
 
-// loaded is the content of one item, there when done is closed.
-type loaded struct {
-	item
-	data []byte
-	err  error
-	done chan struct{}
+// batch is files that are read together: one message each way for many small
+// files. Who writes them hands the batch back to be filled again.
+type batch struct {
+	items []item
+	size  int64
+	data  []byte // the content of one item after the other
+	good  int    // so many items were read before err
+	err   error
+	done  chan struct{} // receives when the batch is read
+	next  int           // the item to write next, whose content is data[at:]
+	at    int64
 }
 
 // addAll writes items in order while readers read the small files ahead, at
-// most window of them.
+// most so many batches of them.
 func addAll(ctx context.Context, w writer, items []copying.Item, rs []copying.Request) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	order, jobs := make(chan *loaded, window), make(chan *loaded)
+	a := readAhead{
+		ctx: ctx, items: items, rs: rs,
+		free: make(chan *batch, batches), order: make(chan *batch, batches), jobs: make(chan *batch, batches),
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel(nil)
-	wg.Go(func() { feed(ctx, items, rs, order, jobs) })
+	wg.Go(a.feed)
 	for range readers {
 		wg.Go(func() {
-			for ld := range jobs {
-				ld.data, ld.err = ld.readSmall()
-				close(ld.done)
+			for b := range a.jobs {
+				b.read()
+				b.done <- struct{}{}
 			}
 		})
 	}
@@ -100,7 +111,7 @@ func addAll(ctx context.Context, w writer, items []copying.Item, rs []copying.Re
 		it := itemOf(&items[i], rs)
 		add := it.add
 		if it.ahead() {
-			add = func(w writer) error { return addLoaded(ctx, w, order) }
+			add = a.add
 		}
 		if err := add(w); err != nil {
 			return err
@@ -109,55 +120,101 @@ func addAll(ctx context.Context, w writer, items []copying.Item, rs []copying.Re
 	return nil
 }
 
+// readAhead is the reading ahead of one copy. Batches go from free to jobs and, in
+// the order of the items, to order; from there back to free.
+type readAhead struct {
+	ctx               context.Context
+	items             []copying.Item
+	rs                []copying.Request
+	free, order, jobs chan *batch
+	now               *batch // is written at present
+}
+
 // feed hands out the files to read, in order.
-func feed(ctx context.Context, items []copying.Item, rs []copying.Request, order, jobs chan<- *loaded) {
-	defer close(jobs)
-	for i := range items {
-		it := itemOf(&items[i], rs)
-		if !it.ahead() {
-			continue
+func (a *readAhead) feed() {
+	defer close(a.jobs)
+	for range batches {
+		a.free <- &batch{done: make(chan struct{}, 1)}
+	}
+	for i := 0; i < len(a.items); {
+		var b *batch
+		select {
+		case b = <-a.free:
+		case <-a.ctx.Done():
+			return
 		}
-		ld := &loaded{item: it, done: make(chan struct{})}
-		for _, ch := range []chan<- *loaded{order, jobs} {
-			select {
-			case ch <- ld:
-			case <-ctx.Done():
-				return
+		*b = batch{items: b.items[:0], data: b.data, done: b.done}
+		for ; i < len(a.items) && !b.full(); i++ {
+			if it := itemOf(&a.items[i], a.rs); it.ahead() {
+				b.items = append(b.items, it)
+				b.size += it.Entry.Size
 			}
 		}
+		if len(b.items) > 0 {
+			a.order <- b // there is room: no more batches than that exist
+			a.jobs <- b
+		}
 	}
 }
 
-// addLoaded writes the next of the files that are read ahead.
-func addLoaded(ctx context.Context, w writer, order <-chan *loaded) error {
-	var ld *loaded
-	select {
-	case ld = <-order:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	select {
-	case <-ld.done:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	if ld.err != nil {
-		return ld.err
-	}
-	return w.Add(ld.Entry, bytes.NewReader(ld.data))
+func (b *batch) full() bool {
+	return len(b.items) == batchFiles || b.size > batchBytes-smallestBig
 }
 
-func (it item) readSmall() ([]byte, error) {
+// add writes the next of the files that are read ahead.
+func (a *readAhead) add(w writer) error {
+	if a.now == nil {
+		select {
+		case a.now = <-a.order:
+		case <-a.ctx.Done():
+			return context.Cause(a.ctx)
+		}
+		select {
+		case <-a.now.done:
+		case <-a.ctx.Done():
+			return context.Cause(a.ctx)
+		}
+	}
+	b := a.now
+	if b.next == b.good {
+		return b.err
+	}
+	it := b.items[b.next]
+	data := b.data[b.at:][:it.Entry.Size]
+	b.next, b.at = b.next+1, b.at+it.Entry.Size
+	if b.next == len(b.items) {
+		a.now = nil
+		defer func() { a.free <- b }()
+	}
+	return w.Add(it.Entry, bytes.NewReader(data))
+}
+
+func (b *batch) read() {
+	b.data = slices.Grow(b.data[:0], int(b.size))
+	for _, it := range b.items {
+		at := len(b.data)
+		b.data = b.data[:at+int(it.Entry.Size)]
+		if b.err = it.readInto(b.data[at:]); b.err != nil {
+			return
+		}
+		b.good++
+	}
+}
+
+// readInto fills data, which is as long as the item's content.
+func (it item) readInto(data []byte) error {
+	if l, ok := bare(it.from).(loader); ok {
+		return l.Load(it.Source, data)
+	}
 	f, err := it.from.Open(it.Source)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer f.Close()
-	data := make([]byte, it.Entry.Size)
 	if _, err := io.ReadFull(f, data); err != nil {
-		return nil, fmt.Errorf("%s: %w", it.Source, shorter(err))
+		return fmt.Errorf("%s: %w", it.Source, shorter(err))
 	}
-	return data, verify(it.from, it.Source, f)
+	return verify(it.from, it.Source, f)
 }
 
 // shorter says in words what an unexpected end of a file means here.

@@ -9,6 +9,8 @@ import (
 	"os"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/whittle-build/whittle/internal/digest"
 )
 
@@ -28,6 +30,9 @@ type sink struct {
 const (
 	sinkBuffer  = 1 << 20
 	sinkBuffers = 3
+	// writeBack is how much is left to lie before the disk is told to begin: a
+	// large layer is then all but durable when its last byte is written.
+	writeBack = 8 << 20
 )
 
 // newSink makes the file, which must not be there. Whoever has a sink calls
@@ -53,11 +58,17 @@ func newSink(name string) (*sink, error) {
 // the caller never waits for ever.
 func (s *sink) drain() {
 	var err error
+	var at, begun int64 // so much is written, and so much on its way to the disk
 	for b := range s.full {
 		if err == nil {
 			s.h.Write(b)
 			if _, err = s.f.Write(b); err != nil {
 				s.bad.Store(&err)
+			}
+			if at += int64(len(b)); at-begun >= writeBack {
+				// Only a hint: the store's syncfs(2) is what promises something.
+				_ = unix.SyncFileRange(int(s.f.Fd()), begun, at-begun, unix.SYNC_FILE_RANGE_WRITE)
+				begun = at
 			}
 		}
 		s.free <- b[:0]

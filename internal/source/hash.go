@@ -188,22 +188,56 @@ func (h *hasher) read(ctx context.Context, fd int, path string, size int64) erro
 // part of the context. The caller reads a file that others may write to at the
 // same time; Verify says afterwards whether somebody did.
 func (c *Context) OpenFile(path string) (*os.File, error) {
-	n, err := c.get("open", path)
+	fd, _, err := c.open(path)
 	if err != nil {
-		return nil, err
-	}
-	if !n.isRegular() {
-		return nil, pathError("open", path, errors.New("not a regular file"))
-	}
-	fd, err := openBeneath(c.root, path, unix.O_RDONLY|unix.O_NONBLOCK)
-	if err != nil {
-		return nil, pathError("open", path, err)
-	}
-	if err := c.verify(n, path, fd); err != nil {
-		unix.Close(fd)
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), show(path)), nil
+}
+
+// Load fills data, which is as long as the scanned size of the file at path,
+// with its content, and does Verify's work as well. It is OpenFile for many
+// small files: no os.File is made and nothing is asked of the poller.
+func (c *Context) Load(path string, data []byte) error {
+	fd, n, err := c.open(path)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for len(data) > 0 {
+		k, err := unix.Read(fd, data)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return pathError("read", path, err)
+		}
+		if k == 0 {
+			return pathError("read", path, ErrChanged)
+		}
+		data = data[k:]
+	}
+	return c.verify(n, path, fd)
+}
+
+// open opens the regular file at path if it is still the one that was scanned.
+func (c *Context) open(path string) (fd int, n *node, err error) {
+	n, err = c.get("open", path)
+	if err != nil {
+		return -1, nil, err
+	}
+	if !n.isRegular() {
+		return -1, nil, pathError("open", path, errors.New("not a regular file"))
+	}
+	fd, err = openBeneath(c.root, path, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return -1, nil, pathError("open", path, err)
+	}
+	if err := c.verify(n, path, fd); err != nil {
+		unix.Close(fd)
+		return -1, nil, err
+	}
+	return fd, n, nil
 }
 
 // Verify reports whether f, which OpenFile(path) returned, is unchanged since
