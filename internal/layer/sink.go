@@ -21,13 +21,15 @@ type sink struct {
 	h    hash.Hash
 	n    int64 // bytes taken
 	buf  []byte
-	free chan []byte
+	free chan []byte // nil is a buffer that nobody has needed yet
 	full chan []byte
 	done chan error
 	bad  atomic.Pointer[error] // what the file said: whatever follows is in vain
 }
 
 const (
+	// The first buffer is small: most layers of a RUN are.
+	firstBuffer = 16 << 10
 	sinkBuffer  = 1 << 20
 	sinkBuffers = 3
 	// writeBack is how much is left to lie before the disk is told to begin: a
@@ -47,9 +49,9 @@ func newSink(name string) (*sink, error) {
 		free: make(chan []byte, sinkBuffers), full: make(chan []byte, sinkBuffers),
 	}
 	for range sinkBuffers - 1 {
-		s.free <- make([]byte, 0, sinkBuffer)
+		s.free <- nil
 	}
-	s.buf = make([]byte, 0, sinkBuffer)
+	s.buf = make([]byte, 0, firstBuffer)
 	go s.drain()
 	return s, nil
 }
@@ -78,7 +80,9 @@ func (s *sink) drain() {
 
 func (s *sink) next() {
 	s.full <- s.buf
-	s.buf = <-s.free
+	if s.buf = <-s.free; cap(s.buf) < sinkBuffer {
+		s.buf = make([]byte, 0, sinkBuffer)
+	}
 }
 
 // failed returns the file's error, so that those who fill the sink stop and
