@@ -54,7 +54,7 @@ Steps that nothing changed for are not run again. The image's ID goes to standar
 	fl.StringArrayVar(&r.Labels, "label", nil, "add the label `K=V` to the image; may be repeated")
 	fl.BoolVar(&r.NoCache, "no-cache", false, "run every step, even when nothing changed for it")
 	fl.BoolVar(&r.Pull, "pull", false, "ask the registries for newer base images")
-	fl.StringVar(&f.progress, "progress", "auto", "tell what happens as `VIEW`: auto, tty, plain, classic or json")
+	fl.StringVar(&f.progress, "progress", "auto", "tell what happens as `VIEW`: auto, tty, plain, classic, json or quiet")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "tell nothing but mistakes, and the image ID")
 	fl.StringVar(&f.idFile, "iidfile", "", "write the image ID to `FILE`")
 	fl.StringVar(&f.metaFile, "metadata-file", "", "write what was built, or why it was not, to `FILE` as JSON")

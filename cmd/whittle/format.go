@@ -128,6 +128,9 @@ func (p *formatPart) value(v any) (string, error) {
 	return fmt.Sprint(v), nil
 }
 
+// formatHelp is what --help says of the --format of a list.
+const formatHelp = "`FORM` of the list: json prints an object a line, '{{.ID}}' a field, 'table {{.ID}}\\t{{.Size}}' columns"
+
 // listFormat is the format of a list: objects, lines or a table.
 type listFormat struct {
 	json   bool

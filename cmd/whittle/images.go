@@ -2,14 +2,11 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,6 +15,9 @@ import (
 	"github.com/whittle-build/whittle/internal/image"
 )
 
+// imageTitles are the columns' names where they are not the fields' in capitals.
+var imageTitles = [...][2]string{{"ID", "IMAGE ID"}, {"CreatedSince", "CREATED"}, {"CreatedAt", "CREATED AT"}}
+
 func (p *program) imagesCommand() *cobra.Command {
 	var v image.View
 	var format string
@@ -25,13 +25,14 @@ func (p *program) imagesCommand() *cobra.Command {
 	var all bool
 	c := &cobra.Command{
 		Use: "images [flags] [NAME]", Short: "List images: names, ID, age, uncompressed size",
-		Example: "  whittle images\n  whittle images app\n  whittle images --format json | jq .Size",
+		Example: "  whittle images\n  whittle images app\n  whittle images --format json | jq .Size\n  whittle images --format '{{.Repository}}:{{.Tag}}'",
 		Args:    args(0, 1, "at most one name"),
 		RunE: func(c *cobra.Command, a []string) error {
-			if err := checkFormat(format); err != nil {
+			form, err := parseList(format, imageTitles[:])
+			if err != nil {
 				return err
 			}
-			keep, err := imageFilter(filters)
+			wanted, err := parseImageFilters(filters)
 			if err != nil {
 				return err
 			}
@@ -45,10 +46,12 @@ func (p *program) imagesCommand() *cobra.Command {
 						return err
 					}
 				}
-				list = slices.DeleteFunc(list, func(s image.Summary) bool { return !keep(s) })
+				if list, err = wanted.choose(w, list); err != nil {
+					return err
+				}
 				v.Now = w.Now()
-				if format == "json" {
-					return writeLines(p.stdout, v.Rows(list))
+				if form != nil {
+					return writeList(p.stdout, form, v.Rows(list))
 				}
 				return v.WriteList(p.stdout, list)
 			})
@@ -56,35 +59,11 @@ func (p *program) imagesCommand() *cobra.Command {
 	}
 	c.Flags().BoolVarP(&v.Quiet, "quiet", "q", false, "only IDs")
 	c.Flags().BoolVar(&v.NoTrunc, "no-trunc", false, "whole IDs")
-	c.Flags().StringVar(&format, "format", "table", "`FORM` of the list: table, or json with one object a line")
-	c.Flags().StringArrayVarP(&filters, "filter", "f", nil, "only those with `KEY=VALUE`: dangling=true has no name, dangling=false has one")
+	c.Flags().BoolVar(&v.Digests, "digests", false, "a column with the digests that registries know")
+	c.Flags().StringVar(&format, "format", "", formatHelp)
+	c.Flags().StringArrayVarP(&filters, "filter", "f", nil, "only those with `KEY=VALUE`: dangling=true (no name), reference=PATTERN, label=K[=V], before=IMAGE or since=IMAGE")
 	c.Flags().BoolVarP(&all, "all", "a", false, "all images (there are no hidden ones: steps have no image)")
 	return c
-}
-
-// imageFilter makes a test of the filters: of one key any may fit.
-func imageFilter(list []string) (func(image.Summary) bool, error) {
-	wanted := map[bool]bool{}
-	for _, f := range list {
-		k, v, _ := strings.Cut(f, "=")
-		if k != "dangling" {
-			return nil, &usageError{fmt.Errorf("--filter %q: unknown", f), "there are dangling=true and dangling=false"}
-		}
-		dangling, err := strconv.ParseBool(v)
-		if err != nil {
-			return nil, &usageError{fmt.Errorf("--filter %q: want true or false", f), "there are dangling=true and dangling=false"}
-		}
-		wanted[dangling] = true
-	}
-	return func(s image.Summary) bool { return len(wanted) == 0 || wanted[s.Dangling()] }, nil
-}
-
-// checkFormat accepts the formats that lists have.
-func checkFormat(f string) error {
-	if f == "" || f == "json" || f == "table" {
-		return nil
-	}
-	return &usageError{fmt.Errorf("--format %q: there are json and table", f), "Go templates are not read here; use --format json and jq"}
 }
 
 // named keeps the images of one repository, or of one name.
@@ -110,17 +89,9 @@ func named(list []image.Summary, ref string) ([]image.Summary, error) {
 	return out, nil
 }
 
-// writeLines prints one JSON object a line.
-func writeLines[T any](w io.Writer, list []T) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	for _, x := range list {
-		if err := enc.Encode(x); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+// historyTitles are the columns' names where they are not the fields' in
+// capitals.
+var historyTitles = [...][2]string{{"ID", "IMAGE"}, {"CreatedSince", "CREATED"}, {"CreatedAt", "CREATED AT"}, {"CreatedBy", "CREATED BY"}}
 
 func (p *program) historyCommand() *cobra.Command {
 	var v image.View
@@ -130,7 +101,8 @@ func (p *program) historyCommand() *cobra.Command {
 		Example: "  whittle history app:latest\n  whittle history --no-trunc app:latest",
 		Args:    args(1, 1, "one image"),
 		RunE: func(c *cobra.Command, a []string) error {
-			if err := checkFormat(format); err != nil {
+			form, err := parseList(format, historyTitles[:])
+			if err != nil {
 				return err
 			}
 			return p.withStore(func(w *whittle.Whittle) error {
@@ -139,8 +111,9 @@ func (p *program) historyCommand() *cobra.Command {
 					return err
 				}
 				v.Now = w.Now()
-				if format == "json" {
-					return writeLines(p.stdout, s.Image.History())
+				if form != nil {
+					v.NoTrunc = v.NoTrunc || form.json
+					return writeList(p.stdout, form, v.ChangeRows(s.Image))
 				}
 				return v.WriteHistory(p.stdout, s.Image)
 			})
@@ -148,7 +121,7 @@ func (p *program) historyCommand() *cobra.Command {
 	}
 	c.Flags().BoolVarP(&v.Quiet, "quiet", "q", false, "only IDs")
 	c.Flags().BoolVar(&v.NoTrunc, "no-trunc", false, "whole instructions")
-	c.Flags().StringVar(&format, "format", "table", "`FORM` of the list: table, or json with one object a line")
+	c.Flags().StringVar(&format, "format", "", formatHelp)
 	return c
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,7 +36,8 @@ type program struct {
 	getenv  func(string) string
 	environ func() []string
 
-	root string // --root
+	root   string // --root
+	config string // docker's --config
 }
 
 // usageError is a call that cannot be understood: exit code 2.
@@ -100,6 +102,9 @@ func (p *program) command() *cobra.Command {
 	// Not cobra's own flag: it would link text/template, 2 MB.
 	root.Flags().BoolVarP(&version, "version", "v", false, "print the version")
 	root.PersistentFlags().StringVar(&p.root, "root", "", "`DIR` of the store (default $WHITTLE_ROOT, else /var/lib/whittle for root and ~/.local/share/whittle for others)")
+	if p.docker {
+		root.PersistentFlags().StringVar(&p.config, "config", "", "`DIR` of the config.json with credentials for registries (default $DOCKER_CONFIG, else ~/.docker)")
+	}
 	root.SetFlagErrorFunc(flagError)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	p.addCommands(root)
@@ -139,9 +144,11 @@ func flagError(c *cobra.Command, err error) error {
 	var bad *pflag.InvalidValueError
 	switch {
 	case errors.As(err, &unknown):
-		if near := nearFlag(c, unknown.GetSpecifiedName()); near != "" {
+		name := unknown.GetSpecifiedName()
+		if near := nearFlag(c, name); near != "" {
 			hint = fmt.Sprintf("did you mean --%s?", near)
 		}
+		hint = cmp.Or(daemonFlags(name), hint)
 	case errors.As(err, &bad):
 		err = fmt.Errorf("--%s %q: want %s", bad.GetFlag().Name, bad.GetValue(), kindOf(bad.GetFlag()))
 	}
@@ -149,6 +156,18 @@ func flagError(c *cobra.Command, err error) error {
 		err = fmt.Errorf("%s: %w", v, err)
 	}
 	return &usageError{err, hint}
+}
+
+// daemonFlags says what to do instead of docker's flags that are about its
+// daemon.
+func daemonFlags(name string) string {
+	switch name {
+	case "H", "host", "context", "tls", "tlscacert", "tlscert", "tlskey", "tlsverify":
+		return "there is no daemon to choose: leave the flag out; --root chooses the store"
+	case "D", "debug", "log-level":
+		return "there is no daemon whose log it could be about: leave the flag out; build --progress plain shows everything"
+	}
+	return ""
 }
 
 // kindOf says in words what a flag takes.
@@ -207,7 +226,7 @@ func (p *program) open() (*whittle.Whittle, error) {
 		Root:        dir,
 		Rootfs:      p.getenv("WHITTLE_ROOTFS"),
 		UserNS:      sandbox.InUserNS(),
-		Credentials: whittle.CredentialFiles(p.getenv),
+		Credentials: whittle.CredentialFiles(p.credentialEnv),
 	}
 	if o.UserNS {
 		ids, err := os.ReadFile("/proc/self/uid_map")
@@ -217,6 +236,14 @@ func (p *program) open() (*whittle.Whittle, error) {
 		o.IDMap = strings.Join(strings.Fields(string(ids)), " ")
 	}
 	return whittle.Open(o)
+}
+
+// credentialEnv is the environment, with the folder that --config names.
+func (p *program) credentialEnv(key string) string {
+	if key == "DOCKER_CONFIG" && p.config != "" {
+		return p.config
+	}
+	return p.getenv(key)
 }
 
 // withStore runs fn with the store open. A user who is not root gets there

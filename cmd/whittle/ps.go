@@ -72,7 +72,7 @@ func (p *program) psCommand() *cobra.Command {
 	c.Flags().IntVarP(&f.last, "last", "n", -1, "only the `N` youngest, whether they run or not")
 	c.Flags().BoolVarP(&f.latest, "latest", "l", false, "only the youngest, whether it runs or not")
 	c.Flags().StringArrayVarP(&f.filters, "filter", "f", nil, "only those with `KEY=VALUE`: name, id, status, label, ancestor or exited")
-	c.Flags().StringVar(&f.format, "format", "", "json prints an object a line, '{{.Names}}' a field, 'table {{.ID}}\\t{{.Names}}' columns")
+	c.Flags().StringVar(&f.format, "format", "", formatHelp)
 	return c
 }
 
@@ -107,11 +107,7 @@ var matchers = map[string]func(c *container.Container, v string) bool{
 		return c.State() == container.Exited && strconv.Itoa(c.ExitCode) == v
 	},
 	"ancestor": func(c *container.Container, v string) bool { return matchImage(c, v) },
-	"label": func(c *container.Container, v string) bool {
-		k, want, valued := strings.Cut(v, "=")
-		have, ok := c.Spec.Labels[k]
-		return ok && (!valued || have == want)
-	},
+	"label":    func(c *container.Container, v string) bool { return matchLabel(c.Spec.Labels, v) },
 }
 
 func parseFilters(list []string) (psFilters, error) {
@@ -202,13 +198,10 @@ func (f *psFlags) row(c *container.Container, now time.Time) psRow {
 
 func (p *program) writeContainers(rows []psRow, quiet bool, list *listFormat) error {
 	switch {
-	case quiet:
-		for _, r := range rows {
-			fmt.Fprintln(p.stdout, r.ID)
-		}
-		return nil
-	case list != nil:
+	case list != nil: // docker's custom formats win over -q
 		return writeList(p.stdout, list, rows)
+	case quiet:
+		return writeList(p.stdout, &listFormat{line: format{{path: []string{"ID"}, field: true}}}, rows)
 	}
 	t := tabwriter.NewWriter(p.stdout, 10, 1, 3, ' ', 0)
 	fmt.Fprintln(t, "CONTAINER ID\tIMAGE\tCOMMAND\tCREATED\tSTATUS\tPORTS\tNAMES")

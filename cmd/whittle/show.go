@@ -13,12 +13,31 @@ import (
 	"github.com/whittle-build/whittle/internal/progress"
 )
 
+// versionInfo has the shape of docker version's: whittle is both sides.
+type versionInfo struct{ Client, Server versionPart }
+
+type versionPart struct{ Version, GoVersion, Os, Arch string }
+
 func (p *program) versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Print the version",
-		Args: args(0, 0, "no operand"),
-		RunE: func(*cobra.Command, []string) error { return p.printVersion() },
+	var format string
+	c := &cobra.Command{
+		Use: "version [flags]", Short: "Print the version",
+		Example: "  whittle version\n  whittle version --format '{{.Client.Version}}'",
+		Args:    args(0, 0, "no operand"),
+		RunE: func(*cobra.Command, []string) error {
+			list, err := parseList(format, nil)
+			if err != nil {
+				return err
+			}
+			if list == nil {
+				return p.printVersion()
+			}
+			me := versionPart{p.version, runtime.Version(), runtime.GOOS, runtime.GOARCH}
+			return writeList(p.stdout, list, []versionInfo{{me, me}})
+		},
 	}
+	c.Flags().StringVarP(&format, "format", "f", "", "json, or fields: '{{.Client.Version}}'")
+	return c
 }
 
 func (p *program) printVersion() error {

@@ -11,11 +11,11 @@ import (
 
 // Change is one line of an image's history.
 type Change struct {
-	ID        string     `json:"ID"` // "<missing>" below the top: steps have no image of their own
-	Created   *time.Time `json:"CreatedAt,omitempty"`
-	CreatedBy string     `json:"CreatedBy"`
-	Size      int64      `json:"Size"`
-	Comment   string     `json:"Comment"`
+	ID        string // "<missing>" below the top: steps have no image of their own
+	Created   *time.Time
+	CreatedBy string
+	Size      int64
+	Comment   string
 }
 
 // History returns the image's history, the last change first. Layers that
@@ -42,15 +42,40 @@ func (m *Image) History() []Change {
 	return out
 }
 
+// ChangeRow is a line of the history as it is shown, with docker's names.
+type ChangeRow struct {
+	ID        string `json:"ID"`
+	Created   string `json:"CreatedAt"`
+	Since     string `json:"CreatedSince"`
+	CreatedBy string `json:"CreatedBy"`
+	Size      string `json:"Size"`
+	Bytes     int64  `json:"Bytes"`
+	Comment   string `json:"Comment"`
+}
+
+// ChangeRows returns the lines of m's history.
+func (v View) ChangeRows(m *Image) []ChangeRow {
+	var out []ChangeRow
+	for _, c := range m.History() {
+		r := ChangeRow{ID: v.historyID(c), Since: "N/A", CreatedBy: v.createdBy(c.CreatedBy),
+			Size: HumanSize(c.Size), Bytes: c.Size, Comment: c.Comment}
+		if c.Created != nil {
+			r.Created, r.Since = c.Created.Local().Format(time.RFC3339), age(*c.Created, v.Now)
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
 // maxCreatedBy is how much of an instruction docker history shows.
 const maxCreatedBy = 45
 
 // WriteHistory prints the history of m as docker history does.
 func (v View) WriteHistory(w io.Writer, m *Image) error {
-	changes := m.History()
+	rows := v.ChangeRows(m)
 	if v.Quiet {
-		for _, c := range changes {
-			if _, err := fmt.Fprintln(w, v.historyID(c)); err != nil {
+		for _, r := range rows {
+			if _, err := fmt.Fprintln(w, r.ID); err != nil {
 				return err
 			}
 		}
@@ -58,12 +83,8 @@ func (v View) WriteHistory(w io.Writer, m *Image) error {
 	}
 	t := newTable(w)
 	t.row("IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT")
-	for _, c := range changes {
-		since := "N/A"
-		if c.Created != nil {
-			since = age(*c.Created, v.Now)
-		}
-		t.row(v.historyID(c), since, v.createdBy(c.CreatedBy), HumanSize(c.Size), c.Comment)
+	for _, r := range rows {
+		t.row(r.ID, r.Since, r.CreatedBy, r.Size, r.Comment)
 	}
 	return t.flush()
 }

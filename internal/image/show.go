@@ -74,7 +74,11 @@ type View struct {
 	Now     time.Time
 	Quiet   bool // IDs only
 	NoTrunc bool // whole IDs and texts
+	Digests bool // a column with the manifests' digests
 }
+
+// createdAt is how docker writes a time in a list.
+const createdAt = "2006-01-02 15:04:05 -0700 MST"
 
 func (v View) id(s Summary) string {
 	if v.NoTrunc {
@@ -104,7 +108,7 @@ func (v View) Rows(list []Summary) []Row {
 	for _, s := range list {
 		row := Row{
 			Repository: none, Tag: none, Digest: none, ID: v.id(s),
-			Created: s.Image.Created.UTC().Format(time.RFC3339), Since: age(s.Image.Created, v.Now),
+			Created: s.Image.Created.Local().Format(createdAt), Since: age(s.Image.Created, v.Now),
 			Size: HumanSize(s.Image.Size()), Bytes: s.Image.Size(),
 		}
 		tagged := false
@@ -152,9 +156,16 @@ func (v View) WriteList(w io.Writer, list []Summary) error {
 		return nil
 	}
 	t := newTable(w)
-	t.row("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE")
+	row := func(repository, tag, digest, id, created, size string) {
+		if v.Digests {
+			t.row(repository, tag, digest, id, created, size)
+		} else {
+			t.row(repository, tag, id, created, size)
+		}
+	}
+	row("REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE")
 	for _, r := range v.Rows(list) {
-		t.row(r.Repository, r.Tag, r.ID, r.Since, r.Size)
+		row(r.Repository, r.Tag, r.Digest, r.ID, r.Since, r.Size)
 	}
 	return t.flush()
 }
