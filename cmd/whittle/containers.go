@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -225,7 +226,9 @@ func (p *program) waitCommand() *cobra.Command {
 					if err != nil {
 						return err
 					}
-					fmt.Fprintln(p.stdout, code)
+					if _, err := fmt.Fprintln(p.stdout, code); err != nil {
+						return err
+					}
 				}
 				return nil
 			})
@@ -239,24 +242,29 @@ func (p *program) portCommand() *cobra.Command {
 		Args: args(1, 2, "a container and perhaps one of its ports"),
 		RunE: func(c *cobra.Command, a []string) error {
 			return p.withContainer(a[0], func(_ *whittle.Whittle, ct *container.Container) error {
-				found := false
-				for _, b := range ct.Bound {
-					switch {
-					case len(a) == 1:
-						fmt.Fprintf(p.stdout, "%d/tcp -> %s\n", b.Container, b.Address())
-					case strings.TrimSuffix(a[1], "/tcp") == strconv.Itoa(b.Container):
-						fmt.Fprintln(p.stdout, b.Address())
-						found = true
-					}
-				}
-				if len(a) == 2 && !found {
-					return &container.Error{Msg: fmt.Sprintf("container %s: no port of the host leads to its port %s", ct.Name, a[1]),
-						Way: "run it with -p, and see ps for those that there are"}
-				}
-				return nil
+				return p.writePorts(ct, a[1:])
 			})
 		},
 	}
+}
+
+// writePorts lists all published ports, or where the one asked for leads.
+func (p *program) writePorts(ct *container.Container, asked []string) error {
+	var out strings.Builder
+	for _, b := range ct.Bound {
+		switch {
+		case len(asked) == 0:
+			fmt.Fprintf(&out, "%d/tcp -> %s\n", b.Container, b.Address())
+		case strings.TrimSuffix(asked[0], "/tcp") == strconv.Itoa(b.Container):
+			fmt.Fprintln(&out, b.Address())
+		}
+	}
+	if len(asked) > 0 && out.Len() == 0 {
+		return &container.Error{Msg: fmt.Sprintf("container %s: no port of the host leads to its port %s", ct.Name, asked[0]),
+			Way: "run it with -p, and see ps for those that there are"}
+	}
+	_, err := io.WriteString(p.stdout, out.String())
+	return err
 }
 
 func (p *program) logsCommand() *cobra.Command {

@@ -41,7 +41,12 @@ func (t *terminal) begin(c *Config) *terminal {
 	}
 	go func() {
 		defer close(t.out)
-		io.Copy(out, t.master) // ends with EIO when nobody has the other side open
+		// It ends with EIO when nobody has the other side open, and when out
+		// takes no more. Then the terminal hangs up: a process that writes to it
+		// would wait for ever, and gets SIGHUP and EIO instead, as one with a
+		// pipe gets SIGPIPE.
+		io.Copy(out, t.master)
+		t.master.Close()
 	}()
 	return t
 }
