@@ -93,7 +93,11 @@ func (p *program) build(ctx context.Context, f *buildFlags) error {
 		}
 		f.request.Sink, f.request.WholeContext = display, f.progress == "classic" || p.docker
 		res, err := w.Build(ctx, f.request)
-		err = errors.Join(err, display.Close(), f.write(res, err))
+		if werr := f.write(res, err); werr != nil {
+			display.Emit(progress.Event{Kind: progress.Failed, Err: werr})
+			err = errors.Join(err, werr)
+		}
+		err = errors.Join(err, display.Close())
 		switch {
 		case err != nil && f.progress == "json" && !f.quiet:
 			return toldError(ctx) // every line is an event

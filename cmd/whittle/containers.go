@@ -29,13 +29,16 @@ func (p *program) withContainer(ref string, fn func(*whittle.Whittle, *container
 
 // eachContainer does something to several containers and prints the names it
 // was done to; one failure does not keep it from the others.
-func (p *program) eachContainer(refs []string, fn func(*whittle.Whittle, *container.Container) error) error {
+func (p *program) eachContainer(ctx context.Context, refs []string, fn func(*whittle.Whittle, *container.Container) error) error {
 	return p.withStore(func(w *whittle.Whittle) error {
 		bad := false
 		for _, ref := range refs {
 			ct, err := w.Containers().Find(ref)
 			if err == nil {
 				err = fn(w, ct)
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
 			}
 			if err == nil {
 				_, err = fmt.Fprintln(p.stdout, ref)
@@ -74,6 +77,9 @@ func (p *program) remove(ctx context.Context, w *whittle.Whittle, refs []string,
 		ct, err := w.Containers().Find(ref)
 		if err == nil {
 			err = w.Containers().Remove(ctx, ct, force)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		if err == nil {
 			_, err = fmt.Fprintln(p.stdout, ref)
@@ -123,7 +129,7 @@ func (p *program) stopCommand() *cobra.Command {
 			if err := f.parse(); err != nil {
 				return err
 			}
-			return p.eachContainer(a, func(w *whittle.Whittle, ct *container.Container) error {
+			return p.eachContainer(c.Context(), a, func(w *whittle.Whittle, ct *container.Container) error {
 				return f.stop(c, w, ct)
 			})
 		},
@@ -141,7 +147,7 @@ func (p *program) restartCommand() *cobra.Command {
 			if err := f.parse(); err != nil {
 				return err
 			}
-			return p.eachContainer(a, func(w *whittle.Whittle, ct *container.Container) error {
+			return p.eachContainer(c.Context(), a, func(w *whittle.Whittle, ct *container.Container) error {
 				if err := f.stop(c, w, ct); err != nil {
 					return err
 				}
@@ -199,7 +205,7 @@ func (p *program) killCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return p.eachContainer(a, func(w *whittle.Whittle, ct *container.Container) error {
+			return p.eachContainer(c.Context(), a, func(w *whittle.Whittle, ct *container.Container) error {
 				if sig == unix.SIGKILL && ct.Running {
 					return w.Containers().Kill(c.Context(), ct)
 				}

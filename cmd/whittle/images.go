@@ -243,8 +243,15 @@ func (p *program) saveCommand() *cobra.Command {
 	return c
 }
 
-// writeFile writes a file that is whole or not there.
+// writeFile writes a file that is whole or not there. A link is followed, and a
+// device or a pipe is written to: a rename would put a file in its place.
 func writeFile(name string, write func(io.Writer) error) (err error) {
+	if st, err := os.Stat(name); err == nil && !st.Mode().IsRegular() {
+		return writeInto(name, write)
+	}
+	if to, err := filepath.EvalSymlinks(name); err == nil {
+		name = to
+	}
 	tmp := name + ".partial"
 	f, err := os.Create(tmp)
 	if err != nil {
@@ -260,6 +267,15 @@ func writeFile(name string, write func(io.Writer) error) (err error) {
 		return err
 	}
 	return os.Rename(tmp, name)
+}
+
+func writeInto(name string, write func(io.Writer) error) (err error) {
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return write(f)
 }
 
 func (p *program) loadCommand() *cobra.Command {

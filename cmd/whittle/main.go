@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,8 +30,6 @@ func main() {
 func Main() int {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	stop := onSignal(cancel)
-	defer stop()
 	p := &program{
 		name: "whittle", version: version,
 		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
@@ -39,6 +38,8 @@ func Main() int {
 	if filepath.Base(os.Args[0]) == "docker" {
 		p.name, p.docker = "docker", true
 	}
+	stop := onSignal(cancel, &p.passesOn)
+	defer stop()
 	return p.run(ctx, os.Args[1:])
 }
 
@@ -51,8 +52,8 @@ const sameSignal = 300 * time.Millisecond
 
 // onSignal cancels at the first SIGINT, SIGTERM or SIGHUP, so that everything
 // that runs is ended in order; a second one ends the program at once, which
-// the store's design makes safe.
-func onSignal(cancel context.CancelCauseFunc) (stop func()) {
+// the store's design makes safe; but not while signals are passed on.
+func onSignal(cancel context.CancelCauseFunc, passesOn *atomic.Bool) (stop func()) {
 	c := make(chan os.Signal, 2)
 	signal.Notify(c, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	go func() {
@@ -64,7 +65,7 @@ func onSignal(cancel context.CancelCauseFunc) (stop func()) {
 			if _, ok := <-c; !ok {
 				return
 			}
-			if time.Since(first) > sameSignal {
+			if time.Since(first) > sameSignal && !passesOn.Load() {
 				os.Exit(exitInterrupted)
 			}
 		}

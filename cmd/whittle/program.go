@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -38,6 +39,10 @@ type program struct {
 
 	root   string // --root
 	config string // docker's --config
+
+	// passesOn is set while signals belong to a container or to the process in
+	// a user namespace: then no number of them ends this one.
+	passesOn atomic.Bool
 }
 
 // usageError is a call that cannot be understood: exit code 2.
@@ -259,6 +264,7 @@ func (p *program) withStore(fn func(*whittle.Whittle) error) (err error) {
 		if err := os.Setenv("WHITTLE_ROOT", dir); err != nil {
 			return err
 		}
+		p.passesOn.Store(true)
 		code, err := sandbox.ReexecInUserNS()
 		if err != nil {
 			return err

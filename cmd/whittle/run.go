@@ -49,7 +49,9 @@ func (p *program) create(c *cobra.Command, f *createFlags, a []string, then func
 			return err
 		})
 		if err == nil && f.cidFile != "" {
-			err = os.WriteFile(f.cidFile, []byte(ct.ID), 0o644)
+			if err = os.WriteFile(f.cidFile, []byte(ct.ID), 0o644); err != nil {
+				err = errors.Join(err, w.Containers().Remove(c.Context(), ct, false))
+			}
 		}
 		if err != nil {
 			return err
@@ -106,7 +108,7 @@ func (p *program) startCommand() *cobra.Command {
 		Args: args(1, -1, "a container"),
 		RunE: func(c *cobra.Command, a []string) error {
 			if !attach && !interactive {
-				return p.eachContainer(a, func(w *whittle.Whittle, ct *container.Container) error {
+				return p.eachContainer(c.Context(), a, func(w *whittle.Whittle, ct *container.Container) error {
 					err := p.detached(w, ct)
 					if errors.Is(err, container.ErrRunning) {
 						return nil // as is wanted
@@ -147,7 +149,7 @@ func (p *program) foreground(ctx context.Context, w *whittle.Whittle, ct *contai
 		defer t.Close()
 		std.Sizes = t.Sizes()
 	}
-	st, err := w.Containers().Run(ctx, ct, std, nil)
+	st, err := w.Containers().Run(ctx, ct, std, func() { p.passesOn.Store(true) })
 	if errors.Is(err, errInterrupted) {
 		return err // before it ran
 	}

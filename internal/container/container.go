@@ -112,24 +112,24 @@ func (s *Set) Create(c Container) (*Container, error) {
 		c.Spec.Hostname = c.ID[:12]
 	}
 	if err := s.claimName(&c); err != nil {
-		return nil, err
-	}
-	if err := s.make(&c); err != nil {
-		return nil, errors.Join(err, s.releaseName(&c), s.Store.RemoveFolder(kind, c.ID))
+		return nil, errors.Join(err, s.Store.DeleteDoc(kind, c.ID), s.Store.RemoveFolder(kind, c.ID))
 	}
 	return &c, nil
 }
 
 // sweep removes containers that were to go by themselves and whose monitor was
-// killed before it could see to it. One that cannot be removed stays.
+// killed before it could see to it. One that cannot be removed stays, and so
+// does one that somebody is busy with: nobody waits for that.
 func (s *Set) sweep() {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
 	list, err := s.List()
 	if err != nil {
 		return
 	}
 	for _, c := range list {
 		if c.Spec.Remove && c.Killed() {
-			_ = s.Remove(context.Background(), c, false)
+			_ = s.Remove(ended, c, false)
 		}
 	}
 }
@@ -151,7 +151,12 @@ func (s *Set) claimName(c *Container) error {
 		if !given {
 			c.Name = randomName()
 		}
-		err := s.claim(c)
+		// Made before its name is claimed: a name whose container has no
+		// document looks free to others.
+		err := s.make(c)
+		if err == nil {
+			err = s.claim(c)
+		}
 		if err == nil || given || !errors.Is(err, fs.ErrExist) {
 			return err
 		}

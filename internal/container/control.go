@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -108,8 +109,12 @@ func (c *control) close() error {
 func (c *control) accept(ctx context.Context) {
 	for {
 		conn, err := c.l.AcceptUnix()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil { // too many open files, say: it passes
+			time.Sleep(lockPoll)
+			continue
 		}
 		c.wg.Go(func() { c.serve(ctx, conn) })
 	}
@@ -178,7 +183,7 @@ func (c *control) put(ctx context.Context, dest string, in *os.File) error {
 // the asker to go away.
 func (c *control) exec(ctx context.Context, conn *net.UnixConn, req *request, files []*os.File) reply {
 	if len(files) != 3 || req.Spec == nil {
-		return reply{Error: "exec: wants three streams and a process"}
+		return reply{Error: "exec: the streams did not arrive: the container's monitor has too many open files", Code: codeEngine}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

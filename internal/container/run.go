@@ -101,13 +101,16 @@ func (m *monitor) record(st sandbox.Status, err error) {
 	}
 }
 
+// codeEngine is the exit code for what is no fault of the process.
+const codeEngine = 125
+
 // StartCode is the exit code of a process that could not be started, as
 // shells and docker have it: 127 when it is not there, 126 when it cannot be
 // executed, 125 for anything else.
 func StartCode(err error) int {
 	var start *sandbox.StartError
 	if !errors.As(err, &start) || start.Op != "exec" {
-		return 125
+		return codeEngine
 	}
 	if errors.Is(err, sandbox.ErrNotInPath) || errors.Is(err, unix.ENOENT) {
 		return 127

@@ -19,6 +19,9 @@ type Documents interface {
 	Doc(kind, name string) ([]byte, error)
 	Docs(kind string) ([]string, error)
 	DeleteDoc(kind, name string) error
+	// UpdateDoc replaces a document by what fn makes of it, nil to remove it;
+	// no other change comes between.
+	UpdateDoc(kind, name string, fn func(old []byte) ([]byte, error)) error
 }
 
 // Kinds of the catalog's documents. An image's document is named by its ID in

@@ -72,8 +72,8 @@ func TestTagMovesANameAndUntagTakesIt(t *testing.T) {
 	if s, err := c.Summary(a.ID); err != nil || len(s.Names) != 0 {
 		t.Errorf("the old image has the names %v, %v", s.Names, err)
 	}
-	if id, err := c.Untag(mustName(t, "app:1")); err != nil || id != b.ID {
-		t.Errorf("untagged %s, %v", id, err)
+	if taken, err := c.untag(mustName(t, "app:1"), b.ID); err != nil || !taken {
+		t.Errorf("untagged %t, %v", taken, err)
 	}
 	if _, err := c.Lookup(mustName(t, "app:1")); !errors.Is(err, ErrNotFound) {
 		t.Errorf("after untag: %v", err)
@@ -182,7 +182,7 @@ func TestRemoveByIDNeedsForceForSeveralRepositories(t *testing.T) {
 	if _, err := c.Remove(img.ID.Short(), Removal{}); err == nil || !strings.Contains(err.Error(), "app:1, app:2, other:1") {
 		t.Errorf("without force: %v", err)
 	}
-	if _, err := c.Untag(mustName(t, "other:1")); err != nil {
+	if _, err := c.untag(mustName(t, "other:1"), img.ID); err != nil {
 		t.Fatal(err)
 	}
 	got, err := c.Remove(img.ID.Short(), Removal{})

@@ -66,6 +66,21 @@ func (m *memory) DeleteDoc(kind, name string) error {
 	return nil
 }
 
+func (m *memory) UpdateDoc(kind, name string, fn func([]byte) ([]byte, error)) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := fn(m.docs[kind+"/"+name])
+	switch {
+	case err != nil:
+		return err
+	case b == nil:
+		delete(m.docs, kind+"/"+name)
+	default:
+		m.docs[kind+"/"+name] = b
+	}
+	return nil
+}
+
 // layer is what internal/layer does, in small: it decompresses and hashes.
 func (m *memory) layer(_ context.Context, _ digest.Digest, r io.Reader) (Layer, error) {
 	b, err := io.ReadAll(r)

@@ -292,7 +292,7 @@ func (l *loader) docker(ctx context.Context, list []dockerImage, index []Descrip
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", id.Short(), err)
 		}
-		out = append(out, Loaded{m, names})
+		out = merge(out, Loaded{m, names})
 	}
 	return out, nil
 }

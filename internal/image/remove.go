@@ -1,6 +1,7 @@
 package image
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -30,20 +31,23 @@ type Removed struct {
 	Deleted  digest.Digest // zero while the image has other names
 }
 
-// Untag takes the name n away and returns the ID that it had. The image stays,
-// with or without other names.
-func (c *Catalog) Untag(n Name) (digest.Digest, error) {
+// untag takes the name n away from the image id. A name that another image was
+// given meanwhile stays with that one: taken is false.
+func (c *Catalog) untag(n Name, id digest.Digest) (taken bool, err error) {
 	if !n.Digest.IsZero() {
 		n.Tag = ""
 	}
-	id, err := c.Lookup(n)
+	err = c.docs.UpdateDoc(KindTag, tagDoc(n), func(old []byte) ([]byte, error) {
+		var t tag
+		if taken = len(old) > 0 && json.Unmarshal(old, &t) == nil && t.ID == id; taken {
+			return nil, nil
+		}
+		return old, nil
+	})
 	if err != nil {
-		return id, err
+		return false, fmt.Errorf("tag %s: %w", n.Familiar(), err)
 	}
-	if err := c.docs.DeleteDoc(KindTag, tagDoc(n)); err != nil {
-		return id, fmt.Errorf("tag %s: %w", n.Familiar(), err)
-	}
-	return id, nil
+	return taken, nil
 }
 
 // Remove does what docker rmi does. A reference by name takes the name, and
@@ -61,8 +65,9 @@ func (c *Catalog) Remove(ref string, how Removal) (Removed, error) {
 		return Removed{}, err
 	}
 	if !name.IsZero() && !s.lastName(name) {
-		_, err := c.Untag(name)
-		return Removed{Untagged: []string{name.Familiar()}}, err
+		var done Removed
+		err := c.untagInto(&done, name, m.ID)
+		return done, err
 	}
 	if name.IsZero() && !how.Force && len(s.repositories()) > 1 {
 		return Removed{}, &Error{
@@ -80,13 +85,20 @@ func (c *Catalog) Remove(ref string, how Removal) (Removed, error) {
 // caller to know.
 func (c *Catalog) Drop(s Summary) (Removed, error) { return c.delete(s) }
 
+func (c *Catalog) untagInto(done *Removed, n Name, id digest.Digest) error {
+	taken, err := c.untag(n, id)
+	if taken {
+		done.Untagged = append(done.Untagged, n.Familiar())
+	}
+	return err
+}
+
 func (c *Catalog) delete(s Summary) (Removed, error) {
 	var done Removed
 	for _, n := range s.Names {
-		if _, err := c.Untag(n); err != nil {
+		if err := c.untagInto(&done, n, s.Image.ID); err != nil {
 			return done, err
 		}
-		done.Untagged = append(done.Untagged, n.Familiar())
 	}
 	if err := c.docs.DeleteDoc(KindImage, s.Image.ID.Hex()); err != nil {
 		return done, fmt.Errorf("image %s: %w", s.Image.ID.Short(), err)

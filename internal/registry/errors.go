@@ -105,13 +105,15 @@ func explainStatus(ref Ref, err *transport.Error, keyed bool) error {
 	return e
 }
 
-// root drops the HTTP client's frame, whose address may carry a token.
+// root drops the HTTP client's frames, whose addresses may carry a token.
 func root(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
+	for {
+		var u *url.Error
+		if !errors.As(err, &u) {
+			return err
+		}
+		err = u.Err
 	}
-	return err
 }
 
 // isUnreachable reports errors before any answer.

@@ -198,7 +198,7 @@ func (s *session) url(parts string) string {
 func (s *session) do(req *http.Request, want ...int) (*http.Response, error) {
 	resp, err := s.http.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, root(err)
 	}
 	if err := transport.CheckError(resp, want...); err != nil {
 		if sec, e := strconv.Atoi(resp.Header.Get("Retry-After")); e == nil && sec > 0 && sec < 3600 {
