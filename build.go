@@ -213,7 +213,8 @@ func (b *build) openContext(ctx context.Context, p *plan.Plan) error {
 	}
 	b.ctx, err = source.OpenFolder(b.req.Context, source.Options{
 		Ignore: append(patterns, b.storeInside(abs)...), IgnoreFile: ignoreFile,
-		CacheFile: b.store.CacheFile("context", abs), TempDir: filepath.Join(b.store.Dir(), "tmp"), Now: b.opt.Now,
+		CacheFile: b.store.CacheFile("context", abs), Now: b.opt.Now,
+		PutCache: func(write func(io.Writer) error) error { return b.store.WriteCacheFile("context", abs, write) },
 	})
 	if err != nil {
 		return err

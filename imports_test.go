@@ -32,7 +32,7 @@ var house = map[string]struct {
 	"internal/rootfs":           {4, "golang.org/x/sys"},
 	"internal/dockerfile":       {3, "github.com/moby/buildkit"},
 	"internal/source":           {3, "github.com/moby/patternmatcher golang.org/x/sys"},
-	"internal/layer":            {3, "github.com/klauspost/compress github.com/klauspost/pgzip github.com/ulikunitz/xz golang.org/x/sys"},
+	"internal/layer":            {3, "github.com/klauspost/compress github.com/klauspost/pgzip github.com/xi2/xz golang.org/x/sys"},
 	"internal/sandbox":          {3, "github.com/moby/profiles/seccomp github.com/moby/sys/userns github.com/opencontainers/runtime-spec golang.org/x/net golang.org/x/sys"},
 	"internal/store":            {3, "golang.org/x/sys"},
 	"internal/copying":          {3, ""},

@@ -16,7 +16,7 @@ import (
 )
 
 // ContentFormat changes with the meaning of the bytes below.
-const ContentFormat = "whittle content 1"
+const ContentFormat = "whittle content 2"
 
 // Content returns the digest of what the request copies, and the paths that
 // its sources match. It covers everything that decides the result and does
@@ -181,15 +181,16 @@ func (c *contents) digest(e entry.Entry) (digest.Digest, error) {
 }
 
 // xattrs describes the attributes that travel with a file. Those of security
-// modules and file systems, but for capabilities, belong to the machine.
+// modules and file systems, but for capabilities and access lists, belong to
+// the machine.
 func (c *contents) xattrs(all map[string]string) {
 	if len(all) == 0 {
 		c.number(0)
 		return
 	}
 	names := slices.DeleteFunc(slices.Sorted(maps.Keys(all)), func(n string) bool {
-		return steersOverlay(n) || n != "security.capability" &&
-			(strings.HasPrefix(n, "security.") || strings.HasPrefix(n, "system."))
+		return steersOverlay(n) || n != "security.capability" && strings.HasPrefix(n, "security.") ||
+			strings.HasPrefix(n, "system.") && !strings.HasPrefix(n, "system.posix_acl_")
 	})
 	c.number(uint64(len(names)))
 	for _, n := range names {

@@ -61,9 +61,12 @@ func TestContentChangesWithWhatIsCopiedAndWithNothingElse(t *testing.T) {
 		}
 	}
 	changes := map[string]func(map[string]entry.Entry, map[string]string){
-		"content":       func(_ map[string]entry.Entry, text map[string]string) { text["s/f"] = "G" },
-		"mode":          edit("s/f", func(e *entry.Entry) { e.Mode = 0o755 }),
-		"set-id":        edit("s/f", func(e *entry.Entry) { e.Mode = 0o4644 }),
+		"content": func(_ map[string]entry.Entry, text map[string]string) { text["s/f"] = "G" },
+		"mode":    edit("s/f", func(e *entry.Entry) { e.Mode = 0o755 }),
+		"set-id":  edit("s/f", func(e *entry.Entry) { e.Mode = 0o4644 }),
+		"an access list": edit("s/h", func(e *entry.Entry) {
+			e.Xattrs = map[string]string{"user.a": "1", "security.capability": "c", "system.posix_acl_access": "z"}
+		}),
 		"uid":           edit("s/h", func(e *entry.Entry) { e.UID = 9 }),
 		"gid":           edit("s/h", func(e *entry.Entry) { e.GID = 9 }),
 		"uid for gid":   edit("s/h", func(e *entry.Entry) { e.UID, e.GID = 2, 1 }),
@@ -94,7 +97,7 @@ func TestContentChangesWithWhatIsCopiedAndWithNothingElse(t *testing.T) {
 		},
 		"a link to a file not copied": edit("s/h", func(e *entry.Entry) { e.Inode = 71 }),
 		"labels of the machine": edit("s/h", func(e *entry.Entry) {
-			e.Xattrs = map[string]string{"user.a": "1", "security.capability": "c"}
+			e.Xattrs = map[string]string{"user.a": "1", "security.capability": "c", "system.posix_acl_access": "y"}
 		}),
 	}
 	text := func() map[string]string { return map[string]string{"s/f": "F", "s/g": "F", "s/h": "H", "other": "O"} }

@@ -137,7 +137,11 @@ func (p *parts) unpacked(ctx context.Context, r copying.Request, name string) er
 		// Folders that the archive has only as parents of something keep what
 		// they have in the image.
 		index += "-below"
-		if err := layer.Reindex(tmp.Path, below{r.To, r.Dest}, index); err != nil {
+		dest, err := entry.Resolve(r.To, r.Dest, true)
+		if err != nil {
+			return err
+		}
+		if err := layer.Reindex(tmp.Path, below{r.To, dest}, index); err != nil {
 			return err
 		}
 	}
@@ -179,19 +183,28 @@ func heredocs(r copying.Request, c *plan.Copy) copying.Request {
 	return r
 }
 
-// below is a folder of a file system as a file system of its own, to ask for
-// the metadata of folders in it.
+// below is a folder of a file system as a file system of its own: links in it
+// lead nowhere else, as for the archive that is unpacked there.
 type below struct {
 	entry.FS
-	dir string
+	dir string // physical
 }
 
+// Lstat implements entry.FS for layer.Reindex, which asks for folders: a link
+// counts as what it leads to.
 func (b below) Lstat(name string) (entry.Entry, error) {
-	p, err := entry.Resolve(b.FS, b.dir+"/"+name, true)
+	p, err := entry.Resolve(plainBelow{b}, name, true)
 	if err != nil {
 		return entry.Entry{}, err
 	}
-	e, err := b.FS.Lstat(p)
+	e, err := plainBelow{b}.Lstat(p)
 	e.Path = name
 	return e, err
+}
+
+// plainBelow follows no links.
+type plainBelow struct{ below }
+
+func (b plainBelow) Lstat(name string) (entry.Entry, error) {
+	return b.FS.Lstat(entry.Join(b.dir, name))
 }

@@ -260,3 +260,28 @@ func TestAFileIsLinkedOnlyWhenNothingAboutItDiffers(t *testing.T) {
 		t.Errorf("a file with a mark of overlayfs: linked %v (%v)", linked, err)
 	}
 }
+
+func TestATreeThatCannotBeFinishedLeavesNoDescriptor(t *testing.T) {
+	open := func() int {
+		l, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(l)
+	}
+	before := open()
+	for range 5 {
+		b, err := NewTree(filepath.Join(t.TempDir(), "tree"), UnpackOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.pool.fail(io.ErrUnexpectedEOF) // what a full disk does
+		_ = b.Add(entry.Entry{Path: "a", Kind: entry.Dir}, nil)
+		if _, err := b.Finish(); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Fatalf("error %v", err)
+		}
+	}
+	if n := open(); n != before {
+		t.Errorf("%d descriptors are open, %d before", n, before)
+	}
+}

@@ -10,7 +10,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/klauspost/pgzip"
-	"github.com/ulikunitz/xz"
+	"github.com/xi2/xz"
 )
 
 // The compressions that are written; Decompress reads these, bzip2 and xz.
@@ -102,14 +102,14 @@ func Decompress(r io.Reader) (io.ReadCloser, string, error) {
 		return nil, "", err
 	}
 	alg := sniff(head)
-	plain, err := decompressor(br, alg, head)
+	plain, err := decompressor(br, alg)
 	if err != nil {
 		return nil, "", fmt.Errorf("%s stream: %w", alg, err)
 	}
 	return plain, alg, nil
 }
 
-func decompressor(br *bufio.Reader, alg string, head []byte) (io.ReadCloser, error) {
+func decompressor(br *bufio.Reader, alg string) (io.ReadCloser, error) {
 	switch alg {
 	case Gzip:
 		return gzip.NewReader(br)
@@ -122,38 +122,34 @@ func decompressor(br *bufio.Reader, alg string, head []byte) (io.ReadCloser, err
 	case "bzip2":
 		return io.NopCloser(bzip2.NewReader(br)), nil
 	case "xz":
-		if err := checkXz(head); err != nil {
-			return nil, err
-		}
-		x, err := xz.NewReader(br)
-		return io.NopCloser(x), err
+		return newXzReader(br)
 	}
 	return io.NopCloser(br), nil
 }
 
-// checkXz refuses a first block whose dictionary is larger than any preset
-// of xz makes: the reader would believe it. The block header follows the
-// stream header of 12 bytes: size, flags, two optional sizes, then the LZMA2
-// filter (id 0x21, one byte of properties).
-func checkXz(head []byte) error {
-	const streamHeader, lzma2, maxCode = 12, 0x21, 32 // code 32 is 256 MiB
-	if len(head) < streamHeader+8 {
-		return nil
+// maxDict is the largest dictionary of an xz stream that is taken: xz -9 makes
+// one of 64 MiB, the format allows 4 GiB.
+const maxDict = 256 << 20
+
+// An xzReader says in our words that a dictionary is over the bound.
+type xzReader struct{ *xz.Reader }
+
+func newXzReader(r io.Reader) (io.ReadCloser, error) {
+	x, err := xz.NewReader(r, maxDict)
+	if err != nil {
+		return nil, xzError(err)
 	}
-	b := head[streamHeader+1:]
-	flags := b[0]
-	b = b[1:]
-	for _, size := range []byte{0x40, 0x80} {
-		if flags&size == 0 {
-			continue
-		}
-		for len(b) > 0 && b[0]&0x80 != 0 {
-			b = b[1:]
-		}
-		b = b[min(1, len(b)):]
+	return io.NopCloser(xzReader{x}), nil
+}
+
+func (r xzReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	return n, xzError(err)
+}
+
+func xzError(err error) error {
+	if err == xz.ErrMemlimit {
+		return fmt.Errorf("xz dictionary: %w", ErrBound)
 	}
-	if len(b) >= 3 && b[0] == lzma2 && b[1] == 1 && b[2] > maxCode {
-		return fmt.Errorf("dictionary: %w", ErrBound)
-	}
-	return nil
+	return err
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"os/exec"
@@ -214,6 +215,67 @@ func TestBoundsOfALayer(t *testing.T) {
 			}
 			if _, err := Import(t.Context(), filepath.Join(t.TempDir(), "l"), bytes.NewReader(b), nil); err == nil {
 				t.Error("was taken")
+			}
+		})
+	}
+}
+
+func TestAttributesAndLinksOfALayerAreBoundedTogether(t *testing.T) {
+	for name, add := range map[string]func(tb *table, i int) error{
+		"attributes": func(tb *table, i int) error {
+			_, err := tb.attrSet(map[string]string{"user.a": strings.Repeat("v", 60000) + fmt.Sprint(i)})
+			return err
+		},
+		"links": func(tb *table, i int) error {
+			_, err := tb.inodeOf(&entry.Entry{Path: fmt.Sprint(i), Kind: entry.Symlink, Link: strings.Repeat("l", 4000)})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tb := newTable()
+			var err error
+			for i := 0; err == nil && i < 20000; i++ {
+				err = add(tb, i)
+			}
+			if !errors.Is(err, ErrBound) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+// askForMore raises the dictionary that the first block of an xz stream asks
+// for, to 1.5 GiB.
+func askForMore(stream []byte) {
+	h := stream[12:] // after the stream's header: size, flags, filter, CRC
+	size := (int(h[0]) + 1) * 4
+	h[bytes.IndexByte(h[2:size], 0x21)+4] = 37
+	le.PutUint32(h[size-4:], crc32.ChecksumIEEE(h[:size-4]))
+}
+
+func TestEveryDictionaryOfAnXzFileIsBounded(t *testing.T) {
+	var one bytes.Buffer
+	w, err := xz.NewWriter(&one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Write(make([]byte, 1000))
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	greedy := bytes.Clone(one.Bytes())
+	askForMore(greedy)
+	for name, in := range map[string][]byte{
+		"in the first stream":  greedy,
+		"in the second stream": append(one.Bytes(), greedy...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, _, err := Decompress(bytes.NewReader(in))
+			if err == nil {
+				_, err = io.Copy(io.Discard, r)
+			}
+			if !errors.Is(err, ErrBound) {
+				t.Errorf("error %v", err)
 			}
 		})
 	}

@@ -97,6 +97,7 @@ const (
 	maxName     = 255  // NAME_MAX, and what an EROFS directory block holds
 	maxLinkText = 4095
 	maxXattrs   = 64 << 10 // bytes of all names and values of one file
+	maxText     = 64 << 20 // bytes of all attributes and link targets of a layer
 	maxTar      = 1 << 40  // the largest file that one EROFS chunk holds
 )
 

@@ -21,6 +21,7 @@ type table struct {
 	find   map[slot]uint32 // → names
 	attrs  []string        // encoded extended attributes; 0 is none
 	attrID map[string]uint32
+	text   int // bytes of attributes and links
 
 	// The directory found last: tars list a directory's files together.
 	lastPath string
@@ -299,6 +300,9 @@ func (t *table) attrSet(attrs map[string]string) (uint32, error) {
 	if id, ok := t.attrID[enc]; ok {
 		return id, nil
 	}
+	if t.text += len(enc); t.text > maxText {
+		return 0, fmt.Errorf("extended attributes and links of %d bytes: %w", t.text, ErrBound)
+	}
 	id := uint32(len(t.attrs))
 	t.attrs = append(t.attrs, enc)
 	t.attrID[enc] = id
@@ -322,6 +326,9 @@ func (t *table) inodeOf(e *entry.Entry) (inode, error) {
 	case entry.File:
 		ino.size = e.Size
 	case entry.Symlink:
+		if t.text += len(e.Link); t.text > maxText {
+			return inode{}, fmt.Errorf("extended attributes and links of %d bytes: %w", t.text, ErrBound)
+		}
 		ino.link, ino.perm = e.Link, linkMode
 	case entry.Char, entry.Block:
 		ino.rdev = encodeDev(e.Major, e.Minor)

@@ -227,10 +227,10 @@ func sameMetadata(e *entry.Entry, src *os.File) bool {
 // Finish sets the directories' metadata and writes the side file and
 // layer.json.
 func (b *TreeBuilder) Finish() (Meta, error) {
+	defer b.root.Close()
 	if err := b.end(); err != nil {
 		return Meta{}, err
 	}
-	defer b.root.Close()
 	for _, e := range b.dirs {
 		if err := b.p.finish(b.root, e.Path, &e); err != nil {
 			return Meta{}, err

@@ -123,8 +123,12 @@ func (r *Roots) mountPoints() (*os.File, error) {
 			return nil, err
 		}
 		for _, d := range []string{"dev", "etc", "proc", "sys"} {
-			if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			path := filepath.Join(dir, d)
+			if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 				return nil, r.store.Explain(err)
+			}
+			if err := os.Chmod(path, 0o755); err != nil { // whatever the umask is: /etc shows through
+				return nil, err
 			}
 		}
 		for _, name := range []string{"etc/hosts", "etc/resolv.conf"} {

@@ -229,6 +229,49 @@ func TestAttack10MasksAreTheRealNullDeviceAndProcCannotBeCovered(t *testing.T) {
 	}
 }
 
+func TestMaskedFoldersAreEmptyAndReadOnlyWhateverElseIsMounted(t *testing.T) {
+	host := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(host, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(host, "secret"), []byte("canary"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c, out := shell(t, newRoot(t, "t/"), `for d in /sys/firmware /proc/acpi /proc/scsi; do test -d $d && ls -A $d; echo x 2>/dev/null >$d/hosts && echo wrote $d; done; grep -c ' /sys/firmware ' /proc/self/mounts; true`)
+	c.ResolvConf = true
+	c.Mounts = []Mount{{Target: "/t", Path: host, Sub: "sub", ReadOnly: true}}
+	run(t, c)
+	if got := out.String(); got != "1\n" && got != "0\n" {
+		t.Errorf("output %q", got)
+	}
+}
+
+func TestTheHostsDevicesAreNotTheStepsToChange(t *testing.T) {
+	before := map[string]unix.Stat_t{}
+	devices := []string{"null", "zero", "full", "random", "urandom", "tty"}
+	for _, d := range devices {
+		var st unix.Stat_t
+		if err := unix.Stat("/dev/"+d, &st); err != nil {
+			t.Fatal(err)
+		}
+		before[d] = st
+	}
+	// Modes and times that the devices have already: were this to fail, it would
+	// show in their ctime and harm nobody.
+	c, _ := shell(t, newRoot(t), "for d in null zero full random urandom tty; do chmod 666 /dev/$d; done; chmod 666 /proc/self/fd/0; true")
+	c.Stdin = nil
+	run(t, c)
+	for _, d := range devices {
+		var st unix.Stat_t
+		if err := unix.Stat("/dev/"+d, &st); err != nil {
+			t.Fatal(err)
+		}
+		if st.Ctim != before[d].Ctim || st.Mode != before[d].Mode {
+			t.Errorf("/dev/%s of the host was changed", d)
+		}
+	}
+}
+
 func TestDeviceFilesOfTheRootAndOfTheStepAreDead(t *testing.T) {
 	dir := newRoot(t)
 	if InUserNS() {

@@ -13,7 +13,7 @@ import (
 
 // NetNS opens the network namespace of the process. The caller closes it.
 func (p *Process) NetNS() (*os.File, error) {
-	return os.Open(fmt.Sprintf("/proc/%d/ns/net", p.pid))
+	return os.Open(fmt.Sprintf("/proc/%d/ns/net", p.Pid()))
 }
 
 // DialIn connects to addr, an IP address and port, from within the network

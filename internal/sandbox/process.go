@@ -212,7 +212,7 @@ func (p *Process) launch(ctx context.Context, l *launch) (*exec.Cmd, error) {
 		return nil, &StartError{Op: "namespace", Err: unwrapPath(err)}
 	}
 	peer.Close()
-	p.pid = cmd.Process.Pid
+	p.proc = cmd.Process
 	r, tty, err := p.talk(sock, l.setup)
 	if err == nil && r.Err != nil {
 		err = r.Err
@@ -308,7 +308,7 @@ func (p *Process) talk(sock *os.File, s *initproc.Setup) (initproc.Report, *term
 	if _, err := sock.Write(s.Message()); err != nil {
 		return initproc.Report{}, nil, err
 	}
-	if err := keep(p.pid); err != nil {
+	if err := keep(p.Pid()); err != nil {
 		return initproc.Report{}, nil, err
 	}
 	var tty *terminal

@@ -120,7 +120,7 @@ type Status struct {
 
 // Process is a process that Start or StartIn started.
 type Process struct {
-	pid    int
+	proc   *os.Process
 	root   *os.File // for the removal of stubs; nil in StartIn
 	stubs  []initproc.Stub
 	tty    *terminal
@@ -160,7 +160,7 @@ func Exec(ctx context.Context, pid int, c *Config) (Status, error) {
 }
 
 // Pid returns the process's id as the caller sees it.
-func (p *Process) Pid() int { return p.pid }
+func (p *Process) Pid() int { return p.proc.Pid }
 
 // Wait waits for the process's end, removes the mount points made for it, and
 // returns how it ended. It may be called more than once.
@@ -172,10 +172,5 @@ func (p *Process) Wait() (Status, error) {
 // Signal sends sig to the process. As the first of its pid namespace it only
 // gets signals that it handles, and SIGKILL and SIGSTOP.
 func (p *Process) Signal(sig syscall.Signal) error {
-	select {
-	case <-p.ended:
-		return os.ErrProcessDone
-	default:
-		return syscall.Kill(p.pid, sig)
-	}
+	return p.proc.Signal(sig) // through its pidfd: never another process
 }

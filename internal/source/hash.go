@@ -130,9 +130,9 @@ func (h *hasher) file(ctx context.Context, j job) error {
 	if before.Mode&unix.S_IFMT != unix.S_IFREG {
 		return pathError("open", j.path, ErrChanged)
 	}
-	j.n.setXattrs(readXattrs(fd))
 	var last digest.Digest // of the read before
 	for try := range 3 {
+		j.n.setXattrs(readXattrs(fd)) // a change of theirs is one of ctime
 		// Two reads more: a new link or a chmod is a change too, but a short
 		// one. What a file that grows had at first must be the same twice.
 		if err := h.read(ctx, fd, j.path, before.Size); err != nil {
@@ -146,7 +146,10 @@ func (h *hasher) file(ctx context.Context, j job) error {
 		j.n.flags &^= isTrusted | hasDigest
 		switch {
 		case j.n.same(&after):
-			j.n.flags |= hasDigest | trusted(j.n, h.start)
+			j.n.flags |= hasDigest
+			if uint64(after.Dev) == h.c.links.main || !frozenClock(fd) { // a mount in the context may be an image
+				j.n.flags |= trusted(j.n, h.start)
+			}
 			return nil
 		case !j.n.grown(&after):
 			before = after

@@ -19,8 +19,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -38,9 +38,9 @@ type Options struct {
 	// CacheFile keeps content digests between builds. It may be shared by any
 	// number of processes and of contexts; a missing or damaged file is empty.
 	CacheFile string
-	// TempDir is where a new cache file is written before it is renamed into
-	// place, on the same file system; "" means the cache file's own folder.
-	TempDir string
+	// PutCache replaces the cache file, whole, by what write writes; nil means
+	// through a temporary file beside it.
+	PutCache func(write func(io.Writer) error) error
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -55,7 +55,7 @@ type Context struct {
 
 	ignoreFile string
 	cacheFile  string
-	tempDir    string
+	putCache   func(write func(io.Writer) error) error
 	links      linkIDs
 
 	mu      sync.RWMutex // guards all below: shared to read, exclusive to look at the disk
@@ -92,7 +92,7 @@ func OpenFolder(dir string, o Options) (*Context, error) {
 		match:      rules.matcher(),
 		ignoreFile: o.IgnoreFile,
 		cacheFile:  o.CacheFile,
-		tempDir:    o.TempDir,
+		putCache:   o.PutCache,
 	}
 	c.counted.inodes = map[uint64]bool{}
 	if c.now == nil {
@@ -111,8 +111,8 @@ func OpenFolder(dir string, o Options) (*Context, error) {
 	if c.cacheFile != "" {
 		c.cache = loadStatCache(c.cacheFile)
 	}
-	if c.tempDir == "" {
-		c.tempDir = filepath.Dir(c.cacheFile)
+	if c.putCache == nil {
+		c.putCache = replaceFile(c.cacheFile)
 	}
 	return c, nil
 }

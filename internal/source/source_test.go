@@ -449,3 +449,65 @@ func TestManyGoroutinesMayAskAtOnce(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// interrupted does something when it is asked for the nth time.
+type interrupted struct {
+	context.Context
+	asked, nth int
+	do         func()
+}
+
+func (c *interrupted) Err() error {
+	if c.asked++; c.asked == c.nth {
+		c.do()
+	}
+	return nil
+}
+
+func TestAnAttributeThatComesWhileAFileIsReadIsNotLost(t *testing.T) {
+	dir := makeTree(t, t.TempDir(), map[string]string{"f": "hello"})
+	c := open(t, dir, Options{Now: hourLater})
+	n, err := c.get("open", "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := &interrupted{Context: t.Context(), nth: 2, do: func() {
+		if err := unix.Setxattr(filepath.Join(dir, "f"), "user.a", []byte("1"), 0); err != nil {
+			t.Skip("needs user attributes: ", err)
+		}
+	}}
+	if err := newHasher(c).file(ctx, job{"f", n}); err != nil {
+		t.Fatal(err)
+	}
+	if ctx.asked < ctx.nth {
+		t.Fatal("nothing was done")
+	}
+	if got := n.entry("f").Xattrs["user.a"]; got != "1" {
+		t.Errorf("attribute %q", got)
+	}
+}
+
+func TestALeasedFileIsWaitedForWithoutSpinning(t *testing.T) {
+	dir := makeTree(t, t.TempDir(), map[string]string{"f": "x"})
+	f, err := os.OpenFile(filepath.Join(dir, "f"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		t.Skip("needs leases: ", err)
+	}
+	returned := make(chan struct{})
+	go func() {
+		time.Sleep(300 * time.Millisecond)
+		unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+		close(returned)
+	}()
+	c := open(t, dir, Options{})
+	digestOf(t, c, "f")
+	select {
+	case <-returned:
+	default:
+		t.Error("the file was read before its lease was given back")
+	}
+}

@@ -14,8 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/whittle-build/whittle/internal/crash"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/entry"
@@ -229,16 +227,14 @@ func (c *Context) saveCache() (err error) {
 	if c.cacheFile == "" || !c.dirty {
 		return nil
 	}
-	f, err := c.createTemp()
-	if err != nil {
+	if err := c.putCache(c.writeCache); err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
+	c.dirty = false
+	return nil
+}
+
+func (c *Context) writeCache(f io.Writer) error {
 	sum := crc32.New(castagnoli())
 	w := bufio.NewWriterSize(io.MultiWriter(f, sum), 64<<10)
 	w.WriteString(cacheMagic)
@@ -248,28 +244,26 @@ func (c *Context) saveCache() (err error) {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	if _, err := f.Write(binary.LittleEndian.AppendUint32(nil, sum.Sum32())); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
+	_, err := f.Write(binary.LittleEndian.AppendUint32(nil, sum.Sum32()))
 	crash.Point("source.statcache")
-	c.dirty = false
-	return os.Rename(f.Name(), c.cacheFile)
+	return err
 }
 
-func (c *Context) createTemp() (*os.File, error) {
-	f, err := os.CreateTemp(c.tempDir, "statcache-*")
-	if !errors.Is(err, unix.ENOENT) {
-		return f, err
-	}
-	for _, dir := range []string{c.tempDir, filepath.Dir(c.cacheFile)} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, err
+// replaceFile is the putCache of those who have no store.
+func replaceFile(name string) func(func(io.Writer) error) error {
+	return func(write func(io.Writer) error) error {
+		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			return err
 		}
+		f, err := os.CreateTemp(filepath.Dir(name), "statcache-*")
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(write(f), f.Close()); err != nil {
+			return errors.Join(err, os.Remove(f.Name()))
+		}
+		return os.Rename(f.Name(), name)
 	}
-	return os.CreateTemp(c.tempDir, "statcache-*")
 }
 
 // writeBlocks writes the block of every directory.

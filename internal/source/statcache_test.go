@@ -2,13 +2,17 @@ package source
 
 import (
 	"bytes"
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/whittle-build/whittle/internal/digest"
 )
@@ -249,4 +253,40 @@ func FuzzStatCacheBlock(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestAnImageMountedInTheContextIsNotTrusted(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: to mount")
+	}
+	mkfs, err := exec.LookPath("mkfs.erofs")
+	if err != nil {
+		t.Skip("needs mkfs.erofs")
+	}
+	dir := makeTree(t, t.TempDir(), map[string]string{"vendor/.keep": ""})
+	cache := filepath.Join(t.TempDir(), "cache")
+	mnt := filepath.Join(dir, "vendor")
+	for _, text := range []string{"one", "two"} {
+		// The same numbers and times each time: only what is in it differs.
+		img := filepath.Join(t.TempDir(), text)
+		tree := makeTree(t, t.TempDir(), map[string]string{"f": text})
+		if out, err := exec.Command(mkfs, "-T", "1000000000", "--all-root", img, tree).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if err := unix.Mount(img, mnt, "erofs", unix.MS_RDONLY, ""); err != nil {
+			t.Skipf("needs a kernel that mounts EROFS from files: %v", err)
+		}
+		c, err := OpenFolder(dir, Options{CacheFile: cache, Now: hourLater})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := digestOf(t, c, "vendor/f")
+		err = errors.Join(c.Close(), unix.Unmount(mnt, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := digest.Of([]byte(text)); got != want {
+			t.Errorf("%q has the digest of something else", text)
+		}
+	}
 }

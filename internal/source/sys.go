@@ -6,12 +6,17 @@ import (
 	"io/fs"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // longPath is below the kernel's PATH_MAX; longer paths are walked.
 const longPath = 4000
+
+// maxTries bounds the repeats of openat2, to about a minute: by then the kernel
+// has broken any lease (/proc/sys/fs/lease-break-time is 45 s).
+const maxTries = 60_000
 
 // openBeneath opens path, which has no "." or ".." elements, below the
 // directory root. No element may be a symlink: what is a link now was a
@@ -25,16 +30,24 @@ func openBeneath(root int, path string, flags int) (int, error) {
 		Flags:   uint64(flags),
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 	}
-	for {
+	for try := range maxTries {
 		fd, err := unix.Openat2(root, path, &how)
 		switch err {
-		case unix.EINTR, unix.EAGAIN:
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			// A rename somewhere came between, or somebody has a lease on the
+			// file and is asked to give it back (fcntl(2), F_SETLEASE).
+			if try > 100 {
+				time.Sleep(time.Millisecond)
+			}
 			continue
 		case unix.ENOSYS, unix.EPERM: // old container runtimes filter openat2
 			return openEach(root, path, flags)
 		}
 		return fd, err
 	}
+	return -1, unix.EAGAIN
 }
 
 // openEach does openBeneath's work one element at a time.

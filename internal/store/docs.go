@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 
@@ -160,7 +161,12 @@ func (s *Store) CacheFile(kind, name string) string {
 
 // PutCacheFile replaces a cache file, whole.
 func (s *Store) PutCacheFile(kind, name string, b []byte) error {
-	if err := s.write("cache", s.CacheFile(kind, name), b); err != nil {
+	return s.WriteCacheFile(kind, name, writeBytes(b))
+}
+
+// WriteCacheFile replaces a cache file, whole, by what fn writes.
+func (s *Store) WriteCacheFile(kind, name string, fn func(io.Writer) error) error {
+	if err := s.writeWith("cache", s.CacheFile(kind, name), fn); err != nil {
 		return fmt.Errorf("cache of %s: %w", kind, err)
 	}
 	crash.Point("store.cache.done")

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -122,12 +123,24 @@ func createNew(path string) (*os.File, error) {
 
 // write puts b at path: temporary file, complete, rename.
 func (s *Store) write(what, path string, b []byte) error {
+	return s.writeWith(what, path, writeBytes(b))
+}
+
+func writeBytes(b []byte) func(io.Writer) error {
+	return func(w io.Writer) error {
+		_, err := w.Write(b)
+		return err
+	}
+}
+
+// writeWith is write for what is not in memory.
+func (s *Store) writeWith(what, path string, fn func(io.Writer) error) error {
 	f, err := s.tempFile(what)
 	if err != nil {
 		return err
 	}
 	defer f.drop()
-	if _, err := f.Write(b); err != nil {
+	if err := fn(f); err != nil {
 		return s.Explain(err)
 	}
 	crash.Point("store." + what + ".written")

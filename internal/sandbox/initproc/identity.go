@@ -134,6 +134,36 @@ func ownPipes(who identity) error {
 	return nil
 }
 
+// ownNull puts the sandbox's /dev/null where stdin, stdout and stderr are the
+// caller's: through /proc/self/fd the command could change that one.
+func (p *initProc) ownNull() error {
+	null := -1
+	for fd := range 3 {
+		if !isNull(fd) {
+			continue
+		}
+		if null < 0 {
+			var err error
+			if null, err = p.root.openPlain("dev/null", unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY); err != nil {
+				return err
+			}
+			defer unix.Close(null)
+			if !isNull(null) {
+				return errors.New("it is not device 1:3")
+			}
+		}
+		if err := unix.Dup3(null, fd, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func isNull(fd int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == stdNull
+}
+
 // defaultCaps are Docker's default capabilities, by number in
 // linux/capability.h.
 var defaultCaps = []struct {

@@ -53,11 +53,7 @@ func init() {
 type initProc struct {
 	*Setup
 	root root
-	proc int // the mount, by its top directory
-	dev  int
-
-	devNull int // of the host
-	empty   int // an empty read-only file system
+	dev  int // the mount, by its top directory
 }
 
 func run() {
@@ -123,6 +119,9 @@ func (p *initProc) run() error {
 	}
 	if err := enter(); err != nil {
 		return err
+	}
+	if err := p.ownNull(); err != nil {
+		return startError("mount", "/dev/null", err)
 	}
 	who, err := p.identity()
 	if err != nil {

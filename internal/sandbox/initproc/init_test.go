@@ -9,11 +9,16 @@ import (
 )
 
 func TestADeviceIsTakenByItsNumberOnly(t *testing.T) {
-	if fd, err := openDevice("zero", 1, 3); err == nil {
+	dev, err := unix.Open("/dev", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(dev)
+	if fd, err := openDevice(dev, "zero", 1, 3); err == nil {
 		unix.Close(fd)
 		t.Error("/dev/zero passed for /dev/null")
 	}
-	fd, err := openDevice("null", 1, 3)
+	fd, err := openDevice(dev, "null", 1, 3)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,9 @@ type kernelFS struct {
 	null, empty              int      // attached, to be cloned as masks
 }
 
+// stdNull is the number of /dev/null, as stat(2) has it.
+var stdNull = unix.Mkdev(1, 3)
+
 type device struct {
 	name string
 	fd   int
@@ -59,7 +62,6 @@ func newKernelFS(shmSize int64) (*kernelFS, error) {
 		{"/dev/shm", &k.shm, func() (int, error) { return newFS("tmpfs", attrNoExec, "mode=1777", ShmOption(shmSize)) }},
 		{"/dev/mqueue", &k.mqueue, func() (int, error) { return optional(newFS("mqueue", attrNoExec)) }},
 		{cgroupMount, &k.cgroup, newCgroup},
-		{"/dev/null", &k.null, func() (int, error) { return openDevice("null", 1, 3) }},
 		{"a mask", &k.empty, newEmpty},
 	} {
 		fd, err := f.make()
@@ -137,9 +139,33 @@ func newEmpty() (int, error) {
 	return fd, attachOutside(fd)
 }
 
-// openDevice opens a device of the host and makes sure that it is the one.
-func openDevice(name string, major, minor uint32) (int, error) {
-	fd, err := unix.Open("/dev/"+name, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+// ownDevices is a folder with device files of this sandbox's own: what a step
+// does to their mode, owner and times it does to nobody else's. Where the
+// process may make no devices, in a user namespace, it is the host's /dev,
+// whose files are not the step's to change.
+func ownDevices() (int, error) {
+	fd, err := newFS("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "mode=755", "size=64k")
+	if err != nil {
+		return -1, err
+	}
+	if err := attachOutside(fd); err != nil {
+		return -1, err
+	}
+	for _, d := range defaultDevices {
+		err := unix.Mknodat(fd, d.name, unix.S_IFCHR|0o666, int(unix.Mkdev(d.major, d.minor)))
+		if errors.Is(err, unix.EPERM) {
+			return unix.Open("/dev", unix.O_PATH|unix.O_CLOEXEC|unix.O_DIRECTORY, 0)
+		}
+		if err != nil {
+			return -1, err
+		}
+	}
+	return fd, nil
+}
+
+// openDevice opens a device of the folder dir and makes sure that it is the one.
+func openDevice(dir int, name string, major, minor uint32) (int, error) {
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return -1, err
 	}
@@ -154,11 +180,19 @@ func openDevice(name string, major, minor uint32) (int, error) {
 	return fd, nil
 }
 
-// openDevices takes the host's devices; one that the host lacks is lacking in
-// the sandbox.
+// openDevices takes the devices; one that the host lacks is lacking in the
+// sandbox, but for /dev/null.
 func (k *kernelFS) openDevices() error {
+	dir, err := ownDevices()
+	if err != nil {
+		return &StartError{Op: "mount", Path: "/dev", Err: err}
+	}
+	defer unix.Close(dir)
+	if k.null, err = openDevice(dir, "null", 1, 3); err != nil {
+		return &StartError{Op: "mount", Path: "/dev/null", Err: err}
+	}
 	for _, d := range defaultDevices {
-		host, err := openDevice(d.name, d.major, d.minor)
+		host, err := openDevice(dir, d.name, d.major, d.minor)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -291,7 +325,8 @@ func (k *kernelFS) maskAt(dir int, name string) error {
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		mask = k.empty
 	}
-	fd, err := clone(mask)
+	// The mask alone: whatever attachOutside has mounted since lies on top of it.
+	fd, err := unix.OpenTree(mask, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
 	if err != nil {
 		return err
 	}
