@@ -76,7 +76,7 @@ func (w *Whittle) Build(ctx context.Context, req Request) (_ *Result, err error)
 			b.sink.Emit(failure(err))
 		}
 	}()
-	if err := b.read(); err != nil {
+	if err := b.read(ctx); err != nil {
 		return nil, err
 	}
 	lock, err := w.use(ctx)
@@ -113,7 +113,7 @@ func (w *Whittle) Build(ctx context.Context, req Request) (_ *Result, err error)
 }
 
 // read takes in what the request says: names, time, and the Dockerfile's text.
-func (b *build) read() error {
+func (b *build) read(ctx context.Context) error {
 	for _, t := range b.req.Tags {
 		n, err := image.ParseName(t)
 		if err != nil {
@@ -129,13 +129,34 @@ func (b *build) read() error {
 	if b.epoch, err = parseEpoch(epoch); err != nil {
 		return err
 	}
-	if b.req.File == "-" {
-		b.path = "-"
-		b.text, err = source.ReadDockerfile(b.req.In, b.shortName())
-		return err
+	return b.readFile(ctx)
+}
+
+// readFile reads the Dockerfile, which may be a pipe that nobody writes to: then
+// the reading is left behind when ctx ends.
+func (b *build) readFile(ctx context.Context) error {
+	type file struct {
+		path string
+		text []byte
+		err  error
 	}
-	b.path, b.text, err = source.FindDockerfile(b.req.Context, b.req.File)
-	return err
+	name, in, done := b.shortName(), b.req.In, make(chan file, 1)
+	go func() {
+		f := file{path: "-"}
+		if b.req.File == "-" {
+			f.text, f.err = source.ReadDockerfile(in, name)
+		} else {
+			f.path, f.text, f.err = source.FindDockerfile(b.req.Context, b.req.File)
+		}
+		done <- f
+	}()
+	select {
+	case f := <-done:
+		b.path, b.text = f.path, f.text
+		return f.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // prepare parses, plans and looks for what the plan names. The mistakes of

@@ -24,6 +24,8 @@ func Explain(err error, image string) error {
 		explainExec(out, e, image)
 	case "user":
 		out.Way = "a user that the image does not have in its /etc/passwd can be given by number: -u 1000:1000"
+	case "id":
+		out.Way = "more ids are given in /etc/subuid and /etc/subgid; root has all of them"
 	case "dir":
 		out.Msg = fmt.Sprintf("working directory %s: %v", e.Path, e.Err)
 		out.Way = "choose another one with -w"

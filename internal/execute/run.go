@@ -83,10 +83,16 @@ func (l *Local) startError(job solve.Job, err error) error {
 	}
 	hint := ""
 	switch {
+	case start.Op == "exec" && errors.Is(start.Err, syscall.E2BIG):
+		hint = "one argument has at most 128 kB, and all of them with the environment 2 MB: COPY a script and run that"
 	case start.Op == "exec" && start.Path == "/bin/sh":
 		hint = "this file system has no shell: write the exec form, RUN [\"/program\", \"argument\"], or build on an image with a shell"
 	case start.Interp != "":
 		hint = "its interpreter is not in this stage; a static program needs none (for Go: CGO_ENABLED=0)"
+	case start.Op == "id":
+		hint = "more ids are given in /etc/subuid and /etc/subgid; root has all of them"
+	case start.Op == "exec" && errors.Is(start.Err, syscall.ENOENT):
+		hint = "is the path right, and is the program installed in this stage or in one that it builds on?"
 	case start.Op == "user":
 		hint = "create the user in an earlier RUN, or use a number"
 	case start.Op == "mount" && inTheWay(start.Err):

@@ -100,7 +100,7 @@ func checkEntry(e *entry.Entry) error {
 		return fmt.Errorf("the root directory cannot be a %s", e.Kind)
 	}
 	if strings.HasPrefix(e.Base(), whPrefix) {
-		return fmt.Errorf("names that begin with %s stand for deleted files in a layer", whPrefix)
+		return ErrWhiteoutName
 	}
 	if isWhiteoutDevice(e) {
 		return errWhiteoutDevice
@@ -272,6 +272,7 @@ func finishTar(dir string, t *table, m Meta, extra *extents) (Meta, error) {
 
 // measure counts what the layer has.
 func (t *table) measure(m *Meta) {
+	m.OpaqueRoot = t.inodes.at(rootIno).opaque
 	for d := uint32(1); d < t.names.len(); d++ {
 		if t.names.at(d).ino != 0 {
 			m.Entries++

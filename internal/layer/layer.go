@@ -62,6 +62,8 @@ type Meta struct {
 	// that their owner and mode are those of the layers below: see Reindex.
 	// The root directory does not count.
 	Implied bool `json:"implied,omitempty"`
+	// OpaqueRoot says that nothing of the layers below shows.
+	OpaqueRoot bool `json:"opaqueRoot,omitempty"`
 	// Plain says that the tar is an archive of files, in which names that
 	// begin with .wh. mean nothing: see ImportArchive.
 	Plain bool `json:"plain,omitempty"`
@@ -100,6 +102,9 @@ const (
 	maxText     = 64 << 20 // bytes of all attributes and link targets of a layer
 	maxTar      = 1 << 40  // the largest file that one EROFS chunk holds
 )
+
+// ErrWhiteoutName is for a file that no layer can hold.
+var ErrWhiteoutName = errors.New("names that begin with " + whPrefix + " stand for deleted files in a layer")
 
 // ErrBound is wrapped by errors about a layer that is over a bound.
 var ErrBound = errors.New("over the limit")

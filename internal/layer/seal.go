@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strings"
 	"sync"
 
 	"github.com/whittle-build/whittle/internal/entry"
@@ -173,6 +174,9 @@ func TreeMeta(tree string) (Meta, error) {
 	err = entry.Walk(v, ".", func(e entry.Entry) error {
 		if e.Path == "." {
 			return nil
+		}
+		if strings.HasPrefix(e.Base(), whPrefix) {
+			return fmt.Errorf("/%s: %w", e.Path, ErrWhiteoutName)
 		}
 		m.Entries++
 		if e.Kind == entry.File && !seen[e.Inode] {

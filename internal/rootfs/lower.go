@@ -165,6 +165,13 @@ func (r *Roots) lowerDirs(ctx context.Context, chain Chain) ([]*os.File, error) 
 			return nil, err
 		}
 		lowers = append(lowers, d)
+		t, err := r.top(chain[:i+1])
+		if err != nil {
+			return nil, err
+		}
+		if t.meta.OpaqueRoot {
+			break // overlayfs knows opaque folders, but no opaque root
+		}
 	}
 	return lowers, nil
 }

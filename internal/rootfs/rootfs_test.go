@@ -270,7 +270,8 @@ func TestViewsAndMountsShowTheSameFiles(t *testing.T) {
 		implied := r.tar(text("etc/conf", "implied parent"), text("new/deep/file", "implied, new"))
 		deletes := r.tree("deletes", dir("etc", 0o751, 3), gone("etc/shadow"), opaque(dir("opt", 0o700, 9)), text("opt/only", "left"))
 		again := r.tar(text("etc/shadow", "another"))
-		chain := Chain{base, implied, deletes, again}
+		anew := r.tar(opaque(dir(".", 0o755, 0)), text("etc/anew", "all that is left"))
+		chain := Chain{base, implied, deletes, again, anew, implied}
 		for i := range chain {
 			v, err := r.View(chain[:i+1])
 			if err != nil {

@@ -25,11 +25,14 @@ func InUserNS() bool { return userns.RunningInUserNS() }
 
 // UserNSError is why an unprivileged user cannot run sandboxes, and what to do.
 type UserNSError struct {
-	Msg  string
-	Hint string
+	Msg string
+	Way string // out
 }
 
 func (e *UserNSError) Error() string { return e.Msg }
+
+// Hint returns the way out.
+func (e *UserNSError) Hint() string { return e.Way }
 
 // ReexecInUserNS runs this command line again, in a new user namespace in
 // which the user is root and has the subordinate ids that /etc/subuid and
@@ -82,8 +85,8 @@ func ReexecInUserNSOf(pid int) (exit int, err error) {
 	}
 	if err != nil {
 		return 0, &UserNSError{
-			Msg:  "nsenter, unshare: not found; they are needed to enter the user namespace of a container",
-			Hint: "as root: apt-get install util-linux",
+			Msg: "nsenter, unshare: not found; they are needed to enter the user namespace of a container",
+			Way: "as root: apt-get install util-linux",
 		}
 	}
 	exe, err := os.Open("/proc/self/exe") // by name it may be out of reach from there
@@ -188,8 +191,8 @@ func subordinate() (uids, gids []idRange, err error) {
 		*f.to = rangesOf(string(b), name, strconv.Itoa(os.Getuid()))
 		if len(*f.to) == 0 {
 			return nil, nil, &UserNSError{
-				Msg:  fmt.Sprintf("%s: no range of ids for user %s", f.file, name),
-				Hint: fmt.Sprintf("as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s", name),
+				Msg: fmt.Sprintf("%s: no range of ids for user %s", f.file, name),
+				Way: fmt.Sprintf("as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s", name),
 			}
 		}
 	}
@@ -224,8 +227,8 @@ func mappers() (idMappers, error) {
 		path, err := exec.LookPath(name)
 		if err != nil {
 			return nil, &UserNSError{
-				Msg:  name + ": not found; without it an unprivileged user has a single id, and images need more",
-				Hint: "as root: apt-get install uidmap   (Fedora: shadow-utils, Alpine: shadow-uidmap)",
+				Msg: name + ": not found; without it an unprivileged user has a single id, and images need more",
+				Way: "as root: apt-get install uidmap   (Fedora: shadow-utils, Alpine: shadow-uidmap)",
 			}
 		}
 		m[name] = path
@@ -246,8 +249,8 @@ func (m idMappers) run(name string, pid, id int, ranges []idRange) error {
 		return nil
 	}
 	return &UserNSError{
-		Msg:  fmt.Sprintf("%s %s: %v: %s", name, strings.Join(args, " "), err, bytes.TrimSpace(out)),
-		Hint: fmt.Sprintf("%s must be set-uid root or have the capability for it: reinstall the package uidmap; inside a container, its options may forbid it", m[name]),
+		Msg: fmt.Sprintf("%s %s: %v: %s", name, strings.Join(args, " "), err, bytes.TrimSpace(out)),
+		Way: fmt.Sprintf("%s must be set-uid root or have the capability for it: reinstall the package uidmap; inside a container, its options may forbid it", m[name]),
 	}
 }
 
@@ -255,11 +258,11 @@ func (m idMappers) run(name string, pid, id int, ranges []idRange) error {
 func namespaceError(err error) error {
 	switch err {
 	case unix.ENOSPC:
-		return &UserNSError{Msg: "user namespace: the limit on their number is reached", Hint: "as root: sysctl user.max_user_namespaces=15000"}
+		return &UserNSError{Msg: "user namespace: the limit on their number is reached", Way: "as root: sysctl user.max_user_namespaces=15000"}
 	case unix.EPERM, unix.EACCES:
 		return &UserNSError{
 			Msg: "user namespace: the kernel does not let this user make one",
-			Hint: "as root: sysctl kernel.unprivileged_userns_clone=1 (Debian), kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); " +
+			Way: "as root: sysctl kernel.unprivileged_userns_clone=1 (Debian), kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); " +
 				"inside a container, allow it there",
 		}
 	}

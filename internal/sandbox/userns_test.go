@@ -271,7 +271,7 @@ func TestUserNSErrorsNameTheWayOut(t *testing.T) {
 	}
 	for _, e := range []error{unix.EPERM, unix.ENOSPC} {
 		var ue *UserNSError
-		if !errors.As(namespaceError(e), &ue) || !strings.Contains(ue.Hint, "sysctl") {
+		if !errors.As(namespaceError(e), &ue) || !strings.Contains(ue.Hint(), "sysctl") {
 			t.Errorf("%v: no hint", e)
 		}
 	}

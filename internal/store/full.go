@@ -20,7 +20,8 @@ type FullError struct {
 }
 
 func (e *FullError) Error() string {
-	left := fmt.Sprintf("%s of %s free", bytesText(e.Free), bytesText(e.Size))
+	// What is free now may be more: what was half written is gone again.
+	left := bytesText(e.Size) + " in all"
 	if e.Files == 0 {
 		left += ", no file can be made"
 	}

@@ -40,7 +40,7 @@ func wantFull(t *testing.T, s *Store, what string, err error) {
 	if mount := strings.TrimSuffix(s.Dir(), "/store"); full.Mount != mount || full.Size != 1<<20 {
 		t.Errorf("%s: file system %s of %d bytes, want %s", what, full.Mount, full.Size, mount)
 	}
-	if text := err.Error(); !strings.Contains(text, full.Mount) || !strings.Contains(text, "free") {
+	if text := err.Error(); !strings.Contains(text, full.Mount) || !strings.Contains(text, "is full (1.05 MB in all") {
 		t.Errorf("%s: the message is %q", what, text)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -77,6 +78,9 @@ func (r *remover) removeDir(dir int, name string, mode uint32, depth int) error 
 	defer f.Close()
 	for {
 		names, err := f.Readdirnames(1024)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // somebody else removed it
+		}
 		if err != nil && err != io.EOF {
 			return err
 		}

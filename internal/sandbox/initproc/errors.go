@@ -27,8 +27,10 @@ type StartError struct {
 
 func (e *StartError) Error() string {
 	switch {
-	case e.Op == "user":
+	case e.Op == "user" && e.Path != "":
 		return e.Err.Error()
+	case e.Op == "id":
+		return fmt.Sprintf("user %s: this user namespace has no such id", e.Path)
 	case e.Op == "exec" && errors.Is(e.Err, ErrNotInPath):
 		return fmt.Sprintf("exec: %q: %v", e.Path, e.Err)
 	case e.Interp != "":

@@ -116,6 +116,15 @@ func withHome(env []string, home string) []string {
 	return append(env[:len(env):len(env)], "HOME="+home)
 }
 
+// explain is startError for what may have failed because the user namespace
+// has no such id: only that is EINVAL in chown(2) and setresuid(2).
+func (who identity) explain(op string, err error) error {
+	if errors.Is(err, unix.EINVAL) {
+		return &StartError{Op: "id", Path: fmt.Sprintf("%d:%d", who.uid, who.gid), Err: unix.EINVAL}
+	}
+	return startError(op, "", err)
+}
+
 // ownPipes gives the pipes at stdin, stdout and stderr to the user, who could
 // not open them through /dev/stdout otherwise.
 func ownPipes(who identity) error {

@@ -128,13 +128,15 @@ func (p *initProc) run() error {
 		return startError("user", p.User, err)
 	}
 	p.Env = withHome(p.Env, who.home)
+	op := "tty"
 	if p.TTY {
 		err = p.terminal(who)
 	} else {
+		op = "pipe"
 		err = ownPipes(who)
 	}
 	if err != nil {
-		return startError("tty", "", err)
+		return who.explain(op, err)
 	}
 	if err := p.chdir(who); err != nil {
 		return startError("dir", p.Dir, err)
@@ -147,7 +149,7 @@ func (p *initProc) run() error {
 	}
 	unix.Close(FDSelf)
 	if err := p.confine(who); err != nil {
-		return err
+		return who.explain("user", err)
 	}
 	return p.exec()
 }
@@ -156,18 +158,22 @@ func closeFrom(fd uint) error {
 	return unix.CloseRange(fd, ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC)
 }
 
-// chdir enters the working directory, and makes it if it does not exist. The
-// way there is not taken by the kernel's rules but by the root's, so that it
+// chdir enters the working directory, and makes it if it does not exist, but
+// not for a process that joins a sandbox. The way there is not taken by the kernel's rules but by the root's, so that it
 // cannot lead out through a descriptor in /proc (CVE-2024-21626).
 func (p *initProc) chdir(who identity) error {
 	dir := p.Dir
 	if dir == "" {
 		dir = "/"
 	}
-	m := maker{root: p.root, mode: 0o755, made: func(parent int, physical string, _ bool, _ int64) error {
-		return unix.Fchownat(parent, path.Base(physical), who.uid, who.gid, unix.AT_SYMLINK_NOFOLLOW)
-	}}
-	fd, err := m.place(dir, true)
+	place := func() (int, error) { return p.root.open(dir, unix.O_PATH) }
+	if p.Join == 0 {
+		m := maker{root: p.root, mode: 0o755, made: func(parent int, physical string, _ bool, _ int64) error {
+			return unix.Fchownat(parent, path.Base(physical), who.uid, who.gid, unix.AT_SYMLINK_NOFOLLOW)
+		}}
+		place = func() (int, error) { return m.place(dir, true) }
+	}
+	fd, err := place()
 	if err != nil {
 		return err
 	}
