@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -77,17 +76,12 @@ func (p *program) exportCommand() *cobra.Command {
 		Example: "  whittle export app | whittle import - flat",
 		Args:    args(1, 1, "one container"),
 		RunE: func(c *cobra.Command, a []string) error {
-			return p.withContainer(a[0], func(w *whittle.Whittle, ct *container.Container) (err error) {
+			return p.withContainer(a[0], func(w *whittle.Whittle, ct *container.Container) error {
 				export := func(out io.Writer) error { return w.Containers().Export(ct, out) }
 				if file == "" {
 					return p.tarOut(export)
 				}
-				f, err := os.Create(file)
-				if err != nil {
-					return err
-				}
-				defer func() { err = errors.Join(err, f.Close()) }()
-				return export(f)
+				return writeFile(file, export)
 			})
 		},
 	}

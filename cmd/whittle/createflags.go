@@ -118,11 +118,6 @@ func (p *program) request(c *cobra.Command, f *createFlags, a []string) (whittle
 	if r.TTY && r.Stdin && !f.detach && c.Name() == "run" && !isTerminal(p.stdin) {
 		return r, errNoTerminal
 	}
-	if f.cidFile != "" {
-		if _, err := os.Lstat(f.cidFile); err == nil {
-			return r, &usageError{fmt.Errorf("--cidfile %s: the file is there already", f.cidFile), "remove it, or choose another name"}
-		}
-	}
 	return r, nil
 }
 

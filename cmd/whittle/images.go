@@ -251,6 +251,8 @@ func writeFile(name string, write func(io.Writer) error) (err error) {
 	}
 	if to, err := filepath.EvalSymlinks(name); err == nil {
 		name = to
+	} else if _, err := os.Readlink(name); err == nil {
+		return writeInto(name, write) // a link to what is not there yet
 	}
 	tmp := name + ".partial"
 	f, err := os.Create(tmp)
@@ -270,7 +272,7 @@ func writeFile(name string, write func(io.Writer) error) (err error) {
 }
 
 func writeInto(name string, write func(io.Writer) error) (err error) {
-	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o666)
 	if err != nil {
 		return err
 	}

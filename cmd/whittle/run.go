@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 
@@ -44,20 +45,51 @@ func (p *program) create(c *cobra.Command, f *createFlags, a []string, then func
 	}
 	return p.withStore(func(w *whittle.Whittle) error {
 		var ct *container.Container
-		err := p.transfer(f.quiet, func(sink progress.Sink) (err error) {
-			ct, err = w.Create(c.Context(), req, sink)
-			return err
-		})
-		if err == nil && f.cidFile != "" {
-			if err = os.WriteFile(f.cidFile, []byte(ct.ID), 0o644); err != nil {
-				err = errors.Join(err, w.Containers().Remove(c.Context(), ct, false))
+		err := withIDFile(f.cidFile, func() (string, error) {
+			err := p.transfer(f.quiet, func(sink progress.Sink) (err error) {
+				ct, err = w.Create(c.Context(), req, sink)
+				return err
+			})
+			if err != nil {
+				return "", err
 			}
+			return ct.ID, nil
+		})
+		if err != nil && ct != nil {
+			err = errors.Join(err, w.Containers().Remove(context.WithoutCancel(c.Context()), ct, false))
 		}
 		if err != nil {
 			return err
 		}
 		return then(w, ct)
 	})
+}
+
+// withIDFile writes the ID of what create makes to a new file, if name is not
+// empty. The file is there before create begins, so that it does not begin when
+// its ID cannot be told, and is removed again when it fails.
+func withIDFile(name string, create func() (string, error)) (err error) {
+	if name == "" {
+		_, err = create()
+		return err
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		return &usageError{fmt.Errorf("--cidfile %s: the file is there already", name), "remove it, or choose another name"}
+	}
+	if err != nil {
+		return fmt.Errorf("--cidfile: %w", err)
+	}
+	defer func() {
+		if err = errors.Join(err, f.Close()); err != nil {
+			err = errors.Join(err, os.Remove(name))
+		}
+	}()
+	id, err := create()
+	if err == nil {
+		_, err = f.WriteString(id)
+	}
+	return err
 }
 
 func (p *program) runCommand() *cobra.Command {

@@ -3,10 +3,16 @@ package container
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whittle-build/whittle/internal/sandbox"
 )
 
 func TestNameIsFreeAgainAfterRemoval(t *testing.T) {
@@ -184,5 +190,82 @@ func TestContainersThatWereToGoAreSweptUp(t *testing.T) {
 	}
 	if _, err := s.Find("box"); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestOfManyWhoWantANameAtOnceOneGetsIt(t *testing.T) {
+	s, _ := aSet(t)
+	for round := range 20 {
+		var got [8]*Container
+		var errs [8]error
+		var wg sync.WaitGroup
+		for i := range got {
+			wg.Go(func() {
+				got[i], errs[i] = s.Create(Container{Name: "same", Spec: Spec{Args: []string{"true"}}})
+			})
+		}
+		wg.Wait()
+		var won []*Container
+		for i, c := range got {
+			switch {
+			case errs[i] == nil:
+				won = append(won, c)
+			case !errors.Is(errs[i], fs.ErrExist):
+				t.Errorf("round %d: %v", round, errs[i])
+			}
+		}
+		list, err := s.List()
+		if len(won) != 1 || err != nil || len(list) != 2 {
+			t.Fatalf("round %d: %d have the name; there are %d containers, %v", round, len(won), len(list), err)
+		}
+		if c, err := s.Find("same"); err != nil || c.ID != won[0].ID {
+			t.Errorf("round %d: the name leads to %v, %v", round, c, err)
+		}
+		if err := s.Remove(t.Context(), won[0], false); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestCreateDoesNotWaitForWhomSomebodyIsBusyWith(t *testing.T) {
+	s, _ := aSet(t)
+	c, err := s.Create(Container{Name: "dead", Spec: Spec{Args: []string{"true"}, Remove: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Started = s.Now() // and its monitor was killed
+	if err := s.put(c); err != nil {
+		t.Fatal(err)
+	}
+	busy, err := s.change(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() {
+		_, err := s.Create(Container{Name: "next", Spec: Spec{Args: []string{"true"}}})
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+		busy.Close()
+	case <-time.After(5 * time.Second):
+		t.Error("it waits")
+		busy.Close()
+		<-done
+	}
+	if _, err := s.Find("dead"); err != nil {
+		t.Errorf("the one that somebody is busy with: %v", err)
+	}
+}
+
+func TestTooManyOpenFilesAreNoFaultOfTheCommand(t *testing.T) {
+	for cause, want := range map[error]int{unix.EMFILE: 125, unix.ENFILE: 125, unix.EACCES: 126, unix.ENOENT: 127} {
+		if got := StartCode(&sandbox.StartError{Op: "exec", Path: "true", Err: cause}); got != want {
+			t.Errorf("%v: code %d, want %d", cause, got, want)
+		}
 	}
 }

@@ -109,7 +109,7 @@ const codeEngine = 125
 // executed, 125 for anything else.
 func StartCode(err error) int {
 	var start *sandbox.StartError
-	if !errors.As(err, &start) || start.Op != "exec" {
+	if !errors.As(err, &start) || start.Op != "exec" || errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
 		return codeEngine
 	}
 	if errors.Is(err, sandbox.ErrNotInPath) || errors.Is(err, unix.ENOENT) {

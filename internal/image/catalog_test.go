@@ -262,3 +262,39 @@ func TestANameWithTagAndDigestIsTwoNames(t *testing.T) {
 		t.Errorf("removed %+v, %v: a digest alone does not keep an image", got, err)
 	}
 }
+
+// moving gives a name to another image just before it is taken away.
+type moving struct {
+	*memory
+	move func()
+}
+
+func (m *moving) UpdateDoc(kind, name string, fn func([]byte) ([]byte, error)) error {
+	if kind == KindTag {
+		m.move()
+	}
+	return m.memory.UpdateDoc(kind, name, fn)
+}
+
+func TestRemoveLeavesANameThatMovedMeanwhile(t *testing.T) {
+	for _, names := range [][]string{{"app"}, {"app", "other"}} {
+		c, m := catalog(t)
+		old := put(t, c, sample(t, m, moment, "a"), names...)
+		young := put(t, c, sample(t, m, moment, "b"))
+		docs := &moving{m, func() {
+			if err := c.Tag(mustName(t, "app"), young.ID); err != nil {
+				t.Fatal(err)
+			}
+		}}
+		done, err := NewCatalog(docs, c.now).Remove("app", Removal{})
+		if err != nil || len(done.Untagged) != 0 {
+			t.Errorf("%v: untagged %v, %v", names, done.Untagged, err)
+		}
+		if id, err := c.Lookup(mustName(t, "app")); err != nil || id != young.ID {
+			t.Errorf("%v: app is %s, %v, want the young image", names, id, err)
+		}
+		if _, err := c.Get(old.ID); (err == nil) != (len(names) > 1) {
+			t.Errorf("%v: the old image: %v", names, err)
+		}
+	}
+}

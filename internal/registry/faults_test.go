@@ -389,3 +389,39 @@ func TestAnInterruptEndsAPullWithItsCause(t *testing.T) {
 		t.Errorf("got %v, want %v", err, cause)
 	}
 }
+
+func TestASignedAddressIsInNoMessage(t *testing.T) {
+	p := paint(t, "amd64", 1000)
+	for name, answer := range map[string]func(w http.ResponseWriter){
+		"broken":  func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
+		"refused": func(w http.ResponseWriter) { w.WriteHeader(http.StatusForbidden) },
+		"missing": func(w http.ResponseWriter) { w.WriteHeader(http.StatusNotFound) },
+	} {
+		f, ref := pushed(t, p)
+		f.Config.ErrorLog = log.New(io.Discard, "", 0)
+		f.inject(func(w http.ResponseWriter, r *http.Request) bool {
+			switch {
+			case r.URL.Path == "/storage":
+				answer(w)
+			case isLayer(r, p):
+				http.Redirect(w, r, f.URL+"/storage?X-Amz-Signature=geheim", http.StatusTemporaryRedirect)
+			default:
+				return false
+			}
+			return true
+		})
+		c := client()
+		c.Event = func(e Event) {
+			if e.Err != nil && strings.Contains(e.Err.Error(), "geheim") {
+				t.Errorf("%s: an event says %v", name, e.Err)
+			}
+		}
+		_, _, err := pull(t, c, ref)
+		if err == nil || strings.Contains(err.Error(), "geheim") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if f.count("GET /storage") == 0 {
+			t.Errorf("%s: the redirect was not followed", name)
+		}
+	}
+}
