@@ -13,21 +13,47 @@ import (
 
 // WriteError writes err for a person: the thing that failed, for a mistake in
 // a Dockerfile its file, line and text, and what can be done about it. Each
-// line of a message begins with the program's name.
+// line of a message begins with the program's name. Messages quote Dockerfiles,
+// archives and registries: what a terminal would obey is taken out of them.
 func WriteError(w io.Writer, program string, err error) {
-	if list := mistakes(err); len(list) > 0 {
-		for _, m := range list {
-			writeMistake(w, program, m)
-		}
-		if n := len(list); n > 1 {
-			fmt.Fprintf(w, "%s: %d mistakes; nothing was run\n", program, n)
-		}
-		return
+	list := mistakes(err)
+	for _, m := range list {
+		writeMistake(w, program, m)
 	}
-	fmt.Fprintf(w, "%s: %s\n", program, strings.ReplaceAll(err.Error(), "\n", "\n"+program+": "))
-	if h := Hint(err); h != "" {
-		fmt.Fprintf(w, "%s: hint: %s\n", program, h)
+	if n := len(list); n > 1 {
+		fmt.Fprintf(w, "%s: %d mistakes; nothing was run\n", program, n)
 	}
+	for _, other := range others(err) {
+		writeLines(w, program, other.Error())
+		writeHint(w, program, Hint(other))
+	}
+}
+
+func writeLines(w io.Writer, program, text string) {
+	fmt.Fprintf(w, "%s: %s\n", program, strings.ReplaceAll(progress.CleanLines(text), "\n", "\n"+program+": "))
+}
+
+func writeHint(w io.Writer, program, hint string) {
+	if hint != "" {
+		fmt.Fprintf(w, "%s: hint: %s\n", program, progress.Clean(hint))
+	}
+}
+
+// others are those of the errors joined in err that are no mistakes in a
+// Dockerfile. One that is about no mistake at all stays whole.
+func others(err error) (out []error) {
+	if len(mistakes(err)) == 0 {
+		return []error{err}
+	}
+	if _, ok := err.(dockerfile.Errors); ok {
+		return nil
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, one := range joined.Unwrap() {
+			out = append(out, others(one)...)
+		}
+	}
+	return out
 }
 
 // mistakes are those in a Dockerfile that err is, in the order of its lines.
@@ -74,11 +100,9 @@ func Hint(err error) string {
 }
 
 func writeMistake(w io.Writer, program string, m *dockerfile.Error) {
-	fmt.Fprintf(w, "%s: %v\n", program, m)
+	writeLines(w, program, m.Error())
 	if m.Text != "" {
-		fmt.Fprintf(w, "  %4d | %s\n", m.Line, strings.SplitN(m.Text, "\n", 2)[0])
+		fmt.Fprintf(w, "  %4d | %s\n", m.Line, progress.Clean(strings.SplitN(m.Text, "\n", 2)[0]))
 	}
-	if m.Hint != "" {
-		fmt.Fprintf(w, "%s: hint: %s\n", program, m.Hint)
-	}
+	writeHint(w, program, m.Hint)
 }

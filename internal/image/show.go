@@ -7,6 +7,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/whittle-build/whittle/internal/progress"
 )
 
 // HumanSize writes a number of bytes as docker images does: 13.3kB, 1.24MB,
@@ -184,7 +186,7 @@ func newTable(w io.Writer) *table {
 // must not reach a terminal.
 func (t *table) row(cells ...string) {
 	for i, c := range cells {
-		cells[i] = printable(c)
+		cells[i] = progress.Clean(c)
 	}
 	if _, err := fmt.Fprintln(t.w, strings.Join(cells, "\t")); err != nil && t.err == nil {
 		t.err = err
@@ -196,17 +198,4 @@ func (t *table) flush() error {
 		return t.err
 	}
 	return t.w.Flush()
-}
-
-// printable makes one harmless line of s.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t' || r == '\r':
-			return ' '
-		case r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0:
-			return '?'
-		}
-		return r
-	}, s)
 }

@@ -48,7 +48,7 @@ func (c *classic) event(e Event) {
 		w = c.writer(i)
 		w.endLine()
 		c.said[s] = w
-		fmt.Fprintf(w, "Step %d/%d : %s\n", i+1, len(c.shown), clean(s.Text))
+		fmt.Fprintf(w, "Step %d/%d : %s\n", i+1, len(c.shown), Clean(s.Text))
 	}
 	switch e.Kind {
 	case Started:
@@ -126,13 +126,13 @@ func (c *classic) general(e Event) {
 	case Warned:
 		writeWarning(c.out, e.Warning)
 	case Note:
-		fmt.Fprintln(c.out, cleanLines(e.Text))
+		fmt.Fprintln(c.out, CleanLines(e.Text))
 	case Remains:
 		writeLeft(c.out, e.Left)
 	case Result:
 		fmt.Fprintf(c.out, "Successfully built %s\n", short(e.ID))
 		for _, t := range e.Tags {
-			fmt.Fprintf(c.out, "Successfully tagged %s\n", clean(t))
+			fmt.Fprintf(c.out, "Successfully tagged %s\n", Clean(t))
 		}
 	}
 }
@@ -145,7 +145,7 @@ func (c *classic) close(time.Time) {
 	}
 	for _, s := range c.track.failures() {
 		c.out.endLine()
-		fmt.Fprintf(c.out, "failed: %s: %s\n", clean(s.Label), clean(s.outcome()))
+		fmt.Fprintf(c.out, "failed: %s: %s\n", Clean(s.Label), Clean(s.outcome()))
 	}
 }
 

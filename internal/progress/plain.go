@@ -120,7 +120,7 @@ func (l *lane) status(e Event) {
 	switch {
 	case ok && last.IsZero(): // was complete
 	case e.Total > 0 && e.Current >= e.Total:
-		fmt.Fprintf(&l.said, "#%d %s %s done\n", l.n, clean(e.Name), HumanSize(e.Total))
+		fmt.Fprintf(&l.said, "#%d %s %s done\n", l.n, Clean(e.Name), HumanSize(e.Total))
 		l.shown[e.Name] = time.Time{}
 	case !ok:
 		l.shown[e.Name] = e.Time
@@ -129,7 +129,7 @@ func (l *lane) status(e Event) {
 		if e.Total > 0 {
 			size += " / " + HumanSize(e.Total)
 		}
-		fmt.Fprintf(&l.said, "#%d %s %s\n", l.n, clean(e.Name), size)
+		fmt.Fprintf(&l.said, "#%d %s %s\n", l.n, Clean(e.Name), size)
 		l.shown[e.Name] = e.Time
 	}
 }
@@ -142,7 +142,7 @@ func (l *lane) done() {
 	}
 	switch l.s.state {
 	case failed:
-		fmt.Fprintf(&l.said, "#%d ERROR: %s\n", l.n, clean(l.s.errorText()))
+		fmt.Fprintf(&l.said, "#%d ERROR: %s\n", l.n, Clean(l.s.errorText()))
 	case canceled:
 		fmt.Fprintf(&l.said, "#%d CANCELED\n", l.n)
 	default:
@@ -194,7 +194,7 @@ func (p *plain) say(l *lane, now time.Time) {
 	}
 	if p.cur != l {
 		p.yield()
-		p.out.printf("#%d %s\n", l.n, clean(l.s.Label))
+		p.out.printf("#%d %s\n", l.n, Clean(l.s.Label))
 		p.cur, p.since = l, now
 	}
 	l.said.WriteTo(p.out)
@@ -230,7 +230,7 @@ func (p *plain) general(e Event) {
 		writeWarning(p.out, e.Warning)
 		p.out.printf("\n")
 	case Note:
-		p.out.printf("%s\n\n", cleanLines(e.Text))
+		p.out.printf("%s\n\n", CleanLines(e.Text))
 	case Remains:
 		writeLeft(p.out, e.Left)
 		p.left = true
@@ -243,7 +243,7 @@ func (p *plain) general(e Event) {
 func writeResult(w io.Writer, e *Event) {
 	fmt.Fprintf(w, "built %s\n", short(e.ID))
 	for _, t := range e.Tags {
-		fmt.Fprintf(w, "tagged %s\n", clean(t))
+		fmt.Fprintf(w, "tagged %s\n", Clean(t))
 	}
 }
 
@@ -267,7 +267,7 @@ func (p *plain) close(now time.Time) {
 		writeResult(p.out, p.image)
 	}
 	for _, s := range p.track.failures() {
-		p.out.printf("------\n > %s: %s\n------\n", clean(s.Label), clean(s.outcome()))
+		p.out.printf("------\n > %s: %s\n------\n", Clean(s.Label), Clean(s.outcome()))
 	}
 }
 

@@ -36,10 +36,10 @@ func HumanDuration(d time.Duration) string {
 	}
 }
 
-// clean takes out of one line what a terminal would obey: escape sequences,
+// Clean takes out of one line what a terminal would obey: escape sequences,
 // control characters, and the characters that reorder text. Bytes that are
 // not UTF-8 become U+FFFD.
-func clean(s string) string {
+func Clean(s string) string {
 	if isClean(s) {
 		return s
 	}
@@ -61,11 +61,11 @@ func clean(s string) string {
 	return b.String()
 }
 
-// cleanLines is clean for text of several lines.
-func cleanLines(s string) string {
+// CleanLines is Clean for text of several lines.
+func CleanLines(s string) string {
 	lines := strings.Split(s, "\n")
 	for i, l := range lines {
-		lines[i] = clean(l)
+		lines[i] = Clean(l)
 	}
 	return strings.Join(lines, "\n")
 }
@@ -136,7 +136,7 @@ func sequence(s string) int {
 func lastText(line []byte) string {
 	for len(line) > 0 {
 		i := bytes.LastIndexByte(line, '\r')
-		if s := strings.TrimSpace(clean(string(line[i+1:]))); s != "" || i < 0 {
+		if s := strings.TrimSpace(Clean(string(line[i+1:]))); s != "" || i < 0 {
 			return s
 		}
 		line = line[:i]
@@ -173,7 +173,7 @@ func (c *cleaner) line(b []byte) {
 	b = bytes.TrimRight(b, "\r\n")
 	for part := range bytes.SplitSeq(b, []byte("\r")) {
 		if len(part) > 0 || len(b) == 0 {
-			fmt.Fprintln(c.w, clean(string(part)))
+			fmt.Fprintln(c.w, Clean(string(part)))
 		}
 	}
 }

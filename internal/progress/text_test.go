@@ -59,7 +59,7 @@ func TestWhatATerminalObeysIsTakenOut(t *testing.T) {
 		"\x1b\x1b[31mtwice":          "twice",
 	}
 	for in, want := range tests {
-		if got := clean(in); got != want {
+		if got := Clean(in); got != want {
 			t.Errorf("%q: got %q, want %q", in, got, want)
 		}
 	}
@@ -67,7 +67,7 @@ func TestWhatATerminalObeysIsTakenOut(t *testing.T) {
 
 func TestCleaningHostileOutputTakesNoLongerThanItsLength(t *testing.T) {
 	start := time.Now()
-	clean(strings.Repeat("\x1b]", maxPart/2))
+	Clean(strings.Repeat("\x1b]", maxPart/2))
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("1 MiB took %v", took)
 	}
@@ -76,11 +76,11 @@ func TestCleaningHostileOutputTakesNoLongerThanItsLength(t *testing.T) {
 func FuzzClean(f *testing.F) {
 	f.Add("\x1b[31mred\x1b]0;x\x07\x1b")
 	f.Fuzz(func(t *testing.T, s string) {
-		got := clean(s)
+		got := Clean(s)
 		if !utf8.ValidString(got) || strings.ContainsFunc(got, obeyed) {
 			t.Errorf("%q became %q", s, got)
 		}
-		if clean(got) != got {
+		if Clean(got) != got {
 			t.Errorf("%q is not clean", got)
 		}
 		for n := range 20 {

@@ -207,17 +207,17 @@ func writeWarning(w io.Writer, x *Warning) {
 	}
 	where := ""
 	if x.File != "" {
-		where = clean(x.File) + ": "
+		where = Clean(x.File) + ": "
 		if x.Line > 0 {
-			where = fmt.Sprintf("%s:%d: ", clean(x.File), x.Line)
+			where = fmt.Sprintf("%s:%d: ", Clean(x.File), x.Line)
 		}
 	}
-	fmt.Fprintf(w, "warning: %s%s\n", where, clean(x.Msg))
+	fmt.Fprintf(w, "warning: %s%s\n", where, Clean(x.Msg))
 	if x.Text != "" {
-		fmt.Fprintf(w, "    %s\n", clean(strings.TrimSpace(x.Text)))
+		fmt.Fprintf(w, "    %s\n", Clean(strings.TrimSpace(x.Text)))
 	}
 	if x.Hint != "" {
-		fmt.Fprintf(w, "    hint: %s\n", clean(x.Hint))
+		fmt.Fprintf(w, "    hint: %s\n", Clean(x.Hint))
 	}
 }
 
@@ -230,13 +230,13 @@ func writeLeft(w io.Writer, l *Left) {
 	if name == "" {
 		name = "image"
 	}
-	fmt.Fprintf(w, "left: %s  %s  %s\n", clean(name), short(l.ID), HumanSize(l.Size))
+	fmt.Fprintf(w, "left: %s  %s  %s\n", Clean(name), short(l.ID), HumanSize(l.Size))
 	if len(l.Stages) == 0 {
 		return
 	}
 	parts := make([]string, len(l.Stages))
 	for i, s := range l.Stages {
-		parts[i] = clean(s.Name) + " " + HumanSize(s.Bytes)
+		parts[i] = Clean(s.Name) + " " + HumanSize(s.Bytes)
 	}
 	fmt.Fprintf(w, "left behind: %s", strings.Join(parts, ", "))
 	if len(parts) > 1 {
@@ -281,7 +281,7 @@ func writeFailures(w io.Writer, t *tracker, plainly bool) {
 			s.log.drop()
 			continue
 		}
-		fmt.Fprintf(w, "%s\n", clean(s.Label))
+		fmt.Fprintf(w, "%s\n", Clean(s.Label))
 		body := &lineEnd{w: w, at: '\n'}
 		if plainly {
 			c := &cleaner{w: body}
@@ -293,7 +293,7 @@ func writeFailures(w io.Writer, t *tracker, plainly bool) {
 		if body.at != '\n' {
 			fmt.Fprintln(w)
 		}
-		fmt.Fprintf(w, "failed: %s: %s\n", clean(s.Label), clean(s.outcome()))
+		fmt.Fprintf(w, "failed: %s: %s\n", Clean(s.Label), Clean(s.outcome()))
 	}
 }
 

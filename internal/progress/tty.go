@@ -52,7 +52,7 @@ func (t *tty) event(e Event) {
 	case Warned:
 		t.above(func() { writeWarning(t.out, e.Warning) })
 	case Note:
-		t.above(func() { t.out.printf("%s\n", cleanLines(e.Text)) })
+		t.above(func() { t.out.printf("%s\n", CleanLines(e.Text)) })
 	case Remains:
 		t.left = e.Left
 	case Result:
@@ -159,9 +159,9 @@ func (t *tty) line(s *step, now time.Time, cells int) string {
 	age := HumanDuration(now.Sub(s.started))
 	room := cells - len(age) - 3 // a blank in front, two before the age
 	if room < 12 {
-		return fit(" "+clean(s.Label), cells)
+		return fit(" "+Clean(s.Label), cells)
 	}
-	label, said := clean(s.Label), t.saying(s)
+	label, said := Clean(s.Label), t.saying(s)
 	if said == "" {
 		return " " + pad(label, room) + "  " + age
 	}
