@@ -10,6 +10,7 @@ import (
 
 	"github.com/whittle-build/whittle/internal/config"
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/dockerfile"
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/progress"
@@ -31,7 +32,11 @@ func (w *Whittle) planned(ctx context.Context, req plan.Request, pull bool, sink
 		}
 		found, err := w.resolveAll(ctx, missing, pull, sink)
 		if err != nil {
-			return contextCopies(req, missing), images, err
+			p, more := withoutImages(req, missing)
+			if known := (dockerfile.Errors{}); errors.As(err, &known) {
+				err = append(known, more...).Sorted()
+			}
+			return p, images, err
 		}
 		for ref, m := range found {
 			images[ref] = m
@@ -40,22 +45,27 @@ func (w *Whittle) planned(ctx context.Context, req plan.Request, pull bool, sink
 	}
 }
 
-// contextCopies is what can still be told of a file whose base images are not
-// all found: the steps that copy from the build context, as far as they name
-// no variable, which an image might set. It is nil when not even that is
-// certain. Such a plan is there to look for more mistakes in, not to be run.
-func contextCopies(req plan.Request, missing *plan.Missing) *plan.Plan {
+// withoutImages is what can still be told of a file whose base images are not
+// all found: its mistakes, and the steps that copy from the build context, as
+// far as they name no variable, which an image might set. The plan is nil when
+// not even that is certain; it is there to look for more mistakes in, not to be
+// run.
+func withoutImages(req plan.Request, missing *plan.Missing) (*plan.Plan, dockerfile.Errors) {
 	for _, ref := range missing.Refs {
 		req.Images[ref] = &plan.Base{Config: &config.Image{}, Name: ref.Name}
 	}
-	p, _ := plan.New(req) // its mistakes may be those of the empty images
+	p, err := plan.New(req)
+	var mistakes dockerfile.Errors
+	if errors.As(err, &mistakes) {
+		mistakes = slices.DeleteFunc(mistakes, func(m *dockerfile.Error) bool { return req.File.NamesVariable(m) })
+	}
 	if p == nil {
-		return nil
+		return nil, mistakes
 	}
 	steps := slices.DeleteFunc(slices.Clone(p.Steps), func(s *plan.Step) bool {
 		return s.Copy == nil || s.Copy.From != nil || strings.Contains(s.Line.Text, "$")
 	})
-	return &plan.Plan{Steps: steps}
+	return &plan.Plan{Steps: steps}, mistakes
 }
 
 // basesOf is what the solver has to know of base images.

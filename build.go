@@ -168,14 +168,17 @@ func (b *build) prepare(ctx context.Context) (*plan.Plan, error) {
 		return nil, reported(known, err)
 	}
 	var p *plan.Plan
-	if p, b.images, err = b.planned(ctx, b.planRequest(), b.req.Pull, b.sink); !collect(&known, err) || p == nil {
-		return nil, reported(known, err)
+	certain := len(known)
+	p, b.images, err = b.planned(ctx, b.planRequest(), b.req.Pull, b.sink)
+	if !collect(&known, err) || p == nil {
+		return nil, reported(b.certain(known, certain), err)
 	}
 	if err := b.openContext(ctx, p); err != nil {
-		return nil, reported(known, err)
+		return nil, reported(b.certain(known, certain), err)
 	}
 	missing, err := b.checkSources(ctx, p)
-	if known = append(known, missing...); err != nil || len(known) > 0 {
+	known = b.certain(append(known, missing...), certain)
+	if err != nil || len(known) > 0 {
 		return nil, reported(known, err)
 	}
 	b.announce(p)
@@ -191,6 +194,12 @@ func collect(known *dockerfile.Errors, err error) bool {
 		return true
 	}
 	return err == nil
+}
+
+// certain is known without what a wrong instruction among the first n mistakes
+// may be the cause of.
+func (b *build) certain(known dockerfile.Errors, n int) dockerfile.Errors {
+	return append(known[:n:n], slices.DeleteFunc(known[n:], func(m *dockerfile.Error) bool { return !b.file.Certain(m) })...)
 }
 
 // reported is the error for the mistakes known, or if there are none err.

@@ -37,6 +37,7 @@ type File struct {
 	Warnings []Warning
 
 	check    string // value of "# check="
+	unsure   bool   // a wrong instruction may have set a variable
 	findings []found
 	lines    []string
 }
@@ -82,6 +83,20 @@ func (f *File) Line(n int) string {
 // Mistake makes an Error about what stands at pos.
 func (f *File) Mistake(pos Pos, msg, hint string) *Error {
 	return &Error{File: f.Name, Line: pos.Line, EndLine: pos.EndLine, Text: f.Line(pos.Line), Msg: msg, Hint: hint}
+}
+
+// Certain reports whether m is a mistake whatever the instructions say that
+// Parse could not read: one may have set a variable that m's instruction names.
+func (f *File) Certain(m *Error) bool { return !f.unsure || !f.NamesVariable(m) }
+
+// NamesVariable reports whether the lines that m is about name a variable.
+func (f *File) NamesVariable(m *Error) bool {
+	for n := m.Line; n <= max(m.Line, m.EndLine); n++ {
+		if strings.Contains(f.Line(n), "$") {
+			return true
+		}
+	}
+	return false
 }
 
 // StageNames returns the names of all named stages in file order.

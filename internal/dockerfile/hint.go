@@ -1,8 +1,10 @@
 package dockerfile
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -102,19 +104,26 @@ func insteadOfMount(value string) string {
 // stands in the hint.
 var reSuggestion = regexp.MustCompile(` \(did you mean [^()]*\?\)$`)
 
+// plainly is the text of a mistake that the reference found in an instruction.
+func plainly(err error) string {
+	var number *strconv.NumError
+	if errors.As(err, &number) {
+		return fmt.Sprintf("%q is not a whole number", number.Num)
+	}
+	return withoutSuggestion(err.Error())
+}
+
 func withoutSuggestion(msg string) string { return reSuggestion.ReplaceAllString(msg, "") }
 
 // hint is the way out of a mistake that the line parser found.
 func (p *reading) hint(pos Pos, msg string) string {
-	line := p.file.Line(pos.Line)
-	keyword, _, _ := strings.Cut(strings.ReplaceAll(line, "\t", " "), " ")
 	switch {
 	case strings.Contains(msg, "must be comprised of strings only"):
 		return `put every element into double quotes, numbers too: ["sleep", "10"]`
 	case strings.Contains(msg, "can't find = in"):
 		return `a value with blanks needs quotes: NAME="two words"`
 	case strings.Contains(msg, "must have two arguments"):
-		return fmt.Sprintf("write %s NAME=value", strings.ToUpper(keyword))
+		return fmt.Sprintf("write %s NAME=value", strings.ToUpper(keywordOf(p.file.Line(pos.Line))))
 	case strings.Contains(msg, "unterminated heredoc"):
 		return "end it with a line that is the delimiter alone, no blanks before or after it (<<- allows leading tabs)"
 	case strings.Contains(msg, "escape token"):
@@ -165,7 +174,7 @@ func instructionHints() []struct{ in, hint string } {
 		{"time:", `write a number with its unit: 30s, 1m30s`},
 		{"cannot be less than", "write at least 1ms, or 0 for the default"},
 		{"--retries cannot be negative", "write 0 for the default, or how many failures in a row make it unhealthy"},
-		{"strconv.ParseInt", "write a whole number"},
+		{"not a whole number", "write how many failures in a row make it unhealthy, for example: --retries=3"},
 		{"via `ONBUILD ONBUILD`", "write ONBUILD once"},
 		{"as an ONBUILD trigger", "triggers can be any instruction but FROM, ONBUILD and MAINTAINER"},
 		{"can not be an empty string", "write a path"},

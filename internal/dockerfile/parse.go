@@ -16,8 +16,9 @@ import (
 // Parse reads a Dockerfile; name is what messages call it. Its error is an
 // Errors with every mistake in the file. With an error, the File is what could
 // be read in spite of it, without the wrong instructions: it is good for finding
-// more mistakes, not for building. It is nil when a wrong instruction may have
-// named a stage or a variable, because then what others say is not certain.
+// more mistakes, not for building (see Certain). It is nil when a wrong
+// instruction may have named a stage, or a variable for FROM, because then what
+// others say is not certain.
 func Parse(name string, src []byte) (*File, error) {
 	p := &reading{file: &File{Name: name, Source: src, Escape: parser.DefaultEscapeToken}}
 	if !p.split(src) {
@@ -50,7 +51,7 @@ type reading struct {
 	lines [][]byte // with their ends; wrong ones are emptied
 	errs  Errors
 	early bool // an instruction before the first FROM was told; one is enough
-	lost  bool // something wrong may have named a stage or a variable
+	lost  bool // something wrong may have named a stage, or a variable for FROM
 	words int  // of all instructions so far
 }
 
@@ -132,7 +133,8 @@ func (p *reading) ast() *parser.Node {
 			return nil
 		}
 		p.add(pos, msg, p.hint(pos, msg))
-		p.lost = p.lost || !strings.Contains(msg, "must be comprised of strings only")
+		keyword := keywordOf(p.file.Line(pos.Line))
+		p.unread(keyword, keyword == "#" || strings.Contains(msg, "heredoc"))
 		p.blank(pos)
 	}
 	p.add(Pos{}, fmt.Sprintf("more than %d mistakes; the rest is not shown", maxMistakes), "is this a Dockerfile? -f names another file")
@@ -170,6 +172,17 @@ func (p *reading) where(err error) Pos {
 	return pos
 }
 
+// keywordOf is the first word of a line, # for a comment.
+func keywordOf(line string) string {
+	if strings.HasPrefix(line, "#") {
+		return "#"
+	}
+	if words := strings.Fields(line); len(words) > 0 {
+		return words[0]
+	}
+	return ""
+}
+
 func nodePos(n *parser.Node) Pos { return Pos{n.StartLine, n.EndLine} }
 
 // node reads one instruction into the file.
@@ -181,9 +194,8 @@ func (p *reading) node(n *parser.Node) {
 	cmd, msg, hint := p.instruction(n)
 	if msg != "" {
 		p.add(pos, msg, hint)
-		meant := meant(n.Value)
-		p.lost = p.lost || len(p.file.Stages) == 0 || slices.Contains([]string{"FROM", "ARG", "ENV", ""}, meant)
-		if meant == "FROM" {
+		p.unread(n.Value, len(p.file.Stages) == 0)
+		if meant(n.Value) == "FROM" {
 			p.file.Stages = append(p.file.Stages, &Stage{Pos: pos})
 		}
 		return
@@ -214,6 +226,18 @@ func (p *reading) node(n *parser.Node) {
 		p.add(pos, fmt.Sprintf("no build stage in current context: %s before the first FROM", strings.ToUpper(n.Value)),
 			"put a FROM line above it; only ARG may stand before the first FROM")
 	}
+}
+
+// unread notes what may be missing from the file without an instruction. With
+// worse, that is anything.
+func (p *reading) unread(keyword string, worse bool) {
+	switch meant(keyword) {
+	case "FROM", "":
+		p.lost = true
+	case "ARG", "ENV":
+		p.file.unsure = true
+	}
+	p.lost = p.lost || worse
 }
 
 // meant is the instruction that a keyword is, or is near to; RUN for what
@@ -250,7 +274,7 @@ func (p *reading) instruction(n *parser.Node) (cmd any, msg, hint string) {
 	}})
 	cmd, err := instructions.ParseInstructionWithLinter(n, lint)
 	if err != nil {
-		msg := withoutSuggestion(err.Error())
+		msg := plainly(err)
 		return nil, msg, p.hintFor(n, msg)
 	}
 	return cmd, "", ""

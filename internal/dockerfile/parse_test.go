@@ -208,7 +208,7 @@ func TestMistakesSayWhereWhatAndTheWayOut(t *testing.T) {
 		{from + "HEALTHCHECK --interval=5 CMD x", "2: time: missing unit in duration", "30s"},
 		{from + "HEALTHCHECK --interval=1us CMD x", `2: Interval "interval" cannot be less than 1ms`, "1ms"},
 		{from + "HEALTHCHECK --retries=-1 CMD x", "2: --retries cannot be negative (-1)", "default"},
-		{from + "HEALTHCHECK --retries=x CMD x", "2: strconv.ParseInt", "whole number"},
+		{from + "HEALTHCHECK --retries=x CMD x", `2: "x" is not a whole number`, "--retries=3"},
 		{from + "ONBUILD", "2: ONBUILD requires at least one argument", "instruction"},
 		{from + "ONBUILD ONBUILD RUN x", "2: Chaining ONBUILD via", "once"},
 		{from + "ONBUILD FROM x", "2: FROM isn't allowed as an ONBUILD trigger", "but FROM"},
@@ -264,11 +264,12 @@ func TestAFileWithMistakesIsGivenWhenItsNamesAreCertain(t *testing.T) {
 		"apt-get install": true,
 		"COPY a\nEXPOSE":  true,
 		"COPY --link a b": true,
-		"EVN a=b":         false,
+		"EVN a=b":         true,
+		"ENV a":           true,
+		"ENV a=b c":       true,
+		"ARG =b":          true,
+		"LABEL a=b c":     true,
 		"b=c":             false,
-		"ENV a":           false,
-		"ENV a=b c":       false,
-		"ARG =b":          false,
 		"FROM a b":        false,
 		"FORM a":          false,
 		"RUN <<E\nFROM a": false,
@@ -281,6 +282,24 @@ func TestAFileWithMistakesIsGivenWhenItsNamesAreCertain(t *testing.T) {
 		if f != nil && len(f.Stages[0].Instructions) != 1 {
 			t.Errorf("%q: instructions %v", src, f.Stages[0].Instructions)
 		}
+	}
+}
+
+func TestWhatNamesAVariableIsUncertainAfterOneThatCannotBeRead(t *testing.T) {
+	for src, certain := range map[string]bool{"ENV a": false, "ENV a=b c": false, "ARG =b": false, "EVN a=b": false, "LABEL a=b c": true, "EXPOSE": true} {
+		f, err := Parse("Dockerfile", []byte("FROM a\n"+src+"\nCOPY a \\\n  $b\nCOPY a b\n"))
+		if err == nil || f == nil {
+			t.Fatalf("%q: %v", src, err)
+		}
+		if got := f.Certain(f.Mistake(Pos{3, 4}, "", "")); got != certain {
+			t.Errorf("%q: an instruction with a variable is certain: %v", src, got)
+		}
+		if !f.Certain(f.Mistake(Pos{5, 5}, "", "")) {
+			t.Errorf("%q: an instruction without a variable is not certain", src)
+		}
+	}
+	if f, _ := Parse("Dockerfile", []byte("ARG =b\nFROM a\nCOPY a b\n")); f != nil {
+		t.Error("a variable that FROM may name is not read, and the file is given")
 	}
 }
 
