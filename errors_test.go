@@ -60,3 +60,10 @@ func TestErrorsMakeATerminalDoNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestALongLineIsCut(t *testing.T) {
+	got := written(dockerfile.Errors{{File: "Dockerfile", Line: 1, Text: strings.Repeat("é", 70000) + "\nmore", Msg: "bad"}})
+	if want := "whittle: Dockerfile:1: bad\n     1 | " + strings.Repeat("é", 200) + "…\n"; got != want {
+		t.Errorf("got %d bytes %.300q", len(got), got)
+	}
+}

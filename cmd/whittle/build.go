@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -88,16 +91,12 @@ func (p *program) build(ctx context.Context, f *buildFlags) error {
 		return &usageError{fmt.Errorf("--%w", err), ""}
 	}
 	return p.withStore(func(w *whittle.Whittle) error {
-		if err := f.clear(); err != nil {
-			return err
+		res, err := p.buildTo(ctx, w, f, display)
+		// Nobody can be told that stderr cannot be written; what stands on
+		// stdout somebody reads.
+		if cerr := display.Close(); p.storyTo(f) == p.stdout {
+			err = errors.Join(err, cerr)
 		}
-		f.request.Sink, f.request.WholeContext = display, f.progress == "classic" || p.docker
-		res, err := w.Build(ctx, f.request)
-		if werr := f.write(res, err); werr != nil {
-			display.Emit(progress.Event{Kind: progress.Failed, Err: werr})
-			err = errors.Join(err, werr)
-		}
-		err = errors.Join(err, display.Close())
 		switch {
 		case err != nil && f.progress == "json" && !f.quiet:
 			return toldError(ctx) // every line is an event
@@ -109,6 +108,21 @@ func (p *program) build(ctx context.Context, f *buildFlags) error {
 		_, err = fmt.Fprintln(p.stdout, res.ID)
 		return err
 	})
+}
+
+// buildTo builds, and writes the files that were asked for.
+func (p *program) buildTo(ctx context.Context, w *whittle.Whittle, f *buildFlags, display *progress.Display) (*whittle.Result, error) {
+	if err := f.clear(); err != nil {
+		display.Emit(progress.Event{Kind: progress.Failed, Err: err})
+		return nil, err
+	}
+	f.request.Sink, f.request.WholeContext = display, f.progress == "classic" || p.docker
+	res, err := w.Build(ctx, f.request)
+	if werr := f.write(res, err); werr != nil {
+		display.Emit(progress.Event{Kind: progress.Failed, Err: werr})
+		err = errors.Join(err, werr)
+	}
+	return res, err
 }
 
 // toldError is the exit code of a build whose failure was told as an event.
@@ -169,11 +183,15 @@ func cutHost(s string) (name, ip string, ok bool) {
 }
 
 // clear removes what an earlier build wrote, so that it is not taken for this
-// one's if this one fails.
+// one's if this one fails. A folder that is not there is told now rather than
+// after the build.
 func (f *buildFlags) clear() error {
 	for _, name := range []string{f.idFile, f.metaFile} {
 		if name == "" {
 			continue
+		}
+		if _, err := os.Stat(filepath.Dir(name)); errors.Is(err, fs.ErrNotExist) {
+			return &fs.PathError{Op: "open", Path: name, Err: syscall.ENOENT}
 		}
 		if st, err := os.Lstat(name); err != nil || !st.Mode().IsRegular() {
 			continue // a pipe, or a mistake that writing will tell
@@ -206,17 +224,25 @@ func (f *buildFlags) write(res *whittle.Result, failure error) error {
 // that no person watches speaks as docker's builder did, on stdout, for
 // scripts that read it.
 func (p *program) display(f *buildFlags) (*progress.Display, error) {
-	mode, out := f.progress, p.stderr
+	return progress.New(p.view(f), p.storyTo(f), p.displayOptions())
+}
+
+func (p *program) view(f *buildFlags) string {
 	switch {
-	case f.quiet:
-		mode = "quiet"
-	case p.docker && mode == "auto" && !progress.IsTerminal(p.stderr) && p.getenv("DOCKER_BUILDKIT") != "1":
-		mode = "classic"
+	case f.quiet && slices.Contains(progress.Modes(), f.progress):
+		return "quiet"
+	case p.docker && f.progress == "auto" && !progress.IsTerminal(p.stderr) && p.getenv("DOCKER_BUILDKIT") != "1":
+		return "classic"
 	}
-	if p.docker && mode == "classic" {
-		out = p.stdout
+	return f.progress
+}
+
+// storyTo is where the display goes.
+func (p *program) storyTo(f *buildFlags) *os.File {
+	if p.docker && p.view(f) == "classic" {
+		return p.stdout
 	}
-	return progress.New(mode, out, p.displayOptions())
+	return p.stderr
 }
 
 func (p *program) displayOptions() progress.Options {

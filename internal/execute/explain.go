@@ -40,13 +40,24 @@ func (l *Local) explain(job solve.Job, err error) error {
 	case errors.As(err, &mode):
 		return l.File.Mistake(pos, mode.Error(), "for example --chmod=755 or --chmod=u=rwX,go=rX")
 	case errors.As(err, &pattern):
-		return l.File.Mistake(pos, pattern.Error(), "write [[] for a literal [")
+		return l.File.Mistake(pos, pattern.Error(), patternHint(job.Step.Line.Text))
 	case errors.Is(err, entry.ErrLoop):
 		return l.File.Mistake(pos, loopText(err), "symlinks lead to each other: name the file or folder that is meant, or mend the links")
 	case errors.Is(err, source.ErrChanged):
 		return l.File.Mistake(pos, err.Error(), "something wrote to the build context during the build: build again, or list the file in .dockerignore")
 	}
 	return err
+}
+
+// patternHint is the way out of a source that is no pattern; text is the
+// instruction. What begins like a JSON list and is none is read as words.
+func patternHint(text string) string {
+	for i, word := range strings.Fields(text) {
+		if i > 0 && !strings.HasPrefix(word, "--") && strings.HasPrefix(word, "[") {
+			return `a list needs double quotes around every element, commas between them and a ] at its end: ["a", "b"]; a literal [ is written [[]`
+		}
+	}
+	return "write [[] for a literal ["
 }
 
 // refused is explain for what comes from the files that a step takes: any such

@@ -126,7 +126,7 @@ func (c *classic) general(e Event) {
 	case Warned:
 		writeWarning(c.out, e.Warning)
 	case Note:
-		fmt.Fprintln(c.out, CleanLines(e.Text))
+		fmt.Fprintln(c.out, c.track.note(e))
 	case Remains:
 		writeLeft(c.out, e.Left)
 	case Result:

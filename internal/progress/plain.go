@@ -230,7 +230,7 @@ func (p *plain) general(e Event) {
 		writeWarning(p.out, e.Warning)
 		p.out.printf("\n")
 	case Note:
-		p.out.printf("%s\n\n", CleanLines(e.Text))
+		p.out.printf("%s\n\n", p.track.note(e))
 	case Remains:
 		writeLeft(p.out, e.Left)
 		p.left = true

@@ -405,3 +405,17 @@ func TestAWriteErrorIsToldAtTheEnd(t *testing.T) {
 		t.Error("no error")
 	}
 }
+
+func TestANoteNamesItsStep(t *testing.T) {
+	for _, mode := range []string{"plain", "classic", "tty"} {
+		var b bytes.Buffer
+		record(mode, &b, func(r *recorder) {
+			r.after(0, Event{Kind: Begin, Vertices: vertices()})
+			r.after(0, Event{Kind: Note, Text: "of no step"})
+			r.after(0, Event{Kind: Note, Vertex: 3, Text: "waiting"})
+		})
+		if got := b.String(); !strings.Contains(got, "of no step\n") || !strings.Contains(got, "[builder 3/3] RUN go build: waiting\n") || strings.Contains(got, "golang:1.15: of") {
+			t.Errorf("%s: %q", mode, got)
+		}
+	}
+}

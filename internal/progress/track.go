@@ -103,6 +103,14 @@ func (t *tracker) event(e Event) *step {
 	return s
 }
 
+// note is the text of a Note, with the step that it is about; 0 is none.
+func (t *tracker) note(e Event) string {
+	if s := t.byID[e.Vertex]; s != nil && e.Vertex > 0 {
+		return Clean(s.Label) + ": " + CleanLines(e.Text)
+	}
+	return CleanLines(e.Text)
+}
+
 func (s *step) finish(e Event) {
 	s.ended, s.err, s.code = e.Time, e.Err, e.exitCode()
 	switch {

@@ -52,7 +52,7 @@ func (t *tty) event(e Event) {
 	case Warned:
 		t.above(func() { writeWarning(t.out, e.Warning) })
 	case Note:
-		t.above(func() { t.out.printf("%s\n", CleanLines(e.Text)) })
+		t.above(func() { t.out.printf("%s\n", t.track.note(e)) })
 	case Remains:
 		t.left = e.Left
 	case Result:
