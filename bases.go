@@ -134,21 +134,29 @@ func (w *Whittle) resolve(ctx context.Context, ref plan.Ref, pull bool, sink pro
 	if err != nil {
 		return nil, err
 	}
-	if !pull {
-		m, _, err := w.catalog.Resolve(ref.Name)
-		if err != nil && !errors.Is(err, image.ErrNotFound) {
-			return nil, err
-		}
-		if err == nil && fits(m, ref.Platform) {
-			broken := w.complete(m)
-			if broken == nil || m.Manifest.IsZero() {
-				// What was made here is never replaced by what a registry
-				// has under that name.
-				return m, broken
-			}
+	if pull {
+		return w.pull(ctx, name, ref.Platform, sink)
+	}
+	m, _, err := w.catalog.Resolve(ref.Name)
+	if err != nil && !errors.Is(err, image.ErrNotFound) {
+		return nil, err
+	}
+	if err != nil {
+		return w.pull(ctx, name, ref.Platform, sink)
+	}
+	if fits(m, ref.Platform) {
+		broken := w.complete(m)
+		if broken == nil || m.Manifest.IsZero() {
+			// What was made here is never replaced by what a registry
+			// has under that name.
+			return m, broken
 		}
 	}
-	return w.pull(ctx, name, ref.Platform, sink)
+	pulled, err := w.pull(ctx, name, ref.Platform, sink)
+	if have := m.Platform(); err != nil && !fits(m, ref.Platform) {
+		err = fmt.Errorf("%w (the store has %s for %s/%s)", err, name.Familiar(), have.OS, have.Architecture)
+	}
+	return pulled, err
 }
 
 // fits says whether a stored image is for the platform asked for. An image
