@@ -23,7 +23,12 @@ const (
 // process is alone in a copy of the caller's mount namespace: what it mounts
 // on top of the caller's "/" vanishes with that, in pivot.
 func (p *initProc) makeRoot() error {
-	if err := unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE}); err != nil {
+	err := unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
+	if errors.Is(err, unix.EINVAL) {
+		// Nor would pivot_root work: mount_setattr(2), pivot_root(2).
+		err = errors.New("/ is a chroot that is no mount point; make it one before entering it: mount --bind DIR DIR")
+	}
+	if err != nil {
 		return &StartError{Op: "namespace", Path: "mount", Err: err}
 	}
 	if err := unix.Sethostname([]byte(p.Hostname)); err != nil {
