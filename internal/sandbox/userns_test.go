@@ -80,6 +80,9 @@ func exitMain() int {
 	return 7
 }
 
+// testUser is the user that .ci/run makes.
+const testUser = "whittle-ci"
+
 // unprivileged prepares a copy of the test binary to run as a user who is not
 // root and has subordinate ids.
 func unprivileged(t *testing.T, args ...string) *exec.Cmd {
@@ -87,9 +90,9 @@ func unprivileged(t *testing.T, args ...string) *exec.Cmd {
 	if os.Geteuid() != 0 || InUserNS() {
 		t.Skip("needs root: starts itself as another user")
 	}
-	u, err := user.Lookup("wuser")
+	u, err := user.Lookup(testUser)
 	if err != nil {
-		t.Skip("needs root: and a user called wuser with subordinate ids (useradd -m wuser)")
+		t.Skip("needs a user called " + testUser + " with subordinate ids (useradd -m " + testUser + ")")
 	}
 	uid, _ := strconv.Atoi(u.Uid)
 	gid, _ := strconv.Atoi(u.Gid)
