@@ -151,7 +151,7 @@ func (p *program) restartCommand() *cobra.Command {
 				if err := f.stop(c, w, ct); err != nil {
 					return err
 				}
-				return p.detached(w, ct)
+				return unlessRuns(p.detached(w, ct))
 			})
 		},
 	}
@@ -222,24 +222,53 @@ func (p *program) waitCommand() *cobra.Command {
 		Use: "wait CONTAINER...", Short: "Wait until containers have ended, and print their exit codes",
 		Args: args(1, -1, "a container"),
 		RunE: func(c *cobra.Command, a []string) error {
-			return p.withStore(func(w *whittle.Whittle) error {
-				for _, ref := range a {
-					ct, err := w.Containers().Find(ref)
-					if err != nil {
-						return err
-					}
-					code, err := w.Containers().Wait(c.Context(), ct)
-					if err != nil {
-						return err
-					}
-					if _, err := fmt.Fprintln(p.stdout, code); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
+			return p.withStore(func(w *whittle.Whittle) error { return p.wait(c.Context(), w, a) })
 		},
 	}
+}
+
+// wait prints the exit codes of containers, in the order of their names. All
+// are watched from the first moment, since one may end and be removed while
+// another is waited for.
+func (p *program) wait(ctx context.Context, w *whittle.Whittle, refs []string) error {
+	bad := false
+	var watches []*container.Watch
+	for _, ref := range refs {
+		watch, err := p.watch(w, ref)
+		if err != nil {
+			p.report(p.stderr, err)
+			bad = true
+			continue
+		}
+		defer watch.Close()
+		watches = append(watches, watch)
+	}
+	for _, watch := range watches {
+		if err := watch.Wait(ctx, 0); err != nil {
+			return err
+		}
+		code, err := watch.Code()
+		if err != nil {
+			p.report(p.stderr, err)
+			bad = true
+			continue
+		}
+		if _, err := fmt.Fprintln(p.stdout, code); err != nil {
+			return err
+		}
+	}
+	if bad {
+		return codeError(exitFailed)
+	}
+	return nil
+}
+
+func (p *program) watch(w *whittle.Whittle, ref string) (*container.Watch, error) {
+	ct, err := w.Containers().Find(ref)
+	if err != nil {
+		return nil, err
+	}
+	return w.Containers().Watch(ct)
 }
 
 func (p *program) portCommand() *cobra.Command {

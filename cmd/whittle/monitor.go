@@ -40,6 +40,14 @@ func (e *startError) Hint() string  { return e.Way }
 // Is makes the error of a container that runs already known as that.
 func (e *startError) Is(target error) bool { return target == container.ErrRunning && e.Running }
 
+// unlessRuns drops the error of starting what somebody else has just started.
+func unlessRuns(err error) error {
+	if errors.Is(err, container.ErrRunning) {
+		return nil
+	}
+	return err
+}
+
 // detached starts a monitor and waits until the container runs.
 func (p *program) detached(w *whittle.Whittle, ct *container.Container) error {
 	r, pw, err := os.Pipe()

@@ -141,11 +141,7 @@ func (p *program) startCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, a []string) error {
 			if !attach && !interactive {
 				return p.eachContainer(c.Context(), a, func(w *whittle.Whittle, ct *container.Container) error {
-					err := p.detached(w, ct)
-					if errors.Is(err, container.ErrRunning) {
-						return nil // as is wanted
-					}
-					return err
+					return unlessRuns(p.detached(w, ct))
 				})
 			}
 			if len(a) > 1 {

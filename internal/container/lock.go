@@ -38,6 +38,11 @@ func locked(dir string) bool {
 		return false
 	}
 	defer f.Close()
+	return lockedIn(f)
+}
+
+// lockedIn says whether somebody else has the lock of f.
+func lockedIn(f *os.File) bool {
 	held := unix.Flock_t{Type: unix.F_WRLCK}
 	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &held) == nil && held.Type != unix.F_UNLCK
 }
@@ -45,7 +50,7 @@ func locked(dir string) bool {
 // takeRun makes this process the monitor of the container in dir; ok is false
 // when it has one. The caller holds the lock of changes.
 func takeRun(dir string) (f *os.File, ok bool, err error) {
-	f, err = os.OpenFile(filepath.Join(dir, runLock), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err = os.OpenFile(filepath.Join(dir, runLock), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, false, err
 	}
@@ -53,6 +58,7 @@ func takeRun(dir string) (f *os.File, ok bool, err error) {
 		f.Close()
 		return nil, false, err
 	}
+	noteBegin(f)
 	return f, true, nil
 }
 

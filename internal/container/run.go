@@ -49,7 +49,8 @@ type monitor struct {
 	stdin *os.File // the writing side of a standard input that never ends
 	proc  *sandbox.Process
 	ender ender
-	done  chan struct{} // closed when proc has ended
+	later sync.WaitGroup // signals that the process may lose, looked after until done
+	done  chan struct{}  // closed when proc has ended
 }
 
 // ErrRunning is wrapped by the error for a container that runs already.
@@ -65,7 +66,10 @@ func (s *Set) Run(ctx context.Context, c *Container, std Streams, started func()
 	if err != nil {
 		return st, err
 	}
-	defer func() { err = errors.Join(err, lock.Close()) }()
+	defer func() {
+		noteEnd(lock, c.ExitCode) // when all else is done: who waits goes on then
+		err = errors.Join(err, lock.Close())
+	}()
 	st, err = m.run(ctx, std, started)
 	m.record(st, err)
 	if c.Spec.Remove {
@@ -149,7 +153,9 @@ func (m *monitor) run(ctx context.Context, std Streams, started func()) (st sand
 		started()
 	}
 	st, err = m.attend(ctx, std)
-	return st, errors.Join(err, ctl.close())
+	err = errors.Join(err, ctl.close())
+	m.later.Wait()
+	return st, err
 }
 
 func (m *monitor) start(ctx context.Context, std Streams, log *logFile) error {

@@ -57,7 +57,7 @@ func (m *monitor) end(sig unix.Signal) error {
 	case no:
 		return m.endDeaf(sig)
 	case perhaps:
-		go m.endLater(sig) // ends with the process
+		m.later.Go(func() { m.endLater(sig) })
 	}
 	return m.proc.Signal(sig)
 }
@@ -133,25 +133,41 @@ func (s *Set) Stop(ctx context.Context, c *Container, sig unix.Signal, wait time
 	if sig == 0 {
 		sig = c.stopSignal()
 	}
+	w, err := s.Watch(c)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
 	if err := s.ended(c, s.signal(ctx, c, "stop", sig)); err != nil {
 		return err
 	}
 	if wait == 0 {
 		return s.Kill(ctx, c)
 	}
-	err := s.waitEnd(ctx, c, max(wait, 0))
+	err = w.Wait(ctx, max(wait, 0))
 	if errors.Is(err, errStillThere) {
 		return s.Kill(ctx, c)
 	}
+	c.Running = c.Running && err != nil
 	return err
 }
 
+// killWait is how long the kernel may take to end a container that was killed.
+const killWait = 10 * time.Second
+
 // Kill ends a container at once, if it runs.
 func (s *Set) Kill(ctx context.Context, c *Container) error {
+	w, err := s.Watch(c)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
 	if err := s.ended(c, s.signal(ctx, c, "signal", unix.SIGKILL)); err != nil {
 		return err
 	}
-	return s.waitEnd(ctx, c, 10*time.Second)
+	err = w.Wait(ctx, killWait)
+	c.Running = c.Running && err != nil
+	return err
 }
 
 // Signal sends sig to the container's process.
@@ -170,49 +186,10 @@ func (s *Set) signal(ctx context.Context, c *Container, op string, sig unix.Sign
 // ended drops an error of sending a signal to what has ended by itself.
 func (s *Set) ended(c *Container, err error) error {
 	dir, derr := s.folder(c)
-	if err == nil || errors.Is(err, errEnded) || derr == nil && !locked(dir) {
+	if err == nil || errors.Is(err, errEnded) || errors.Is(err, errNotRunning) || derr == nil && !locked(dir) {
 		return nil
 	}
 	return err
 }
 
 var errStillThere = errors.New("it has not ended")
-
-// Wait waits for the container's end and returns its exit code.
-func (s *Set) Wait(ctx context.Context, c *Container) (int, error) {
-	if err := s.waitEnd(ctx, c, 0); err != nil {
-		return 0, err
-	}
-	now, err := s.get(c.ID)
-	if err != nil {
-		return 0, &Error{Msg: fmt.Sprintf("container %s has ended and was removed", c.Name),
-			Way: "leave --rm out to learn its exit code afterwards", Err: err}
-	}
-	return now.ExitCode, nil
-}
-
-// waitEnd waits for the monitor to let go of the container, at most for wait
-// unless that is 0.
-func (s *Set) waitEnd(ctx context.Context, c *Container, wait time.Duration) error {
-	dir, err := s.folder(c)
-	if err != nil {
-		return err
-	}
-	var late <-chan time.Time
-	if wait > 0 {
-		late = time.After(wait)
-	}
-	tick := time.NewTicker(lockPoll)
-	defer tick.Stop()
-	for locked(dir) {
-		select {
-		case <-tick.C:
-		case <-late:
-			return fmt.Errorf("container %s: %w", c.Name, errStillThere)
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	c.Running = false
-	return nil
-}
