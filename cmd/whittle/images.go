@@ -144,16 +144,23 @@ func (p *program) rmiCommand() *cobra.Command {
 		Args:    args(1, -1, "an image"),
 		RunE: func(c *cobra.Command, a []string) error {
 			return p.withStore(func(w *whittle.Whittle) error {
-				var errs []error
+				var missing, errs []error
 				for _, ref := range a {
 					done, err := w.RemoveImage(ref, force)
+					if force && whittle.IsNotFound(err) {
+						missing, err = append(missing, err), nil
+					}
 					errs = append(errs, p.writeRemoved(done), err)
+				}
+				// What is not there is what -f wants, as it is for docker.
+				for _, err := range missing {
+					p.report(p.stderr, err)
 				}
 				return errors.Join(errs...)
 			})
 		},
 	}
-	c.Flags().BoolVarP(&force, "force", "f", false, "also an image that has several names, or that a stopped container was made from")
+	c.Flags().BoolVarP(&force, "force", "f", false, "also an image that has several names, or that a stopped container was made from; do not fail over those that are not there")
 	return c
 }
 

@@ -191,11 +191,13 @@ func (c *control) exec(ctx context.Context, conn *net.UnixConn, req *request, fi
 	if req.Detach {
 		life = context.Background() // it ends with the container
 	}
-	cfg := &sandbox.Config{Args: req.Spec.Args, Env: req.Spec.Env, Dir: req.Spec.Dir, User: req.Spec.User,
+	cfg := &sandbox.Config{Args: req.Spec.Args, Env: withHostname(req.Spec.Env, c.m.c.Spec.Hostname), Dir: req.Spec.Dir, User: req.Spec.User,
 		TTY: req.Spec.TTY, Stdin: files[0], Stdout: files[1], Stderr: files[2]}
 	p, err := sandbox.StartIn(life, c.m.proc.Pid(), cfg)
 	if err != nil {
-		return replyOf(Explain(err, c.m.c.ImageName))
+		r := replyOf(Explain(err, c.m.c.ImageName))
+		r.Code = execCode(err)
+		return r
 	}
 	if req.Detach {
 		return reply{Status: &sandbox.Status{}}

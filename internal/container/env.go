@@ -26,6 +26,15 @@ func Setenv(env []string, more ...string) []string {
 	return out
 }
 
+// withHostname is what a process of a container is told: HOSTNAME too, as
+// docker does it, unless the image or the caller said something else.
+func withHostname(env []string, hostname string) []string {
+	if slices.ContainsFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "HOSTNAME=") }) {
+		return env
+	}
+	return append(slices.Clone(env), "HOSTNAME="+hostname)
+}
+
 // ParseEnvFile reads docker's --env-file: a variable a line, as K=V with V
 // taken as it is, or K alone; empty lines and those that begin with # are
 // none.

@@ -23,6 +23,9 @@ type Mount struct {
 	Options  []string `json:"options,omitempty"` // of a tmpfs
 }
 
+// homeWay is the way out for a ~ that arrived here: in quotes, or after a =.
+const homeWay = `write "$HOME" for it; for a folder that is called so, ./~`
+
 // ParseVolume reads docker's -v: HOST:CONTAINER[:OPTIONS]. A HOST that is not
 // there is made when the container starts, as docker does it.
 func ParseVolume(s string) (Mount, error) {
@@ -35,6 +38,8 @@ func ParseVolume(s string) (Mount, error) {
 		return bad("there are no volumes without a folder of the host", "write -v ./FOLDER:"+path.Clean("/"+s)+" to keep what is written there, or leave it out")
 	case len(parts) > 3 || parts[0] == "" || parts[1] == "":
 		return bad("want HOST:CONTAINER[:ro]", "for example -v ./out:/out")
+	case strings.HasPrefix(parts[0], "~"):
+		return bad("the shell did not replace ~ by the home directory", homeWay)
 	case !strings.Contains(parts[0], "/") && parts[0] != "." && parts[0] != "..":
 		return bad("there are no named volumes", fmt.Sprintf("for the folder %s of this directory write -v ./%s:%s", parts[0], parts[0], parts[1]))
 	case !path.IsAbs(parts[1]):
@@ -107,6 +112,8 @@ func ParseMount(s string) (Mount, error) {
 		return bad(fmt.Sprintf("there are no mounts of type %s", kind), "there are type=bind and type=tmpfs")
 	case m.Source == "":
 		return bad("source is missing", "for example --mount type=bind,source=/src,target=/app")
+	case strings.HasPrefix(m.Source, "~"):
+		return bad("the shell did not replace ~ by the home directory", homeWay)
 	case m.Options != nil:
 		return bad("tmpfs options are of type=tmpfs", "leave them out")
 	}

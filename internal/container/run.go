@@ -105,8 +105,12 @@ func (m *monitor) record(st sandbox.Status, err error) {
 	}
 }
 
-// codeEngine is the exit code for what is no fault of the process.
-const codeEngine = 125
+// codeEngine is the exit code for what is no fault of the process, and
+// codeNotExecuted the one for what is there and cannot be executed.
+const (
+	codeEngine      = 125
+	codeNotExecuted = 126
+)
 
 // StartCode is the exit code of a process that could not be started, as
 // shells and docker have it: 127 when it is not there, 126 when it cannot be
@@ -119,7 +123,17 @@ func StartCode(err error) int {
 	if errors.Is(err, sandbox.ErrNotInPath) || errors.Is(err, unix.ENOENT) {
 		return 127
 	}
-	return 126
+	return codeNotExecuted
+}
+
+// execCode is StartCode for a process in a container that runs, where docker
+// has a code of its own for a working directory that is not there.
+func execCode(err error) int {
+	var start *sandbox.StartError
+	if errors.As(err, &start) && start.Op == "dir" {
+		return codeNotExecuted
+	}
+	return StartCode(err)
 }
 
 func (m *monitor) run(ctx context.Context, std Streams, started func()) (st sandbox.Status, err error) {
@@ -248,7 +262,7 @@ func (m *monitor) config(std Streams, log *logFile) (*sandbox.Config, error) {
 		return nil, err
 	}
 	cfg := &sandbox.Config{
-		Root: m.root, Args: sp.Args, Env: sp.Env, Dir: sp.Dir, User: sp.User,
+		Root: m.root, Args: sp.Args, Env: withHostname(sp.Env, sp.Hostname), Dir: sp.Dir, User: sp.User,
 		Hostname: sp.Hostname, Hosts: sp.Hosts, Network: sp.Network, ResolvConf: true,
 		Mounts: mounts, ReadOnlyRoot: sp.ReadOnly, ShmSize: sp.ShmSize,
 		Stdout: tee(std.Out, log.stream(1)), Stderr: tee(std.Err, log.stream(2)), TTY: sp.TTY,
