@@ -40,7 +40,7 @@ type RunRequest struct {
 	Pull       string  // "", "missing", "always" or "never"
 	ShmSize    int64
 	StopSignal string
-	StopWait   int // seconds
+	StopWait   *int // seconds; nil is the default, below 0 is without end
 	ReadOnly   bool
 	TTY, Stdin bool
 	Remove     bool

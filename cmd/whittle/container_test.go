@@ -25,19 +25,6 @@ func TestContainerPathIsToldFromPathsOfTheHost(t *testing.T) {
 	}
 }
 
-func TestParseMemoryReadsDockersSizes(t *testing.T) {
-	for in, want := range map[string]int64{"": 0, "64m": 64 << 20, "1g": 1 << 30, "1.5GB": 3 << 29, "2KiB": 2048, "512": 512, "512b": 512} {
-		if got, err := parseMemory(in); got != want || err != nil {
-			t.Errorf("%q: got %d, %v, want %d", in, got, err, want)
-		}
-	}
-	for _, in := range []string{"b", "m", "x", "-1m", "1e99", "NaN", "1q", "inf"} {
-		if got, err := parseMemory(in); err == nil {
-			t.Errorf("%q: got %d", in, got)
-		}
-	}
-}
-
 func TestFiltersOfOneKeyAddUpAndOfSeveralNarrow(t *testing.T) {
 	list := []*container.Container{
 		{Name: "web", ID: "aa", ImageName: "app", Running: true, Spec: container.Spec{Labels: map[string]string{"tier": "front"}}},

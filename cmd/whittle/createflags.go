@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -21,6 +20,7 @@ type createFlags struct {
 	envFiles   []string
 	shm        string
 	restart    string
+	stopWait   int
 	cidFile    string
 	quiet      bool
 	detach     bool // of run only
@@ -51,7 +51,7 @@ func (f *createFlags) add(c *cobra.Command) {
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "do not show the progress of a pull")
 	fl.StringVar(&f.shm, "shm-size", "", "size of /dev/shm (64m)")
 	fl.StringVar(&r.StopSignal, "stop-signal", "", "signal that asks it to end")
-	fl.IntVar(&r.StopWait, "stop-timeout", 0, "seconds until it is killed after that (default 10)")
+	fl.IntVar(&f.stopWait, "stop-timeout", 10, "seconds until it is killed after that; below 0 never")
 	fl.BoolVar(&r.ReadOnly, "read-only", false, "its root file system cannot be written to")
 	fl.StringVar(&f.cidFile, "cidfile", "", "write its ID to a new `FILE`")
 	fl.StringVar(&f.restart, "restart", "no", "no is all there is: nothing watches containers")
@@ -105,8 +105,11 @@ func (p *program) request(c *cobra.Command, f *createFlags, a []string) (whittle
 	if c.Flags().Changed("entrypoint") {
 		r.Entrypoint = &f.entrypoint
 	}
+	if c.Flags().Changed("stop-timeout") {
+		r.StopWait = &f.stopWait
+	}
 	var err error
-	if r.ShmSize, err = parseMemory(f.shm); err != nil {
+	if r.ShmSize, err = parseSize("--shm-size", f.shm, container.KiloMemory); err != nil {
 		return r, err
 	}
 	if f.restart != "no" && f.restart != "" {
@@ -153,23 +156,14 @@ func (p *program) variables(files, flags []string) ([]string, error) {
 	return list, nil
 }
 
-// parseMemory reads docker's sizes of memory: 64m, 1g, 1.5gb or plain bytes,
-// in powers of 1024.
-func parseMemory(s string) (int64, error) {
+// parseSize reads the size that a flag was given; none is 0.
+func parseSize(flag, s string, kilo int64) (int64, error) {
 	if s == "" {
 		return 0, nil
 	}
-	num := strings.ToLower(s)
-	num = strings.TrimSuffix(strings.TrimSuffix(num, "b"), "i")
-	unit := int64(1)
-	for i, suffix := range []string{"k", "m", "g", "t"} {
-		if digits, ok := strings.CutSuffix(num, suffix); ok {
-			unit, num = 1<<(10*(i+1)), digits
-		}
+	n, err := container.ParseSize(s, kilo)
+	if err != nil {
+		return 0, &usageError{fmt.Errorf("%s %q: %w", flag, s, err), "for example " + flag + " 1g"}
 	}
-	n, err := strconv.ParseFloat(num, 64)
-	if err != nil || !(n >= 0 && n*float64(unit) <= 1<<50) {
-		return 0, &usageError{fmt.Errorf("size %q: want a number with a unit", s), "for example 64m or 1g"}
-	}
-	return int64(n * float64(unit)), nil
+	return n, nil
 }

@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/whittle-build/whittle"
+	"github.com/whittle-build/whittle/internal/container"
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/store"
 )
@@ -50,7 +49,7 @@ a name, a container or a running build needs always stays.`,
 		Args:    args(0, 0, "no operand"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			var err error
-			if req.MaxBytes, err = parseSize(keep); err != nil {
+			if req.MaxBytes, err = parseSize("--keep-storage", keep, container.KiloDisk); err != nil {
 				return err
 			}
 			return p.withStore(func(w *whittle.Whittle) error { return p.pruneStore(c.Context(), w, req) })
@@ -97,31 +96,6 @@ func (p *program) pruneStore(ctx context.Context, w *whittle.Whittle, req whittl
 	_, err = fmt.Fprintf(p.stdout, "Total reclaimed space: %s (%d layers, %d records, %d blobs, %d caches, %d leftovers)\n",
 		image.HumanSize(done.Bytes), done.Layers, done.Records, done.Blobs, done.Caches, done.Temps)
 	return err
-}
-
-// parseSize reads 10GB, 512MiB or plain bytes.
-func parseSize(s string) (int64, error) {
-	if s == "" {
-		return 0, nil
-	}
-	units := []struct {
-		suffix string
-		n      int64
-	}{{"KIB", 1 << 10}, {"MIB", 1 << 20}, {"GIB", 1 << 30}, {"TIB", 1 << 40},
-		{"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1}, {"", 1}}
-	up := strings.ToUpper(strings.TrimSpace(s))
-	for _, u := range units {
-		digits, ok := strings.CutSuffix(up, u.suffix)
-		if !ok {
-			continue
-		}
-		f, err := strconv.ParseFloat(strings.TrimSpace(digits), 64)
-		if err != nil || f < 0 {
-			break
-		}
-		return int64(f * float64(u.n)), nil
-	}
-	return 0, &usageError{fmt.Errorf("size %q: want a number with a unit", s), "for example 10GB or 512MiB"}
 }
 
 func (p *program) fsckCommand() *cobra.Command {

@@ -53,7 +53,7 @@ type Spec struct {
 	Remove   bool     `json:"remove,omitempty"` // when it has ended
 
 	Stop     string            `json:"stop,omitempty"`     // signal; "" is SIGTERM
-	StopWait int               `json:"stopWait,omitempty"` // seconds until it is killed; 0 is DefaultStopWait
+	StopWait *int              `json:"stopWait,omitempty"` // seconds until it is killed, below 0 never; nil is DefaultStopWait
 	Labels   map[string]string `json:"labels,omitempty"`
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/whittle-build/whittle/internal/sandbox"
@@ -92,7 +93,11 @@ func ParseMount(s string) (Mount, error) {
 		case "consistency":
 			// Of other systems' file sharing.
 		case "tmpfs-size":
-			m.Options = append(m.Options, "size="+v)
+			size, err := ParseSize(v, KiloMemory)
+			if err != nil {
+				return bad(fmt.Sprintf("tmpfs-size=%s: %v", v, err), "for example tmpfs-size=64m")
+			}
+			m.Options = append(m.Options, fmt.Sprintf("size=%d", size))
 		case "tmpfs-mode":
 			m.Options = append(m.Options, "mode="+v)
 		default:
@@ -129,12 +134,18 @@ func ParseTmpfs(s string) (Mount, error) {
 		return m, &Error{Msg: fmt.Sprintf("--tmpfs %q: want a path that begins with /", s), Way: "for example --tmpfs /run:size=64m"}
 	}
 	for o := range strings.SplitSeq(options, ",") {
-		k, _, _ := strings.Cut(o, "=")
+		k, v, _ := strings.Cut(o, "=")
 		switch k {
 		case "":
 		case "ro":
 			m.ReadOnly = true
-		case "size", "mode", "uid", "gid", "nr_inodes":
+		case "size":
+			size, err := tmpfsSize(v)
+			if err != nil {
+				return m, &Error{Msg: fmt.Sprintf("--tmpfs %q: size=%s: %v", s, v, err), Way: "for example --tmpfs /run:size=64m"}
+			}
+			m.Options = append(m.Options, "size="+size)
+		case "mode", "uid", "gid", "nr_inodes":
 			m.Options = append(m.Options, o)
 		case "rw", "nosuid", "nodev", "noexec", "exec", "suid", "dev":
 			if k == "noexec" || k == "suid" || k == "dev" || k == "exec" {
@@ -145,6 +156,18 @@ func ParseTmpfs(s string) (Mount, error) {
 		}
 	}
 	return m, nil
+}
+
+// tmpfsSize reads a size as the kernel takes it: in bytes, or in percent of the
+// memory (tmpfs(5)).
+func tmpfsSize(s string) (string, error) {
+	if percent, ok := strings.CutSuffix(s, "%"); ok {
+		if n, err := strconv.ParseUint(percent, 10, 7); err == nil && n <= 100 {
+			return s, nil
+		}
+	}
+	n, err := ParseSize(s, KiloMemory)
+	return strconv.FormatInt(n, 10), err
 }
 
 // sandboxMounts makes what is to be mounted. Sources that are not there are

@@ -89,7 +89,7 @@ func TestParseMountReadsDockersForms(t *testing.T) {
 		"type=bind,src=/a,destination=/b,ro=false":      {Source: "/a", Target: "/b"},
 		`type=bind,"src=/a,b",dst=/b`:                   {Source: "/a,b", Target: "/b"},
 		"type=tmpfs,target=/t":                          {Target: "/t"},
-		"type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=70": {Target: "/t", Options: []string{"size=1m", "mode=70"}},
+		"type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=70": {Target: "/t", Options: []string{"size=1048576", "mode=70"}},
 	}
 	for in, want := range tests {
 		if got, err := ParseMount(in); err != nil || !reflect.DeepEqual(got, want) {
@@ -114,7 +114,7 @@ func TestParseTmpfsKeepsWhatAMountTakes(t *testing.T) {
 		t.Errorf("noexec: got %+v, %v", got, err)
 	}
 	got, err = ParseTmpfs("/run/:rw,nosuid,size=64m,mode=700,ro")
-	want := Mount{Target: "/run", ReadOnly: true, Options: []string{"size=64m", "mode=700"}}
+	want := Mount{Target: "/run", ReadOnly: true, Options: []string{"size=67108864", "mode=700"}}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}

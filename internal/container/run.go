@@ -222,7 +222,9 @@ func (m *monitor) signals(ctx context.Context, list <-chan os.Signal) {
 		case <-ending:
 			ending = nil
 			_ = m.end(m.c.stopSignal())
-			late = time.After(m.c.StopWait())
+			if wait := m.c.StopWait(); wait >= 0 {
+				late = time.After(wait)
+			}
 		case <-late:
 			_ = m.proc.Signal(unix.SIGKILL)
 		case <-m.done:

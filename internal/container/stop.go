@@ -19,12 +19,12 @@ import (
 // signal before it is killed.
 const DefaultStopWait = 10 * time.Second
 
-// StopWait is how long this container may take.
+// StopWait is how long this container may take; below 0 it is never killed.
 func (c *Container) StopWait() time.Duration {
-	if c.Spec.StopWait > 0 {
-		return time.Duration(c.Spec.StopWait) * time.Second
+	if c.Spec.StopWait == nil {
+		return DefaultStopWait
 	}
-	return DefaultStopWait
+	return time.Duration(*c.Spec.StopWait) * time.Second
 }
 
 func (c *Container) stopSignal() unix.Signal {
