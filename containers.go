@@ -75,14 +75,36 @@ func (w *Whittle) Create(ctx context.Context, req RunRequest, sink progress.Sink
 	})
 }
 
+// platformOf reads a platform that was asked for; none is this machine's.
+func platformOf(s string) (plan.Platform, error) {
+	if s == "" {
+		return platform(), nil
+	}
+	p, err := plan.ParsePlatform(s, platform())
+	if err != nil {
+		return p, &image.Error{Msg: "--platform " + err.Error(), Way: "for example --platform linux/amd64"}
+	}
+	return p, nil
+}
+
+// ContainerSize is how much a container has written, and how much it is with
+// its image.
+func (w *Whittle) ContainerSize(c *container.Container) (written, whole int64, err error) {
+	if written, err = w.Containers().Written(c); err != nil {
+		return 0, 0, err
+	}
+	m, err := w.catalog.Get(c.Image)
+	if err != nil {
+		return 0, 0, err
+	}
+	return written, written + m.Size(), nil
+}
+
 // imageToRun finds the request's image, or pulls it.
 func (w *Whittle) imageToRun(ctx context.Context, r *RunRequest, sink progress.Sink) (*image.Image, error) {
-	want := platform()
-	if r.Platform != "" {
-		var err error
-		if want, err = plan.ParsePlatform(r.Platform, want); err != nil {
-			return nil, &image.Error{Msg: "--platform " + err.Error(), Way: "for example --platform linux/amd64"}
-		}
+	want, err := platformOf(r.Platform)
+	if err != nil {
+		return nil, err
 	}
 	n, nameErr := image.ParseName(r.Image)
 	switch r.Pull {

@@ -73,8 +73,12 @@ func reference(n image.Name) registry.Ref {
 }
 
 // Pull brings an image into the store, and says what it does to sink.
-func (w *Whittle) Pull(ctx context.Context, ref string, sink progress.Sink) (_ image.Summary, err error) {
+func (w *Whittle) Pull(ctx context.Context, ref, platform string, sink progress.Sink) (_ image.Summary, err error) {
 	n, err := image.ParseName(ref)
+	if err != nil {
+		return image.Summary{}, err
+	}
+	want, err := platformOf(platform)
 	if err != nil {
 		return image.Summary{}, err
 	}
@@ -83,7 +87,7 @@ func (w *Whittle) Pull(ctx context.Context, ref string, sink progress.Sink) (_ i
 		return image.Summary{}, err
 	}
 	defer join(&err, lock.Close)
-	m, err := w.pull(ctx, n, platform(), sink)
+	m, err := w.pull(ctx, n, want, sink)
 	if err != nil {
 		return image.Summary{}, err
 	}

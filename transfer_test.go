@@ -41,7 +41,7 @@ func TestOneImagePulledByManyAtOnceComesOnce(t *testing.T) {
 		other.open() // as another process would
 		w := other.Whittle
 		wg.Go(func() {
-			s, err := w.Pull(t.Context(), name, progress.Discard{})
+			s, err := w.Pull(t.Context(), name, "", progress.Discard{})
 			if err != nil {
 				t.Error(err)
 			} else if s.Image.ID != built.ID {

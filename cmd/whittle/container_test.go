@@ -82,22 +82,23 @@ func TestPsWithoutAllShowsWhatRuns(t *testing.T) {
 
 func TestParseLogView(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
-	for in, want := range map[[2]string]container.LogView{
-		{"all", ""}:                     {},
-		{"5", ""}:                       {Tail: true, Last: 5},
-		{"0", ""}:                       {Tail: true},
-		{"-1", ""}:                      {Last: -1},
+	for in, want := range map[[3]string]container.LogView{
+		{"all"}:                         {},
+		{"5"}:                           {Tail: true, Last: 5},
+		{"0"}:                           {Tail: true},
+		{"-1"}:                          {Last: -1},
 		{"all", "10m"}:                  {Since: now.Add(-10 * time.Minute)},
 		{"all", "1699999999"}:           {Since: time.Unix(1_699_999_999, 0)},
 		{"all", "2026-01-02T03:04:05Z"}: {Since: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)},
+		{"all", "10m", "5m"}:            {Since: now.Add(-10 * time.Minute), Until: now.Add(-5 * time.Minute)},
 	} {
 		var v container.LogView
-		if err := parseLogView(&v, in[0], in[1], now); err != nil || !v.Since.Equal(want.Since) || v.Tail != want.Tail || v.Last != want.Last {
+		if err := parseLogView(&v, in[0], in[1], in[2], now); err != nil || !v.Since.Equal(want.Since) || !v.Until.Equal(want.Until) || v.Tail != want.Tail || v.Last != want.Last {
 			t.Errorf("%q: got %+v, %v", in, v, err)
 		}
 	}
-	for _, in := range [][2]string{{"x", ""}, {"all", "yesterday"}} {
-		if err := parseLogView(&container.LogView{}, in[0], in[1], now); err == nil {
+	for _, in := range [][3]string{{"x"}, {"all", "yesterday"}, {"all", "", "yesterday"}} {
+		if err := parseLogView(&container.LogView{}, in[0], in[1], in[2], now); err == nil {
 			t.Errorf("%q: no error", in)
 		}
 	}

@@ -304,13 +304,13 @@ func (p *program) writePorts(ct *container.Container, asked []string) error {
 
 func (p *program) logsCommand() *cobra.Command {
 	var v container.LogView
-	var tail, since string
+	var tail, since, until string
 	c := &cobra.Command{
 		Use: "logs [flags] CONTAINER", Short: "Print what a container wrote",
 		Args: args(1, 1, "one container"),
 		RunE: func(c *cobra.Command, a []string) error {
 			now := time.Now()
-			if err := parseLogView(&v, tail, since, now); err != nil {
+			if err := parseLogView(&v, tail, since, until, now); err != nil {
 				return err
 			}
 			return p.withContainer(a[0], func(w *whittle.Whittle, ct *container.Container) error {
@@ -321,11 +321,12 @@ func (p *program) logsCommand() *cobra.Command {
 	c.Flags().BoolVarP(&v.Follow, "follow", "f", false, "go on until it ends")
 	c.Flags().BoolVarP(&v.Stamps, "timestamps", "t", false, "show when each line was written")
 	c.Flags().StringVarP(&tail, "tail", "n", "all", "show only so many lines from the end")
+	c.Flags().StringVar(&until, "until", "", "show only what was written before a `TIME`, or longer ago than that (10m)")
 	c.Flags().StringVar(&since, "since", "", "show only what was written since a `TIME` (2026-01-02T15:04:05Z) or for so long (10m)")
 	return c
 }
 
-func parseLogView(v *container.LogView, tail, since string, now time.Time) error {
+func parseLogView(v *container.LogView, tail, since, until string, now time.Time) (err error) {
 	if tail != "all" && tail != "" {
 		n, err := strconv.Atoi(tail)
 		if err != nil {
@@ -333,22 +334,29 @@ func parseLogView(v *container.LogView, tail, since string, now time.Time) error
 		}
 		v.Tail, v.Last = n >= 0, n
 	}
-	if since == "" {
-		return nil
+	if v.Since, err = parseTime("--since", since, now); err != nil {
+		return err
 	}
-	if d, err := time.ParseDuration(since); err == nil {
-		v.Since = now.Add(-d)
-		return nil
+	v.Until, err = parseTime("--until", until, now)
+	return err
+}
+
+// parseTime reads docker's times: one on the clock, so long before now, or
+// seconds since 1970. None is the zero time.
+func parseTime(flag, s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if d, err := time.ParseDuration(s); err == nil {
+		return now.Add(-d), nil
 	}
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", time.DateTime, time.DateOnly} {
-		if t, err := time.ParseInLocation(layout, since, time.Local); err == nil {
-			v.Since = t
-			return nil
+		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			return t, nil
 		}
 	}
-	if n, err := strconv.ParseInt(since, 10, 64); err == nil {
-		v.Since = time.Unix(n, 0)
-		return nil
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+		return time.Unix(n, 0), nil
 	}
-	return &usageError{fmt.Errorf("--since %q: is no time", since), "for example --since 10m or --since 2026-01-02T15:04:05Z"}
+	return time.Time{}, &usageError{fmt.Errorf("%s %q: is no time", flag, s), "for example " + flag + " 10m or " + flag + " 2026-01-02T15:04:05Z"}
 }

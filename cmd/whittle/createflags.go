@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -22,6 +23,8 @@ type createFlags struct {
 	restart    string
 	stopWait   int
 	cidFile    string
+	attach     []string
+	sigProxy   bool // of run, as docker
 	quiet      bool
 	detach     bool // of run only
 }
@@ -58,6 +61,7 @@ func (f *createFlags) add(c *cobra.Command) {
 	fl.BoolVarP(&r.Stdin, "interactive", "i", false, "keep standard input open")
 	fl.BoolVarP(&r.TTY, "tty", "t", false, "give it a terminal")
 	fl.BoolVar(&r.Remove, "rm", false, "remove the container when it has ended")
+	fl.StringArrayVarP(&f.attach, "attach", "a", nil, "stay only with `STREAM`: stdin, stdout or stderr; may be repeated")
 	fl.Bool("help", false, "help for "+c.Name()) // without a shorthand: -h is the host name
 	c.SetFlagErrorFunc(createFlagError)
 }
@@ -105,15 +109,15 @@ func (p *program) request(c *cobra.Command, f *createFlags, a []string) (whittle
 	if c.Flags().Changed("entrypoint") {
 		r.Entrypoint = &f.entrypoint
 	}
+	if err := f.check(c); err != nil {
+		return r, err
+	}
 	if c.Flags().Changed("stop-timeout") {
 		r.StopWait = &f.stopWait
 	}
 	var err error
 	if r.ShmSize, err = parseSize("--shm-size", f.shm, container.KiloMemory); err != nil {
 		return r, err
-	}
-	if f.restart != "no" && f.restart != "" {
-		return r, &usageError{fmt.Errorf("--restart %s: nothing watches containers", f.restart), "leave it out, and let systemd or a loop start it again"}
 	}
 	if r.Env, err = p.variables(f.envFiles, r.Env); err != nil {
 		return r, err
@@ -122,6 +126,37 @@ func (p *program) request(c *cobra.Command, f *createFlags, a []string) (whittle
 		return r, errNoTerminal
 	}
 	return r, nil
+}
+
+// check refuses what cannot be had.
+func (f *createFlags) check(c *cobra.Command) error {
+	if f.restart != "no" && f.restart != "" {
+		return &usageError{fmt.Errorf("--restart %s: nothing watches containers", f.restart), "leave it out, and let systemd or a loop start it again"}
+	}
+	if c.Flags().Changed("sig-proxy") && !f.sigProxy {
+		return &usageError{errors.New("--sig-proxy=false: a container in the foreground gets all signals"), "leave it out, or run it with -d and read what it writes with logs -f"}
+	}
+	for i, s := range f.attach {
+		f.attach[i] = strings.ToLower(s)
+		if !slices.Contains([]string{"stdin", "stdout", "stderr"}, f.attach[i]) {
+			return &usageError{fmt.Errorf("-a %s: there is no such stream", s), "there are stdin, stdout and stderr"}
+		}
+	}
+	switch {
+	case f.attach == nil:
+		return nil
+	case f.detach:
+		return &usageError{errors.New("-a and -d exclude each other"), "leave one of them out"}
+	case !slices.Contains(f.attach, "stdout") && !slices.Contains(f.attach, "stderr"):
+		return &usageError{errors.New("-a stdin: nobody would see what it writes"), "add -a stdout and -a stderr, or run it with -d"}
+	}
+	return nil
+}
+
+// attached are the streams that a container in the foreground is given.
+func (f *createFlags) attached(ct *container.Container) streams {
+	has := func(name string) bool { return f.attach == nil || slices.Contains(f.attach, name) }
+	return streams{in: ct.Spec.Stdin && has("stdin"), out: has("stdout"), err: has("stderr")}
 }
 
 var errNoTerminal = &usageError{errors.New("-it: standard input is not a terminal"), "leave -t out: -i alone passes standard input on"}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -163,6 +164,11 @@ func parseList(s string, titles [][2]string) (*listFormat, error) {
 	}
 	line, err := f.render(head)
 	return &listFormat{line: f, titles: line}, err
+}
+
+// has tells whether a field is asked for by name.
+func (l *listFormat) has(field string) bool {
+	return l != nil && slices.ContainsFunc(l.line, func(p formatPart) bool { return len(p.path) > 0 && p.path[0] == field })
 }
 
 func writeList[T any](w io.Writer, l *listFormat, rows []T) error {

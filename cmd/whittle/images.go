@@ -24,13 +24,16 @@ func (p *program) imagesCommand() *cobra.Command {
 	var filters []string
 	var all bool
 	c := &cobra.Command{
-		Use: "images [flags] [NAME]", Short: "List images: names, ID, age, uncompressed size",
+		Use: "images [flags] [NAME|PATTERN]", Short: "List images: names, ID, age, uncompressed size",
 		Example: "  whittle images\n  whittle images app\n  whittle images --format json | jq .Size\n  whittle images --format '{{.Repository}}:{{.Tag}}'",
 		Args:    args(0, 1, "at most one name"),
 		RunE: func(c *cobra.Command, a []string) error {
 			form, err := parseList(format, imageTitles[:])
 			if err != nil {
 				return err
+			}
+			if len(a) == 1 && strings.ContainsAny(a[0], `*?[\`) {
+				filters, a = append(filters, "reference="+a[0]), nil
 			}
 			wanted, err := parseImageFilters(filters)
 			if err != nil {

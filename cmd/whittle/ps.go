@@ -30,16 +30,17 @@ type psRow struct {
 	Labels     string
 	Networks   string
 	Mounts     string
+	Size       string // what it wrote, and with its image; 0B when it was not asked for
 }
 
 // psTitles are the columns' names where they are not the fields' in capitals.
 var psTitles = [...][2]string{{"ID", "CONTAINER ID"}, {"RunningFor", "CREATED"}, {"CreatedAt", "CREATED AT"}}
 
 type psFlags struct {
-	all, quiet, whole, latest bool
-	last                      int
-	format                    string
-	filters                   []string
+	all, quiet, whole, latest, size bool
+	last                            int
+	format                          string
+	filters                         []string
 }
 
 func (p *program) psCommand() *cobra.Command {
@@ -62,7 +63,14 @@ func (p *program) psCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return p.writeContainers(f.rows(f.choose(all, filters), w.Now()), f.quiet, list)
+				chosen := f.choose(all, filters)
+				rows := f.rows(chosen, w.Now())
+				if f.size || list.has("Size") {
+					if err := addSizes(w, chosen, rows); err != nil {
+						return err
+					}
+				}
+				return p.writeContainers(rows, &f, list)
 			})
 		},
 	}
@@ -72,6 +80,7 @@ func (p *program) psCommand() *cobra.Command {
 	c.Flags().IntVarP(&f.last, "last", "n", -1, "only the `N` youngest, whether they run or not")
 	c.Flags().BoolVarP(&f.latest, "latest", "l", false, "only the youngest, whether it runs or not")
 	c.Flags().StringArrayVarP(&f.filters, "filter", "f", nil, "only those with `KEY=VALUE`: name, id, status, label, ancestor or exited")
+	c.Flags().BoolVarP(&f.size, "size", "s", false, "also how much each has written, and how much it is with its image")
 	c.Flags().StringVar(&f.format, "format", "", formatHelp)
 	return c
 }
@@ -172,7 +181,7 @@ func (f *psFlags) rows(list []*container.Container, now time.Time) []psRow {
 func (f *psFlags) row(c *container.Container, now time.Time) psRow {
 	r := psRow{ID: c.ID, Image: c.ImageName, Command: strconv.Quote(strings.Join(c.Spec.Args, " ")),
 		CreatedAt: c.Created.Local().Format("2006-01-02 15:04:05 -0700 MST"), RunningFor: image.HumanAge(now.Sub(c.Created)),
-		State: c.State(), Status: c.Status(now, image.HumanAge), Names: c.Name, Networks: c.Spec.Network}
+		State: c.State(), Status: c.Status(now, image.HumanAge), Names: c.Name, Networks: c.Spec.Network, Size: image.HumanSize(0)}
 	if !f.whole {
 		r.ID = r.ID[:12]
 		if cmd := []rune(r.Command); len(cmd) > 22 {
@@ -196,17 +205,36 @@ func (f *psFlags) row(c *container.Container, now time.Time) psRow {
 	return r
 }
 
-func (p *program) writeContainers(rows []psRow, quiet bool, list *listFormat) error {
+func addSizes(w *whittle.Whittle, list []*container.Container, rows []psRow) error {
+	for i, c := range list {
+		written, whole, err := w.ContainerSize(c)
+		if err != nil {
+			return err
+		}
+		rows[i].Size = fmt.Sprintf("%s (virtual %s)", image.HumanSize(written), image.HumanSize(whole))
+	}
+	return nil
+}
+
+func (p *program) writeContainers(rows []psRow, f *psFlags, list *listFormat) error {
 	switch {
 	case list != nil: // docker's custom formats win over -q
 		return writeList(p.stdout, list, rows)
-	case quiet:
+	case f.quiet:
 		return writeList(p.stdout, &listFormat{line: format{{path: []string{"ID"}, field: true}}}, rows)
 	}
 	t := tabwriter.NewWriter(p.stdout, 10, 1, 3, ' ', 0)
-	fmt.Fprintln(t, "CONTAINER ID\tIMAGE\tCOMMAND\tCREATED\tSTATUS\tPORTS\tNAMES")
+	title := "CONTAINER ID\tIMAGE\tCOMMAND\tCREATED\tSTATUS\tPORTS\tNAMES"
+	if f.size {
+		title += "\tSIZE"
+	}
+	fmt.Fprintln(t, title)
 	for _, r := range rows {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.Image, r.Command, r.RunningFor, r.Status, r.Ports, r.Names)
+		cells := []string{r.ID, r.Image, r.Command, r.RunningFor, r.Status, r.Ports, r.Names}
+		if f.size {
+			cells = append(cells, r.Size)
+		}
+		fmt.Fprintln(t, strings.Join(cells, "\t"))
 	}
 	return t.Flush()
 }

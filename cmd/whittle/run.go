@@ -101,7 +101,7 @@ func (p *program) runCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, a []string) error {
 			return p.engine(c.Context(), p.create(c, &f, a, func(w *whittle.Whittle, ct *container.Container) error {
 				if !f.detach {
-					return p.foreground(c.Context(), w, ct, ct.Spec.Stdin)
+					return p.foreground(c.Context(), w, ct, f.attached(ct))
 				}
 				if err := p.detached(w, ct); err != nil {
 					return err
@@ -113,6 +113,9 @@ func (p *program) runCommand() *cobra.Command {
 	}
 	f.add(c)
 	c.Flags().BoolVarP(&f.detach, "detach", "d", false, "run in the background and print the ID")
+	if p.docker {
+		c.Flags().BoolVar(&f.sigProxy, "sig-proxy", true, "pass signals on (always)")
+	}
 	return c
 }
 
@@ -148,7 +151,7 @@ func (p *program) startCommand() *cobra.Command {
 				return &usageError{errors.New("-a and -i stay with one container, and there are several"), "leave them out, or name one"}
 			}
 			return p.engine(c.Context(), p.withContainer(a[0], func(w *whittle.Whittle, ct *container.Container) error {
-				return p.foreground(c.Context(), w, ct, interactive && ct.Spec.Stdin)
+				return p.foreground(c.Context(), w, ct, streams{in: interactive && ct.Spec.Stdin, out: true, err: true})
 			}))
 		},
 	}
@@ -157,20 +160,30 @@ func (p *program) startCommand() *cobra.Command {
 	return c
 }
 
+// streams are those of ours that a container is given. What it writes to
+// another is in its log alone.
+type streams struct{ in, out, err bool }
+
 // foreground runs a container here; its exit code is ours. Signals to whittle
 // are passed on.
-func (p *program) foreground(ctx context.Context, w *whittle.Whittle, ct *container.Container, stdin bool) (err error) {
+func (p *program) foreground(ctx context.Context, w *whittle.Whittle, ct *container.Container, given streams) (err error) {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	defer signal.Stop(signals)
 	// When nobody reads our output, the container is to hear of it, and not us.
 	signal.Ignore(unix.SIGPIPE)
-	std := container.Streams{Out: p.stdout, Err: p.stderr, Signals: signals}
-	if stdin {
+	std := container.Streams{Signals: signals}
+	if given.in {
 		std.In = p.stdin
 	}
+	if given.out {
+		std.Out = p.stdout
+	}
+	if given.err {
+		std.Err = p.stderr
+	}
 	if ct.Spec.TTY {
-		t, err := p.terminal(stdin)
+		t, err := p.terminal(given.in)
 		if err != nil {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 
 func (p *program) pullCommand() *cobra.Command {
 	var quiet bool
+	var platform string
 	c := &cobra.Command{
 		Use: "pull [flags] NAME[:TAG]", Short: "Bring an image from its registry into the store",
 		Example: "  whittle pull alpine:3.20\n  whittle pull localhost:5000/app",
@@ -19,7 +20,7 @@ func (p *program) pullCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, a []string) error {
 			return p.withStore(func(w *whittle.Whittle) error {
 				return p.transfer(quiet, func(sink progress.Sink) error {
-					s, err := w.Pull(c.Context(), a[0], sink)
+					s, err := w.Pull(c.Context(), a[0], platform, sink)
 					if err != nil {
 						return err
 					}
@@ -30,6 +31,7 @@ func (p *program) pullCommand() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "print only the image ID")
+	c.Flags().StringVar(&platform, "platform", "", "`OS/ARCH` of the image (default this machine's)")
 	return c
 }
 

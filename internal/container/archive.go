@@ -36,6 +36,43 @@ func (s *Set) view(c *Container) (entry.FS, func() error, error) {
 	return layer.Merge(image, upper), upper.Close, nil
 }
 
+// Written is how many bytes the files have that the container wrote.
+func (s *Set) Written(c *Container) (n int64, err error) {
+	dir, err := s.folder(c)
+	if err != nil {
+		return 0, err
+	}
+	upper, err := layer.OpenTree(filepath.Join(dir, upperName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil // it never ran
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, upper.Close()) }()
+	return sizeBelow(upper, ".", map[uint64]bool{})
+}
+
+// sizeBelow sums up the files in a directory of a container that may run: what
+// has gone meanwhile is left out.
+func sizeBelow(fsys entry.FS, dir string, seen map[uint64]bool) (n int64, err error) {
+	list, err := fsys.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	for _, e := range list {
+		switch {
+		case e.Kind == entry.Dir:
+			below, derr := sizeBelow(fsys, e.Path, seen)
+			n, err = n+below, errors.Join(err, derr)
+		case e.Kind == entry.File && !seen[e.Inode]:
+			seen[e.Inode] = e.Inode != 0
+			n += e.Size
+		}
+	}
+	return n, err
+}
+
 // ArchiveFrom writes path of the container as a tar, named as docker cp does:
 // the last element of the path first.
 func (s *Set) ArchiveFrom(c *Container, name string, follow bool, w io.Writer) (err error) {

@@ -72,12 +72,21 @@ type LogView struct {
 	Follow bool      // go on until the container ends
 	Stamps bool      // the time before each line
 	Since  time.Time // only what was written then or later
+	Until  time.Time // only what was written then or before; zero is no limit
 	Last   int       // only so many lines from the end, when Tail is set
 	Tail   bool
 }
 
+// hides reports whether what was written at t is not to be shown.
+func (v *LogView) hides(t time.Time) bool {
+	return t.Before(v.Since) || !v.Until.IsZero() && t.After(v.Until)
+}
+
+// over reports whether all that is written from now on is not to be shown.
+func (v *LogView) over(now time.Time) bool { return !v.Until.IsZero() && now.After(v.Until) }
+
 // Logs writes what the container has written so far, and with v.Follow goes on
-// until it ends.
+// until it ends, or until v.Until.
 func (s *Set) Logs(ctx context.Context, c *Container, out, errOut io.Writer, v LogView) error {
 	dir, err := s.folder(c)
 	if err != nil {
@@ -102,7 +111,7 @@ func (s *Set) Logs(ctx context.Context, c *Container, out, errOut io.Writer, v L
 	var part []byte
 	for {
 		// Asked before reading: what was written until the end is then read.
-		running := v.Follow && locked(dir)
+		running := v.Follow && !v.over(s.Now()) && locked(dir)
 		b, err := r.ReadBytes('\n')
 		part = append(part, b...)
 		if err == nil {
@@ -128,7 +137,7 @@ func (s *Set) Logs(ctx context.Context, c *Container, out, errOut io.Writer, v L
 
 // linesBefore counts the lines that come before the last v.Last ones.
 func linesBefore(f *os.File, v LogView) (int, error) {
-	counter := &logPrinter{view: LogView{Since: v.Since}, streams: map[int]*logOut{1: {w: io.Discard, start: true}, 2: {w: io.Discard, start: true}}}
+	counter := &logPrinter{view: LogView{Since: v.Since, Until: v.Until}, streams: map[int]*logOut{1: {w: io.Discard, start: true}, 2: {w: io.Discard, start: true}}}
 	r := bufio.NewReader(f)
 	for {
 		b, err := r.ReadBytes('\n')
@@ -164,7 +173,7 @@ type logOut struct {
 // full disk, and what it said is lost.
 func (p *logPrinter) record(b []byte) error {
 	var l logLine
-	if json.Unmarshal(b, &l) != nil || p.streams[l.Stream] == nil || l.Time.Before(p.view.Since) {
+	if json.Unmarshal(b, &l) != nil || p.streams[l.Stream] == nil || p.view.hides(l.Time) {
 		return nil
 	}
 	o := p.streams[l.Stream]
