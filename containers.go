@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"path"
 	"slices"
 	"strings"
@@ -30,7 +29,7 @@ type RunRequest struct {
 	Tmpfs      []string // "/container[:options]"
 	Ports      []string // "[ip:]host:container"
 	PublishAll bool     // a free port of the host for each that the image exposes
-	Hosts      []string // "host:ip"
+	Hosts      []string // "host:ip" or "host=ip"; "host-gateway" is the host
 	Labels     []string // "K=V"
 	Dir, User  string
 	Hostname   string
@@ -263,16 +262,9 @@ func (r *RunRequest) mounts(s *container.Spec) error {
 
 func (r *RunRequest) hosts(s *container.Spec) error {
 	for _, h := range r.Hosts {
-		name, ip, ok := strings.Cut(h, ":")
-		ip = strings.Trim(ip, "[]")
-		if ip == "host-gateway" {
-			ip = "127.0.0.1" // the network is the host's
-		}
-		if !ok || name == "" || net.ParseIP(ip) == nil {
-			return &image.Error{Msg: fmt.Sprintf("--add-host %q: want HOST:IP", h), Way: "for example --add-host db:10.0.0.2"}
-		}
-		if strings.ContainsAny(name, " \t\n#") {
-			return &image.Error{Msg: fmt.Sprintf("--add-host %q: is not a host name", name), Way: "for example --add-host db:10.0.0.2"}
+		name, ip, err := container.ParseHost(h, s.Network)
+		if err != nil {
+			return err
 		}
 		s.Hosts = append(s.Hosts, ip+"\t"+name)
 	}

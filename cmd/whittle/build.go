@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/whittle-build/whittle"
+	"github.com/whittle-build/whittle/internal/container"
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/progress"
 )
@@ -159,9 +159,9 @@ func (p *program) complete(f *buildFlags) error {
 		return &usageError{fmt.Errorf("--jobs %d: want a number from 0", r.Jobs), "0 means no limit"}
 	}
 	for i, h := range r.Hosts {
-		name, ip, ok := cutHost(h)
-		if !ok {
-			return &usageError{fmt.Errorf("--add-host %q: want a host name and an IP address", h), "for example --add-host db:10.0.0.7"}
+		name, ip, err := container.ParseHost(h, strings.Replace(r.Network, "default", "host", 1))
+		if err != nil {
+			return &usageError{err, whittle.Hint(err)}
 		}
 		r.Hosts[i] = name + ":" + ip
 	}
@@ -169,17 +169,6 @@ func (p *program) complete(f *buildFlags) error {
 	r.Args, err = p.buildArgs(f.args)
 	r.In, r.SourceDateEpoch = p.stdin, p.getenv("SOURCE_DATE_EPOCH")
 	return err
-}
-
-// cutHost reads HOST:IP or HOST=IP; brackets may stand around an IPv6 address.
-func cutHost(s string) (name, ip string, ok bool) {
-	i := strings.IndexAny(s, ":=")
-	if i <= 0 || strings.ContainsAny(s[:i], " \t\n#") {
-		return "", "", false
-	}
-	ip = strings.TrimSuffix(strings.TrimPrefix(s[i+1:], "["), "]")
-	addr, err := netip.ParseAddr(ip)
-	return s[:i], ip, err == nil && addr.Zone() == ""
 }
 
 // clear removes what an earlier build wrote, so that it is not taken for this
