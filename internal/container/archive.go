@@ -36,6 +36,20 @@ func (s *Set) view(c *Container) (entry.FS, func() error, error) {
 	return layer.Merge(image, upper), upper.Close, nil
 }
 
+// sees is the same with what is mounted there, as far as it can be seen from
+// here.
+func (s *Set) sees(c *Container) (*seen, func() error, error) {
+	own, done, err := s.view(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	fsys, err := see(own, c.Spec.Mounts)
+	if err != nil {
+		return nil, nil, errors.Join(err, done())
+	}
+	return fsys, func() error { return errors.Join(fsys.close(), done()) }, nil
+}
+
 // Written is how many bytes the files have that the container wrote.
 func (s *Set) Written(c *Container) (n int64, err error) {
 	dir, err := s.folder(c)
@@ -76,7 +90,7 @@ func sizeBelow(fsys entry.FS, dir string, seen map[uint64]bool) (n int64, err er
 // ArchiveFrom writes path of the container as a tar, named as docker cp does:
 // the last element of the path first.
 func (s *Set) ArchiveFrom(c *Container, name string, follow bool, w io.Writer) (err error) {
-	fsys, done, err := s.view(c)
+	fsys, done, err := s.sees(c)
 	if err != nil {
 		return err
 	}
@@ -104,13 +118,13 @@ func (s *Set) Export(c *Container, w io.Writer) (err error) {
 
 // find describes what a path of a container leads to. The last element is
 // followed with follow, or when the path ends in a slash.
-func find(fsys entry.FS, c *Container, name string, follow bool) (entry.Entry, error) {
+func find(fsys *seen, c *Container, name string, follow bool) (entry.Entry, error) {
 	slash := endsInSlash(name)
 	p, err := entry.Resolve(fsys, path.Clean("/"+name), follow || slash)
 	if err != nil {
 		return entry.Entry{}, fmt.Errorf("%s:%s: %w", c.Name, name, err)
 	}
-	if err := hidden(c, name, p); err != nil {
+	if err := fsys.hidden(c, name, p); err != nil {
 		return entry.Entry{}, err
 	}
 	e, err := fsys.Lstat(p)
@@ -121,22 +135,6 @@ func find(fsys entry.FS, c *Container, name string, follow bool) (entry.Entry, e
 		return e, &Error{Msg: fmt.Sprintf("%s:%s: is not a directory", c.Name, name), Way: "leave the / and what follows it out"}
 	}
 	return e, err
-}
-
-// hidden is an error for a path that lies in a mount: only the container sees
-// what is there, and only while it runs.
-func hidden(c *Container, name, physical string) error {
-	abs := path.Clean("/" + physical)
-	m, ok := mountOver(c.Spec.Mounts, abs)
-	switch {
-	case !ok:
-		return nil
-	case m.Source == "":
-		return &Error{Msg: fmt.Sprintf("%s:%s: lies in the tmpfs at %s, which only the running container sees", c.Name, name, m.Target),
-			Way: fmt.Sprintf("exec -i %s tar copies from there and to there", c.Name)}
-	}
-	host := m.Source + strings.TrimPrefix(abs, m.Target)
-	return &Error{Msg: fmt.Sprintf("%s:%s: is %s of this machine, which was mounted there", c.Name, name, host), Way: "copy it without whittle"}
 }
 
 // endsInSlash reports whether name means a directory by its spelling.

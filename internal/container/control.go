@@ -172,7 +172,7 @@ func (c *control) put(ctx context.Context, dest string, in *os.File) error {
 	defer r.Close()
 	stop := context.AfterFunc(ctx, func() { r.Close() })
 	defer stop()
-	err = put(fsroot.FromFd(c.m.root), dest, r)
+	err = put(fsroot.FromFd(c.m.root), c.m.c, dest, r)
 	if ctx.Err() != nil {
 		return errEnded
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/fsroot"
+	"github.com/whittle-build/whittle/internal/layer"
 )
 
 // CopyOptions say how to copy.
@@ -26,7 +27,7 @@ type CopyOptions struct {
 // does: into dest when it is a directory, else to that name. It returns how
 // many devices, sockets and fifos it left out.
 func (s *Set) CopyFrom(c *Container, name, dest string, o CopyOptions) (skipped int, err error) {
-	fsys, done, err := s.view(c)
+	fsys, done, err := s.sees(c)
 	if err != nil {
 		return 0, err
 	}
@@ -212,7 +213,7 @@ func hostBase(src string) (string, error) {
 // target says where in the container something of this name lands: the
 // directory, which must be there, and the name in it.
 func (s *Set) target(c *Container, dest, base string, isDir bool) (dir, name string, err error) {
-	fsys, done, err := s.view(c)
+	fsys, done, err := s.sees(c)
 	if err != nil {
 		return "", "", err
 	}
@@ -221,7 +222,7 @@ func (s *Set) target(c *Container, dest, base string, isDir bool) (dir, name str
 	if err != nil {
 		return "", "", fmt.Errorf("%s:%s: %w", c.Name, dest, err)
 	}
-	if err := hidden(c, dest, p); err != nil {
+	if err := fsys.hidden(c, dest, p); err != nil {
 		return "", "", err
 	}
 	e, err := fsys.Lstat(p)
@@ -243,7 +244,8 @@ func (s *Set) target(c *Container, dest, base string, isDir bool) (dir, name str
 	return entry.Parent(p), path.Base(p), nil
 }
 
-// ArchiveTo unpacks a tar into the directory dir of the container.
+// ArchiveTo unpacks a tar, which may be compressed, into the directory dir of
+// the container.
 func (s *Set) ArchiveTo(ctx context.Context, c *Container, r io.Reader, dir string) error {
 	at, name, err := s.target(c, strings.TrimSuffix(dir, "/")+"/", ".", true)
 	if err != nil {
@@ -252,7 +254,13 @@ func (s *Set) ArchiveTo(ctx context.Context, c *Container, r io.Reader, dir stri
 	if name != "." {
 		return &Error{Msg: fmt.Sprintf("%s:%s: no such directory", c.Name, dir), Way: "a tar is unpacked into a directory that is there", Err: fs.ErrNotExist}
 	}
-	err = s.unpack(ctx, c, r, at)
+	plain, _, err := layer.Decompress(r)
+	if err != nil {
+		return fmt.Errorf("archive: %w", err)
+	}
+	if err = s.unpack(ctx, c, plain, at); err == nil {
+		return plain.Close() // after a failure it may still be read
+	}
 	if errors.Is(err, errEnded) {
 		return &Error{Msg: fmt.Sprintf("container %s ended before all was copied", c.Name), Way: "copy again: it does not have to run", Err: err}
 	}
@@ -263,9 +271,6 @@ func (s *Set) ArchiveTo(ctx context.Context, c *Container, r io.Reader, dir stri
 // container may: the upper directory of a mounted overlay is not to be changed
 // by others.
 func (s *Set) unpack(ctx context.Context, c *Container, r io.Reader, dir string) error {
-	if c.Spec.ReadOnly {
-		return &Error{Msg: fmt.Sprintf("container %s has a read-only root", c.Name), Way: "create it without --read-only, or mount a folder with -v"}
-	}
 	for {
 		change, err := s.change(ctx, c)
 		if err != nil {
@@ -299,7 +304,7 @@ func (s *Set) putHere(ctx context.Context, c *Container, r io.Reader, dir string
 		return err
 	}
 	defer m.Close()
-	return put(fsroot.FromFd(m), dir, r)
+	return put(fsroot.FromFd(m), c, dir, r)
 }
 
 func sendArchive(ctx context.Context, conn *net.UnixConn, in io.Reader, dir string) error {

@@ -148,7 +148,7 @@ func TestPutStaysInTheContainer(t *testing.T) {
 			if err := os.Mkdir(filepath.Join(j.dir, "d"), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			if err := put(j.open(t), "d", bytes.NewReader(tarOf(t, tt.in...))); err != nil {
+			if err := put(j.open(t), &Container{}, "d", bytes.NewReader(tarOf(t, tt.in...))); err != nil {
 				t.Fatal(err)
 			}
 			if got := tree(t, j.dir); !slices.Equal(got, tt.want) {
@@ -178,7 +178,7 @@ func TestPutRefusesWhatDoesNotFit(t *testing.T) {
 			if err := os.Mkdir(filepath.Join(j.dir, "d"), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			err := put(j.open(t), "d", bytes.NewReader(tarOf(t, tt.in...)))
+			err := put(j.open(t), &Container{}, "d", bytes.NewReader(tarOf(t, tt.in...)))
 			if err == nil || !strings.Contains(err.Error(), tt.part) {
 				t.Errorf("got %v, want an error with %q", err, tt.part)
 			}
@@ -213,7 +213,7 @@ func TestPutRemovesNothingForAnEntryThatItRefuses(t *testing.T) {
 			if err := errors.Join(w.WriteHeader(&tt.h), w.Close()); err != nil {
 				t.Fatal(err)
 			}
-			err = put(j.open(t), ".", &b)
+			err = put(j.open(t), &Container{}, ".", &b)
 			if err == nil || !strings.Contains(err.Error(), "/etc/passwd: ") || !strings.Contains(err.Error(), tt.part) {
 				t.Errorf("got %v, want an error with %q", err, tt.part)
 			}
@@ -228,11 +228,11 @@ func TestPutTellsOfADamagedArchive(t *testing.T) {
 	j := newJail(t)
 	whole := tarOf(t, file{tar.TypeReg, "a", strings.Repeat("x", 2000)})
 	for name, in := range map[string][]byte{"cut off": whole[:1500], "no tar": bytes.Repeat([]byte("x"), 1024)} {
-		if err := put(j.open(t), ".", bytes.NewReader(in)); err == nil {
+		if err := put(j.open(t), &Container{}, ".", bytes.NewReader(in)); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	if err := put(j.open(t), ".", bytes.NewReader(nil)); err != nil {
+	if err := put(j.open(t), &Container{}, ".", bytes.NewReader(nil)); err != nil {
 		t.Errorf("an empty stream: %v", err)
 	}
 }
@@ -240,7 +240,7 @@ func TestPutTellsOfADamagedArchive(t *testing.T) {
 func TestPutSetsModeOwnerAndTimes(t *testing.T) {
 	j := newJail(t)
 	in := tarOf(t, file{tar.TypeDir, "d/", ""}, file{tar.TypeReg, "d/f", "1"}, file{tar.TypeSymlink, "d/l", "f"})
-	if err := put(j.open(t), ".", bytes.NewReader(in)); err != nil {
+	if err := put(j.open(t), &Container{}, ".", bytes.NewReader(in)); err != nil {
 		t.Fatal(err)
 	}
 	for name, mode := range map[string]fs.FileMode{"d": fs.ModeDir | 0o750, "d/f": 0o640} {
@@ -414,7 +414,7 @@ func TestArchiveAndPutAreEachOthersInverse(t *testing.T) {
 	from, to := newJail(t), newJail(t)
 	in := []file{{tar.TypeDir, "d/", ""}, {tar.TypeReg, "d/.f", "1"}, {tar.TypeLink, "d/g", "d/.f"}, {tar.TypeSymlink, "d/l", "../../x"},
 		{tar.TypeDir, "d/" + strings.Repeat("n", 200) + "/", ""}, {tar.TypeReg, "d/" + strings.Repeat("n", 200) + "/" + strings.Repeat("m", 200), "2"}}
-	if err := put(from.open(t), ".", bytes.NewReader(tarOf(t, in...))); err != nil {
+	if err := put(from.open(t), &Container{}, ".", bytes.NewReader(tarOf(t, in...))); err != nil {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
@@ -426,7 +426,7 @@ func TestArchiveAndPutAreEachOthersInverse(t *testing.T) {
 	if err := archive(&b, fsys, e, "d"); err != nil {
 		t.Fatal(err)
 	}
-	if err := put(to.open(t), ".", &b); err != nil {
+	if err := put(to.open(t), &Container{}, ".", &b); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := tree(t, to.dir), tree(t, from.dir); !slices.Equal(got, want) {
@@ -443,15 +443,5 @@ func TestArchiveTellsOfAFileThatShrinks(t *testing.T) {
 	list := []entry.Entry{{Path: "f", Kind: entry.File, Size: 100}} // and Open gives four bytes
 	if err := archive(io.Discard, evil{list}, list[0], "f"); err == nil || !strings.Contains(err.Error(), "/f: it became shorter") {
 		t.Errorf("got %v", err)
-	}
-}
-
-func TestMountsHideFiles(t *testing.T) {
-	c := &Container{Name: "box", Spec: Spec{Mounts: []Mount{{Source: "/host", Target: "/in"}, {Target: "/t"}}}}
-	for physical, part := range map[string]string{"in/x": "box:p: is /host/x of this machine", "in": "is /host of this machine", "t/y": "lies in the tmpfs at /t", ".in": "", "other": "", ".": ""} {
-		err := hidden(c, "p", physical)
-		if (err == nil) != (part == "") || err != nil && !strings.Contains(err.Error(), part) {
-			t.Errorf("%s: got %v, want %q", physical, err, part)
-		}
 	}
 }

@@ -189,15 +189,3 @@ func sandboxMounts(list []Mount) ([]sandbox.Mount, error) {
 	}
 	return out, nil
 }
-
-// mountOver returns the mount that hides p, a clean path of the container with
-// a leading slash, from those who read or write the container's own files.
-func mountOver(list []Mount, p string) (Mount, bool) {
-	for i := len(list) - 1; i >= 0; i-- {
-		t := list[i].Target
-		if p == t || strings.HasPrefix(p, strings.TrimSuffix(t, "/")+"/") {
-			return list[i], true
-		}
-	}
-	return Mount{}, false
-}

@@ -125,18 +125,6 @@ func TestParseTmpfsKeepsWhatAMountTakes(t *testing.T) {
 	}
 }
 
-func TestMountOverFindsTheLastMountAbovePath(t *testing.T) {
-	list := []Mount{{Target: "/a", Source: "1"}, {Target: "/a/b", Source: "2"}, {Target: "/.env", Source: "3"}}
-	for p, want := range map[string]string{"/a": "1", "/a/x": "1", "/a/b": "2", "/a/b/c": "2", "/ab": "", "/": "", "/.env": "3", "/env": ""} {
-		if m, ok := mountOver(list, p); m.Source != want || ok != (want != "") {
-			t.Errorf("%s: got %q, %v, want %q", p, m.Source, ok, want)
-		}
-	}
-	if _, ok := mountOver([]Mount{{Target: "/"}}, "/x"); !ok {
-		t.Error("a mount on / hides nothing")
-	}
-}
-
 func TestSetenvHasEachNameOnce(t *testing.T) {
 	base := []string{"A=1", "B=2"}
 	got := Setenv(base, "B=3", "C=", "A", "D", "C=4=5")

@@ -17,11 +17,17 @@ import (
 	"github.com/whittle-build/whittle/internal/sandbox"
 )
 
-// put unpacks a tar into the directory dir of root. Links in the container
-// lead where they lead for its processes, never out of it; ".." and a leading
-// slash in the tar stay in dir.
-func put(root *fsroot.Root, dir string, r io.Reader) error {
-	p := putter{root: root, fs: root.FS(), at: dir}
+// put unpacks a tar into the directory dir of c, whose own files are in root.
+// Links in the container lead where they lead for its processes, never out of
+// it; ".." and a leading slash in the tar stay in dir. What belongs into a
+// folder of the host that is mounted there goes into that.
+func put(root *fsroot.Root, c *Container, dir string, r io.Reader) (err error) {
+	fsys, err := see(root.FS(), c.Spec.Mounts)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, fsys.close()) }()
+	p := putter{root: root, fs: fsys, c: c, at: dir}
 	tr := tar.NewReader(r)
 	for {
 		h, err := tr.Next()
@@ -36,24 +42,26 @@ func put(root *fsroot.Root, dir string, r io.Reader) error {
 		}
 	}
 	for i := len(p.dirs) - 1; i >= 0; i-- {
-		if err := p.root.Utimes(p.dirs[i].path, p.dirs[i].time); err != nil {
+		d := p.dirs[i]
+		if err := d.root.Utimes(d.name, d.time); err != nil {
 			return err
 		}
 	}
 	// To the end of the stream, so that its writer is not cut off.
-	_, err := io.Copy(io.Discard, r)
+	_, err = io.Copy(io.Discard, r)
 	return err
 }
 
 type putter struct {
-	root *fsroot.Root
-	fs   entry.FS
+	root *fsroot.Root // of the container's own files
+	fs   *seen
+	c    *Container
 	at   string
 	dirs []dirTime // whose times come last: what is put into them changes it
 }
 
 type dirTime struct {
-	path string
+	spot
 	time entry.Time
 }
 
@@ -64,41 +72,46 @@ func (p *putter) entry(h *tar.Header, content io.Reader) error {
 	if err := check(h); err != nil {
 		return err // before anything is removed for it
 	}
-	name, err := p.place(h.Name)
-	if err != nil {
+	at, err := p.place(h.Name)
+	switch {
+	case err != nil:
 		return err
+	case at.name == "." && h.Typeflag == tar.TypeDir:
+		return nil // what is mounted stays as it is, too
+	case at.name == ".":
+		return errors.New("is a folder that is mounted there, and a file does not replace it")
 	}
 	if h.Typeflag == tar.TypeLink {
-		if err := p.checkLink(name, h.Linkname); err != nil {
+		if err := p.checkLink(at, h.Linkname); err != nil {
 			return err
 		}
 	}
-	there, err := p.root.Lstat(name)
+	there, err := at.root.Lstat(at.name)
 	exists := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if h.Typeflag == tar.TypeDir {
-		return p.dir(name, h, there.Kind, exists)
+		return p.dir(at, h, there.Kind, exists)
 	}
 	if exists && there.Kind == entry.Dir {
 		return errors.New("is a directory, and a file does not replace it")
 	}
 	if exists {
-		if err := p.root.Remove(name); err != nil {
+		if err := at.root.Remove(at.name); err != nil {
 			return err
 		}
 	}
-	if err := p.make(name, h, content); err != nil {
+	if err := p.make(at, h, content); err != nil {
 		return err
 	}
 	if h.Typeflag == tar.TypeLink {
 		return nil // all else is that of its other name
 	}
-	if err := p.attributes(name, h); err != nil {
+	if err := attributes(at, h); err != nil {
 		return err
 	}
-	return p.root.Utimes(name, entryTime(h))
+	return at.root.Utimes(at.name, entryTime(h))
 }
 
 // check refuses what could never be made.
@@ -125,15 +138,19 @@ func check(h *tar.Header) error {
 	return nil
 }
 
-// checkLink refuses a hard link to nothing, to a directory and to itself.
-func (p *putter) checkLink(name, target string) error {
+// checkLink refuses a hard link to nothing, to a directory, to itself and to
+// where no hard link leads.
+func (p *putter) checkLink(at spot, target string) error {
 	old, err := p.place(target)
 	if err != nil {
 		return err
 	}
-	e, err := p.root.Lstat(old)
-	if err == nil && (old == name || e.Kind == entry.Dir) {
-		err = fmt.Errorf("hard link to %s: is no other file", path.Join("/", old))
+	if old.root != at.root {
+		return fmt.Errorf("hard link to /%s: is in another mount", old.path)
+	}
+	e, err := old.root.Lstat(old.name)
+	if err == nil && (old == at || e.Kind == entry.Dir) {
+		err = fmt.Errorf("hard link to /%s: is no other file", old.path)
 	}
 	return err
 }
@@ -142,27 +159,31 @@ func entryTime(h *tar.Header) entry.Time {
 	return entry.Time{Sec: h.ModTime.Unix(), Nsec: uint32(h.ModTime.Nanosecond())}
 }
 
-// place is the physical path of a name in the tar: links on the way are
-// followed, the last element is not. What is missing on the way is made.
-func (p *putter) place(name string) (string, error) {
+// place is where a name in the tar belongs: links on the way are followed, the
+// last element is not. What is missing on the way is made.
+func (p *putter) place(name string) (spot, error) {
 	clean := entry.Clean(name)
 	parent, err := entry.Resolve(p.fs, entry.Join(p.at, entry.Parent(clean)), true)
 	if err != nil {
-		return "", err
+		return spot{}, err
 	}
-	if parent != "." {
-		if err := p.root.MkdirAll(parent, 0o755); err != nil {
-			return "", err
+	if _, err := p.fs.Lstat(parent); err != nil {
+		at, err := p.fs.spot(p.root, p.c, parent)
+		if err != nil {
+			return spot{}, err
+		}
+		if err := at.root.MkdirAll(at.name, 0o755); err != nil {
+			return spot{}, err
 		}
 	}
-	return entry.Join(parent, path.Base(clean)), nil
+	return p.fs.spot(p.root, p.c, entry.Join(parent, path.Base(clean)))
 }
 
 // dir makes a directory, or takes the one that is there, through a link too:
 // many images have their /lib and /bin elsewhere.
-func (p *putter) dir(name string, h *tar.Header, there entry.Kind, exists bool) error {
+func (p *putter) dir(at spot, h *tar.Header, there entry.Kind, exists bool) error {
 	if exists && there == entry.Symlink {
-		to, err := entry.Resolve(p.fs, name, true)
+		to, err := entry.Resolve(p.fs, at.path, true)
 		if err != nil {
 			return err
 		}
@@ -176,38 +197,38 @@ func (p *putter) dir(name string, h *tar.Header, there entry.Kind, exists bool) 
 		return errors.New("is no directory, and one does not replace it")
 	}
 	if !exists {
-		if err := p.root.Mkdir(name, 0o700); err != nil {
+		if err := at.root.Mkdir(at.name, 0o700); err != nil {
 			return err
 		}
 	}
-	p.dirs = append(p.dirs, dirTime{name, entryTime(h)})
-	return p.attributes(name, h)
+	p.dirs = append(p.dirs, dirTime{at, entryTime(h)})
+	return attributes(at, h)
 }
 
-func (p *putter) make(name string, h *tar.Header, content io.Reader) error {
+func (p *putter) make(at spot, h *tar.Header, content io.Reader) error {
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
-		return p.file(name, content)
+		return makeFile(at, content)
 	case tar.TypeSymlink:
-		return p.root.Symlink(h.Linkname, name)
+		return at.root.Symlink(h.Linkname, at.name)
 	case tar.TypeLink:
 		old, err := p.place(h.Linkname)
 		if err != nil {
 			return err
 		}
-		return p.root.Link(old, name)
+		return at.root.Link(old.name, at.name)
 	case tar.TypeFifo:
-		return p.root.Mknod(name, unix.S_IFIFO|0o600, 0, 0)
+		return at.root.Mknod(at.name, unix.S_IFIFO|0o600, 0, 0)
 	case tar.TypeChar:
-		return p.root.Mknod(name, unix.S_IFCHR|0o600, uint32(h.Devmajor), uint32(h.Devminor))
+		return at.root.Mknod(at.name, unix.S_IFCHR|0o600, uint32(h.Devmajor), uint32(h.Devminor))
 	case tar.TypeBlock:
-		return p.root.Mknod(name, unix.S_IFBLK|0o600, uint32(h.Devmajor), uint32(h.Devminor))
+		return at.root.Mknod(at.name, unix.S_IFBLK|0o600, uint32(h.Devmajor), uint32(h.Devminor))
 	}
 	return fmt.Errorf("entry type %q is unknown", h.Typeflag)
 }
 
-func (p *putter) file(name string, content io.Reader) (err error) {
-	f, err := p.root.OpenNoFollow(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func makeFile(at spot, content io.Reader) (err error) {
+	f, err := at.root.OpenNoFollow(at.name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
@@ -218,8 +239,8 @@ func (p *putter) file(name string, content io.Reader) (err error) {
 
 // attributes sets owner, mode and extended attributes, in the order in which
 // one does not undo the other.
-func (p *putter) attributes(name string, h *tar.Header) error {
-	err := p.root.Chown(name, uint32(h.Uid), uint32(h.Gid))
+func attributes(at spot, h *tar.Header) error {
+	err := at.root.Chown(at.name, uint32(h.Uid), uint32(h.Gid))
 	if errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("owner %d:%d: is outside this user's range of ids (/etc/subuid, /etc/subgid)", h.Uid, h.Gid)
 	}
@@ -227,7 +248,7 @@ func (p *putter) attributes(name string, h *tar.Header) error {
 		return err
 	}
 	if h.Typeflag != tar.TypeSymlink {
-		if err := p.root.Chmod(name, uint32(h.Mode)&0o7777); err != nil {
+		if err := at.root.Chmod(at.name, uint32(h.Mode)&0o7777); err != nil {
 			return err
 		}
 	}
@@ -236,7 +257,7 @@ func (p *putter) attributes(name string, h *tar.Header) error {
 		if !ok || attr != "security.capability" && !strings.HasPrefix(attr, "user.") || strings.HasPrefix(attr, "user.overlay.") {
 			continue // others are the host's, or would steer overlayfs
 		}
-		if err := p.root.Setxattr(name, attr, v); err != nil && !errors.Is(err, unix.ENOTSUP) {
+		if err := at.root.Setxattr(at.name, attr, v); err != nil && !errors.Is(err, unix.ENOTSUP) {
 			return err
 		}
 	}
