@@ -40,7 +40,7 @@ type containerHost struct {
 }
 
 type containerMount struct {
-	Type        string // bind or tmpfs
+	Type        string // bind, tmpfs or volume
 	Source      string
 	Destination string
 	RW          bool
@@ -100,7 +100,10 @@ func containerMounts(list []container.Mount) []containerMount {
 	out := []containerMount{}
 	for _, m := range list {
 		kind := "bind"
-		if m.Source == "" {
+		switch {
+		case m.Own:
+			kind = "volume"
+		case m.Source == "":
 			kind = "tmpfs"
 		}
 		out = append(out, containerMount{kind, m.Source, m.Target, !m.ReadOnly})

@@ -35,7 +35,7 @@ func (f *createFlags) add(c *cobra.Command) {
 	fl.StringVar(&r.Name, "name", "", "name of the container")
 	fl.StringArrayVarP(&r.Env, "env", "e", nil, "set a variable: `K=V`, or K to pass on")
 	fl.StringArrayVar(&f.envFiles, "env-file", nil, "read variables from `FILE`")
-	fl.StringArrayVarP(&r.Volumes, "volume", "v", nil, "mount `HOST:CONTAINER[:ro]`")
+	fl.StringArrayVarP(&r.Volumes, "volume", "v", nil, "mount `HOST:CONTAINER[:ro]`; CONTAINER alone is a folder of its own")
 	fl.StringArrayVar(&r.Mounts, "mount", nil, "mount as `MOUNT` says: type=bind,source=HOST,target=CONTAINER[,readonly], or type=tmpfs,target=CONTAINER")
 	fl.StringArrayVar(&r.Tmpfs, "tmpfs", nil, "mount a tmpfs at `PATH`[:size=64m]")
 	fl.StringArrayVarP(&r.Ports, "publish", "p", nil, "lead `HOST:CONTAINER` into a network of the container's own (outgoing traffic needs --network host)")

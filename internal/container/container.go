@@ -135,7 +135,12 @@ func (s *Set) sweep() {
 }
 
 func (s *Set) make(c *Container) error {
-	if _, err := s.Store.Folder(kind, c.ID); err != nil {
+	dir, err := s.Store.Folder(kind, c.ID)
+	if err != nil {
+		return err
+	}
+	ownSources(c, dir)
+	if err := s.makeVolumes(c); err != nil {
 		return err
 	}
 	return s.put(c)
@@ -224,6 +229,7 @@ func (s *Set) get(id string) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
+	ownSources(&c, dir)
 	if c.Running = locked(dir); c.Killed() {
 		c.ExitCode = codeKilled
 	}

@@ -125,17 +125,25 @@ func (s *Set) CopyTo(ctx context.Context, c *Container, src, dest string, o Copy
 }
 
 func (s *Set) copyTo(ctx context.Context, c *Container, from entry.FS, e entry.Entry, dir, name string) error {
+	return piped(
+		func(w io.Writer) error { return archive(w, from, e, name) },
+		func(r io.Reader) error { return s.unpack(ctx, c, r, dir) },
+	)
+}
+
+// piped lets one read what the other writes.
+func piped(write func(io.Writer) error, read func(io.Reader) error) error {
 	r, w := io.Pipe()
-	archived := make(chan error, 1)
+	written := make(chan error, 1)
 	go func() { // ends when r is closed
-		err := archive(w, from, e, name)
+		err := write(w)
 		w.CloseWithError(err)
-		archived <- err
+		written <- err
 	}()
-	err := s.unpack(ctx, c, r, dir)
+	err := read(r)
 	r.Close()
-	if aerr := <-archived; aerr != nil && !errors.Is(aerr, io.ErrClosedPipe) {
-		return aerr // and not what a torn archive led to
+	if werr := <-written; werr != nil && !errors.Is(werr, io.ErrClosedPipe) {
+		return werr // and not what a torn archive led to
 	}
 	return err
 }

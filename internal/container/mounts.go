@@ -20,6 +20,7 @@ type Mount struct {
 	Source   string   `json:"source,omitempty"`
 	Target   string   `json:"target"`
 	ReadOnly bool     `json:"readOnly,omitempty"`
+	Own      bool     `json:"own,omitempty"`     // Source is a folder in the container's own, see volumes.go
 	Make     bool     `json:"make,omitempty"`    // make Source, a folder, when it is not there
 	Options  []string `json:"options,omitempty"` // of a tmpfs
 }
@@ -27,16 +28,19 @@ type Mount struct {
 // homeWay is the way out for a ~ that arrived here: in quotes, or after a =.
 const homeWay = `write "$HOME" for it; for a folder that is called so, ./~`
 
-// ParseVolume reads docker's -v: HOST:CONTAINER[:OPTIONS]. A HOST that is not
-// there is made when the container starts, as docker does it.
+// ParseVolume reads docker's -v: HOST:CONTAINER[:OPTIONS], or CONTAINER alone
+// for a folder of the container's own. A HOST that is not there is made when
+// the container starts, as docker does it.
 func ParseVolume(s string) (Mount, error) {
 	bad := func(msg, way string) (Mount, error) {
 		return Mount{}, &Error{Msg: fmt.Sprintf("-v %q: %s", s, msg), Way: way}
 	}
 	parts := strings.Split(s, ":")
 	switch {
+	case len(parts) == 1 && path.IsAbs(s):
+		return Mount{Target: path.Clean(s), Own: true}, nil
 	case len(parts) == 1:
-		return bad("there are no volumes without a folder of the host", "write -v ./FOLDER:"+path.Clean("/"+s)+" to keep what is written there, or leave it out")
+		return bad("want HOST:CONTAINER[:ro]", fmt.Sprintf("for example -v ./out:/out; -v %s alone is a folder of the container's own", path.Clean("/"+s)))
 	case len(parts) > 3 || parts[0] == "" || parts[1] == "":
 		return bad("want HOST:CONTAINER[:ro]", "for example -v ./out:/out")
 	case strings.HasPrefix(parts[0], "~"):
@@ -113,8 +117,15 @@ func ParseMount(s string) (Mount, error) {
 		return m, nil
 	case kind == "tmpfs":
 		return bad("a tmpfs has no source", "leave source out, or say type=bind")
+	case kind == "volume" && m.Options != nil:
+		return bad("tmpfs options are of type=tmpfs", "leave them out")
+	case kind == "volume" && m.Source != "":
+		return bad("there are no named volumes", "say type=bind with a folder of the host; without a source it is a folder of the container's own")
+	case kind == "volume":
+		m.Own = true
+		return m, nil
 	case kind != "bind":
-		return bad(fmt.Sprintf("there are no mounts of type %s", kind), "there are type=bind and type=tmpfs")
+		return bad(fmt.Sprintf("there are no mounts of type %s", kind), "there are type=bind, type=tmpfs and type=volume")
 	case m.Source == "":
 		return bad("source is missing", "for example --mount type=bind,source=/src,target=/app")
 	case strings.HasPrefix(m.Source, "~"):

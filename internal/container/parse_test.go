@@ -64,6 +64,7 @@ func TestParseVolumeReadsDockersForms(t *testing.T) {
 		"/src:/dst:cached":   {Source: "/src", Target: "/dst", Make: true},
 		".:/dst":             {Source: cwd, Target: "/dst", Make: true},
 		"./a/b:/dst":         {Source: filepath.Join(cwd, "a/b"), Target: "/dst", Make: true},
+		"/data/":             {Target: "/data", Own: true},
 		"../x:/dst/../other": {Source: filepath.Join(filepath.Dir(cwd), "x"), Target: "/other", Make: true},
 	}
 	for in, want := range tests {
@@ -72,7 +73,7 @@ func TestParseVolumeReadsDockersForms(t *testing.T) {
 		}
 	}
 	for in, part := range map[string]string{
-		"": "no volumes without a folder", "/data": "no volumes without a folder", "data:/dst": "no named volumes", "/src:dst": "does not begin with /",
+		"": "want HOST:CONTAINER", "data": "want HOST:CONTAINER", "~/a:/dst": "did not replace ~", "data:/dst": "no named volumes", "/src:dst": "does not begin with /",
 		"/src:": "want HOST:CONTAINER", ":/dst": "want HOST:CONTAINER", "/a:/b:ro:x": "want HOST:CONTAINER", "/a:/b:nocopy": `option "nocopy" is unknown`,
 	} {
 		got, err := ParseVolume(in)
@@ -89,6 +90,8 @@ func TestParseMountReadsDockersForms(t *testing.T) {
 		"type=bind,src=/a,destination=/b,ro=false":      {Source: "/a", Target: "/b"},
 		`type=bind,"src=/a,b",dst=/b`:                   {Source: "/a,b", Target: "/b"},
 		"type=tmpfs,target=/t":                          {Target: "/t"},
+		"type=volume,target=/v,readonly":                {Target: "/v", Own: true, ReadOnly: true},
+		"target=/v":                                     {Target: "/v", Own: true},
 		"type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=70": {Target: "/t", Options: []string{"size=1048576", "mode=70"}},
 	}
 	for in, want := range tests {
@@ -97,7 +100,7 @@ func TestParseMountReadsDockersForms(t *testing.T) {
 		}
 	}
 	for in, part := range map[string]string{
-		"": "KEY=VALUE", "source=a,target=/b": "type volume", "type=volume,target=/b": "type volume", "type=bind,target=/b": "source is missing",
+		"": "KEY=VALUE", "source=a,target=/b": "no named volumes", "type=volume,target=/b,tmpfs-size=1": "of type=tmpfs", "type=npipe,target=/b": "type npipe", "type=bind,target=/b": "source is missing",
 		"type=bind,source=/a": "target must be", "type=bind,source=/a,target=b": "target must be", "type=tmpfs,source=/a,target=/b": "no source",
 		"type=bind,source=/a,target=/b,tmpfs-size=1": "of type=tmpfs", "type=bind,colour=red": `key "colour" is unknown`, `"`: "KEY=VALUE",
 	} {
