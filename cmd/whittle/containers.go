@@ -101,23 +101,36 @@ func (p *program) containerPruneCommand() *cobra.Command {
 		Use: "prune [flags]", Short: "Remove all containers that do not run",
 		Args: args(0, 0, "no operand"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.withStore(func(w *whittle.Whittle) error {
-				list, err := w.Containers().List()
-				if err != nil {
-					return err
-				}
-				var ended []string
-				for _, ct := range list {
-					if !ct.Running {
-						ended = append(ended, ct.ID)
-					}
-				}
-				return p.remove(c.Context(), w, ended, false)
-			})
+			return p.withStore(func(w *whittle.Whittle) error { return p.removeEnded(c.Context(), w) })
 		},
 	}
 	c.Flags().BoolVarP(&force, "force", "f", false, "accepted: there is no question to be answered")
 	return c
+}
+
+// removeEnded removes the containers that do not run. What was started or
+// removed while it was at it is none of its business.
+func (p *program) removeEnded(ctx context.Context, w *whittle.Whittle) error {
+	list, err := w.Containers().List()
+	if err != nil {
+		return err
+	}
+	for _, ct := range list {
+		if ct.Running {
+			continue
+		}
+		err := w.Containers().Remove(ctx, ct, false)
+		if errors.Is(err, container.ErrRunning) {
+			continue
+		}
+		if err == nil {
+			_, err = fmt.Fprintln(p.stdout, ct.ID)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (p *program) stopCommand() *cobra.Command {
@@ -130,7 +143,7 @@ func (p *program) stopCommand() *cobra.Command {
 				return err
 			}
 			return p.eachContainer(c.Context(), a, func(w *whittle.Whittle, ct *container.Container) error {
-				return f.stop(c, w, ct)
+				return f.stop(c, w, ct, false)
 			})
 		},
 	}
@@ -148,7 +161,7 @@ func (p *program) restartCommand() *cobra.Command {
 				return err
 			}
 			return p.eachContainer(c.Context(), a, func(w *whittle.Whittle, ct *container.Container) error {
-				if err := f.stop(c, w, ct); err != nil {
+				if err := f.stop(c, w, ct, true); err != nil {
 					return err
 				}
 				return unlessRuns(p.detached(w, ct))
@@ -180,12 +193,12 @@ func (f *stopFlags) parse() (err error) {
 	return err
 }
 
-func (f *stopFlags) stop(c *cobra.Command, w *whittle.Whittle, ct *container.Container) error {
+func (f *stopFlags) stop(c *cobra.Command, w *whittle.Whittle, ct *container.Container, keep bool) error {
 	wait := time.Duration(f.seconds) * time.Second
 	if !c.Flags().Changed("time") && !c.Flags().Changed("timeout") {
 		wait = ct.StopWait()
 	}
-	return w.Containers().Stop(c.Context(), ct, f.number, wait)
+	return w.Containers().Stop(c.Context(), ct, container.Ending{Signal: f.number, Wait: wait, Keep: keep})
 }
 
 func parseSignal(s string) (unix.Signal, error) {

@@ -100,13 +100,11 @@ func (p *program) runCommand() *cobra.Command {
 		Args:    args(1, -1, "an image"),
 		RunE: func(c *cobra.Command, a []string) error {
 			return p.engine(c.Context(), p.create(c, &f, a, func(w *whittle.Whittle, ct *container.Container) error {
-				if !f.detach {
-					return p.foreground(c.Context(), w, ct, f.attached(ct))
+				err := p.runMade(c.Context(), &f, w, ct)
+				if err != nil && ct.Spec.Remove {
+					// It may not have come to its monitor, which would have removed it.
+					err = errors.Join(err, unlessRuns(w.Containers().Remove(context.WithoutCancel(c.Context()), ct, false)))
 				}
-				if err := p.detached(w, ct); err != nil {
-					return err
-				}
-				_, err := fmt.Fprintln(p.stdout, ct.ID)
 				return err
 			}))
 		},
@@ -117,6 +115,18 @@ func (p *program) runCommand() *cobra.Command {
 		c.Flags().BoolVar(&f.sigProxy, "sig-proxy", true, "pass signals on (always)")
 	}
 	return c
+}
+
+// runMade runs the container that was made for run.
+func (p *program) runMade(ctx context.Context, f *createFlags, w *whittle.Whittle, ct *container.Container) error {
+	if !f.detach {
+		return p.foreground(ctx, w, ct, f.attached(ct))
+	}
+	if err := p.detached(w, ct); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(p.stdout, ct.ID)
+	return err
 }
 
 // engine tells a failure of whittle from that of a container: the exit code is

@@ -319,7 +319,7 @@ func (s *Set) Remove(ctx context.Context, c *Container, force bool) error {
 		}
 		if !force {
 			return &Error{Msg: fmt.Sprintf("container %s is running", c.Name),
-				Way: fmt.Sprintf("stop it first (stop %s), or use rm -f", c.Name)}
+				Way: fmt.Sprintf("stop it first (stop %s), or use rm -f", c.Name), Err: ErrRunning}
 		}
 		if err := s.Kill(ctx, c); err != nil {
 			return err

@@ -27,6 +27,7 @@ type request struct {
 	Spec   *Spec  `json:"spec,omitempty"`   // exec: args, env, dir, user, tty
 	Detach bool   `json:"detach,omitempty"` // exec: do not wait for its end
 	Dest   string `json:"dest,omitempty"`   // put
+	Keep   bool   `json:"keep,omitempty"`   // stop: it is started again
 	Size   Size   `json:"size,omitzero"`
 }
 
@@ -139,6 +140,9 @@ func (c *control) answer(ctx context.Context, conn *net.UnixConn, req *request, 
 	case "signal":
 		return replyOf(unlessEnded(c.m.proc.Signal(unix.Signal(req.Signal))))
 	case "stop":
+		if req.Keep {
+			c.m.keep.Store(true)
+		}
 		return replyOf(unlessEnded(c.m.end(unix.Signal(req.Signal))))
 	case "exec":
 		return c.exec(ctx, conn, req, files)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,6 +51,7 @@ type monitor struct {
 	proc  *sandbox.Process
 	ender ender
 	later sync.WaitGroup // signals that the process may lose, looked after until done
+	keep  atomic.Bool    // it is started again, and not removed before that
 	done  chan struct{}  // closed when proc has ended
 }
 
@@ -72,7 +74,7 @@ func (s *Set) Run(ctx context.Context, c *Container, std Streams, started func()
 	}()
 	st, err = m.run(ctx, std, started)
 	m.record(st, err)
-	if c.Spec.Remove {
+	if c.Spec.Remove && !m.keep.Load() {
 		return st, errors.Join(err, s.remove(c))
 	}
 	return st, errors.Join(err, s.put(c))
@@ -151,6 +153,10 @@ func (m *monitor) run(ctx context.Context, std Streams, started func()) (st sand
 		return st, err
 	}
 	defer fwd.close()
+	// A signal from before std.Signals was listened to is in ctx alone.
+	if ctx.Err() != nil {
+		return st, context.Cause(ctx)
+	}
 	if err := m.start(ctx, std, log); err != nil {
 		return st, err
 	}

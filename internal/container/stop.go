@@ -123,28 +123,33 @@ func hears(status []byte, sig unix.Signal) hearing {
 	return out
 }
 
-// Stop ends a running container: its stop signal, or sig if that is not 0, and
-// SIGKILL when it has not ended after wait; never, if wait is below 0. A
-// container that does not run is left as it is.
-func (s *Set) Stop(ctx context.Context, c *Container, sig unix.Signal, wait time.Duration) error {
+// Ending says how to end a container.
+type Ending struct {
+	Signal unix.Signal   // 0 is its stop signal
+	Wait   time.Duration // until it gets SIGKILL; below 0 it never does
+	Keep   bool          // it is started again, and stays even if it was to go at its end
+}
+
+// Stop ends a running container. One that does not run is left as it is.
+func (s *Set) Stop(ctx context.Context, c *Container, how Ending) error {
 	if !c.Running {
 		return nil
 	}
-	if sig == 0 {
-		sig = c.stopSignal()
+	if how.Signal == 0 {
+		how.Signal = c.stopSignal()
 	}
 	w, err := s.Watch(c)
 	if err != nil {
 		return err
 	}
 	defer w.Close()
-	if err := s.ended(c, s.signal(ctx, c, "stop", sig)); err != nil {
+	if err := s.ended(c, s.signal(ctx, c, request{Op: "stop", Signal: int(how.Signal), Keep: how.Keep})); err != nil {
 		return err
 	}
-	if wait == 0 {
+	if how.Wait == 0 {
 		return s.Kill(ctx, c)
 	}
-	err = w.Wait(ctx, max(wait, 0))
+	err = w.Wait(ctx, max(how.Wait, 0))
 	if errors.Is(err, errStillThere) {
 		return s.Kill(ctx, c)
 	}
@@ -162,7 +167,7 @@ func (s *Set) Kill(ctx context.Context, c *Container) error {
 		return err
 	}
 	defer w.Close()
-	if err := s.ended(c, s.signal(ctx, c, "signal", unix.SIGKILL)); err != nil {
+	if err := s.ended(c, s.signal(ctx, c, request{Op: "signal", Signal: int(unix.SIGKILL)})); err != nil {
 		return err
 	}
 	err = w.Wait(ctx, killWait)
@@ -172,13 +177,13 @@ func (s *Set) Kill(ctx context.Context, c *Container) error {
 
 // Signal sends sig to the container's process.
 func (s *Set) Signal(ctx context.Context, c *Container, sig unix.Signal) error {
-	return s.signal(ctx, c, "signal", sig)
+	return s.signal(ctx, c, request{Op: "signal", Signal: int(sig)})
 }
 
-func (s *Set) signal(ctx context.Context, c *Container, op string, sig unix.Signal) error {
-	r, err := s.ask(ctx, c, request{Op: op, Signal: int(sig)})
+func (s *Set) signal(ctx context.Context, c *Container, req request) error {
+	r, err := s.ask(ctx, c, req)
 	if err == nil && r.Error != "" {
-		err = fmt.Errorf("container %s: %s: %s", c.Name, signalName(sig), r.Error)
+		err = fmt.Errorf("container %s: %s: %s", c.Name, signalName(unix.Signal(req.Signal)), r.Error)
 	}
 	return err
 }
