@@ -198,7 +198,7 @@ func parseSize(flag, s string, kilo int64) (int64, error) {
 	}
 	n, err := container.ParseSize(s, kilo)
 	if err != nil {
-		return 0, &usageError{fmt.Errorf("%s %q: %w", flag, s, err), "for example " + flag + " 1g"}
+		return 0, &usageError{fmt.Errorf("%s %q: %w", flag, s, err), "for example 10GB or 512MiB"}
 	}
 	return n, nil
 }

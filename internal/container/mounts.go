@@ -112,29 +112,35 @@ func ParseMount(s string) (Mount, error) {
 		return bad("target must be a path that begins with /", "for example --mount type=bind,source=/src,target=/app")
 	}
 	m.Target = path.Clean(m.Target)
-	switch {
-	case kind == "tmpfs" && m.Source == "":
-		return m, nil
-	case kind == "tmpfs":
-		return bad("a tmpfs has no source", "leave source out, or say type=bind")
-	case kind == "volume" && m.Options != nil:
-		return bad("tmpfs options are of type=tmpfs", "leave them out")
-	case kind == "volume" && m.Source != "":
-		return bad("there are no named volumes", "say type=bind with a folder of the host; without a source it is a folder of the container's own")
-	case kind == "volume":
-		m.Own = true
-		return m, nil
-	case kind != "bind":
-		return bad(fmt.Sprintf("there are no mounts of type %s", kind), "there are type=bind, type=tmpfs and type=volume")
-	case m.Source == "":
-		return bad("source is missing", "for example --mount type=bind,source=/src,target=/app")
-	case strings.HasPrefix(m.Source, "~"):
-		return bad("the shell did not replace ~ by the home directory", homeWay)
-	case m.Options != nil:
-		return bad("tmpfs options are of type=tmpfs", "leave them out")
+	if msg, way := m.wrongAs(kind); msg != "" {
+		return bad(msg, way)
 	}
-	m.Source, err = filepath.Abs(m.Source)
+	m.Own = kind == "volume"
+	if kind == "bind" {
+		m.Source, err = filepath.Abs(m.Source)
+	}
 	return m, err
+}
+
+// wrongAs is what is wrong with m as a mount of this type, and the way out.
+func (m *Mount) wrongAs(kind string) (msg, way string) {
+	switch {
+	case kind == "tmpfs" && m.Source != "":
+		return "a tmpfs has no source", "leave source out, or say type=bind"
+	case kind == "tmpfs":
+		return "", ""
+	case kind != "bind" && kind != "volume":
+		return fmt.Sprintf("there are no mounts of type %s", kind), "there are type=bind, type=tmpfs and type=volume"
+	case kind == "volume" && m.Source != "":
+		return "there are no named volumes", "say type=bind with a folder of the host; without a source it is a folder of the container's own"
+	case kind == "bind" && m.Source == "":
+		return "source is missing", "for example --mount type=bind,source=/src,target=/app"
+	case strings.HasPrefix(m.Source, "~"):
+		return "the shell did not replace ~ by the home directory", homeWay
+	case m.Options != nil:
+		return "tmpfs options are of type=tmpfs", "leave them out"
+	}
+	return "", ""
 }
 
 // ParseTmpfs reads docker's --tmpfs: TARGET[:OPTIONS].

@@ -16,7 +16,7 @@ const (
 // maxSize is a petabyte: more is a mistake, and far from what an int64 holds.
 const maxSize = 1 << 50
 
-var errSize = errors.New("want a number with a unit, such as 64m or 10GB")
+var errSize = errors.New("want a number with a unit")
 
 // ParseSize reads docker's sizes: 64m, 1g, 1.5gb or plain bytes, where a k is
 // kilo; 2KiB is 2048 always.
