@@ -21,8 +21,9 @@ import (
 type bind struct {
 	Mount
 	at   string       // where it is in the container, physically
-	root *fsroot.Root // the folder, or the one that holds the file; nil for a tmpfs and for what is not there
+	root *fsroot.Root // the folder, or the one that holds the file; nil for a tmpfs and for what cannot be reached
 	file string       // its name in root; "" for a folder
+	err  error        // why there is no root, of what is no tmpfs
 }
 
 // seen is the file system of a container with what is mounted in it. Only the
@@ -41,8 +42,8 @@ func see(own entry.FS, list []Mount) (*seen, error) {
 			return nil, errors.Join(fmt.Errorf("mount %s: %w", m.Target, err), s.close())
 		}
 		b := bind{Mount: m, at: at}
-		if err := b.open(); err != nil {
-			return nil, errors.Join(fmt.Errorf("mount %s: %w", m.Target, err), s.close())
+		if m.Source != "" {
+			b.err = b.open() // told when it is asked for
 		}
 		s.binds = append(s.binds, b)
 	}
@@ -51,9 +52,6 @@ func see(own entry.FS, list []Mount) (*seen, error) {
 
 func (b *bind) open() error {
 	st, err := os.Stat(b.Source)
-	if b.Source == "" || errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
@@ -64,7 +62,10 @@ func (b *bind) open() error {
 		}
 		dir, b.file = filepath.Split(dir)
 	}
-	b.root, err = fsroot.Open(dir)
+	root, err := fsroot.Open(dir)
+	if err == nil {
+		b.root = root
+	}
 	return err
 }
 
@@ -189,8 +190,11 @@ func (s *seen) hidden(c *Container, name, p string) error {
 		return &Error{Msg: fmt.Sprintf("%s:%s: lies in the tmpfs at %s, which only the running container sees", c.Name, name, b.Target),
 			Way: fmt.Sprintf("exec -i %s tar copies from there and to there", c.Name)}
 	}
-	return &Error{Msg: fmt.Sprintf("%s:%s: is %s of this machine, which is not there", c.Name, name, b.hostPath(p)),
-		Way: "make it: mkdir -p " + b.Source, Err: fs.ErrNotExist}
+	e := &Error{Msg: fmt.Sprintf("%s:%s: is %s of this machine, which cannot be read", c.Name, name, b.hostPath(p)), Way: "is this user allowed to?", Err: b.err}
+	if errors.Is(b.err, fs.ErrNotExist) {
+		e.Msg, e.Way = fmt.Sprintf("%s:%s: is %s of this machine, which is not there", c.Name, name, b.hostPath(p)), "make it: mkdir -p "+b.Source
+	}
+	return e
 }
 
 // hostPath is where on the host a path of the container lies.
