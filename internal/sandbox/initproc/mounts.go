@@ -23,12 +23,10 @@ const (
 // process is alone in a copy of the caller's mount namespace: what it mounts
 // on top of the caller's "/" vanishes with that, in pivot.
 func (p *initProc) makeRoot() error {
-	err := unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
-	if errors.Is(err, unix.EINVAL) {
-		// Nor would pivot_root work: mount_setattr(2), pivot_root(2).
-		err = errors.New("/ is a chroot that is no mount point; make it one before entering it: mount --bind DIR DIR")
+	if err := leaveChroot(); err != nil {
+		return startError("namespace", "mount", err)
 	}
-	if err != nil {
+	if err := unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE}); err != nil {
 		return &StartError{Op: "namespace", Path: "mount", Err: err}
 	}
 	if err := unix.Sethostname([]byte(p.Hostname)); err != nil {
@@ -64,6 +62,23 @@ func (p *initProc) makeRoot() error {
 		}
 	}
 	return startError("root", "", p.pivot())
+}
+
+// leaveChroot makes "/" the root of the mount namespace, which it is not where
+// the caller runs in a chroot. There pivot_root would fail or, worse, leave the
+// machine's root below the sandbox's, for whoever may call chroot himself:
+// pivot_root(2), chroot(2).
+func leaveChroot() error {
+	// setns(2) refuses a thread that shares its root with others.
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return err
+	}
+	ns, err := unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(ns)
+	return unix.Setns(ns, unix.CLONE_NEWNS)
 }
 
 // newFS makes a file system that is attached nowhere. Options are key=value.
