@@ -15,7 +15,6 @@ import (
 	"github.com/whittle-build/whittle/internal/dockerfile"
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/image/manifest"
-	"github.com/whittle-build/whittle/internal/layer"
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/store"
 )
@@ -224,11 +223,6 @@ func (w *Whittle) Load(ctx context.Context, in io.Reader) (_ []image.Loaded, err
 	}
 	defer join(&err, tmp.Remove)
 	p := platform()
-	in, done, err := plainArchive(in)
-	if err != nil {
-		return nil, err
-	}
-	defer join(&err, done)
 	list, err := image.Load(ctx, in, image.Sink{
 		Layer: func(ctx context.Context, _ digest.Digest, r io.Reader) (image.Layer, error) {
 			return w.takeLayer(ctx, r)
@@ -248,27 +242,6 @@ func (w *Whittle) Load(ctx context.Context, in io.Reader) (_ []image.Loaded, err
 		}
 	}
 	return list, nil
-}
-
-// plainArchive decompresses an archive of any compression that layers may
-// have. A file that is not compressed stays a file: it is read where it lies.
-func plainArchive(in io.Reader) (io.Reader, func() error, error) {
-	at := int64(-1)
-	f, isFile := in.(io.Seeker)
-	if isFile {
-		if pos, err := f.Seek(0, io.SeekCurrent); err == nil {
-			at = pos
-		}
-	}
-	plain, alg, err := layer.Decompress(in)
-	if err != nil {
-		return nil, nil, fmt.Errorf("archive: %w", err)
-	}
-	if at >= 0 && alg == layer.None {
-		_, err := f.Seek(at, io.SeekStart)
-		return in, plain.Close, err
-	}
-	return plain, plain.Close, nil
 }
 
 // Now is the clock that ages are counted from.

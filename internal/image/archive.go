@@ -2,10 +2,6 @@ package image
 
 import (
 	"archive/tar"
-	"bufio"
-	"bytes"
-	"compress/bzip2"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/whittle-build/whittle/internal/image/manifest"
+	"github.com/whittle-build/whittle/internal/layer"
 )
 
 const (
@@ -23,31 +20,23 @@ const (
 	maxFiles = 200_000
 	// defaultMaxArchive bounds an archive after decompression.
 	defaultMaxArchive = 256 << 30
+	// maxImages bounds the images of an archive, and the names of all of them.
+	maxImages = 4096
 	// maxLinks bounds the links from one name to another.
 	maxLinks = 8
 )
 
-// archive is a tar or a folder that holds images. A missing file is
-// fs.ErrNotExist.
-type archive interface {
-	open(name string) (io.ReadCloser, int64, error)
-}
-
 // readAll reads a whole document of bounded size.
-func readAll(a archive, name string) (_ []byte, err error) {
-	rc, size, err := a.open(name)
+func (t *tarFile) readAll(name string) ([]byte, error) {
+	r, err := t.open(name)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, rc.Close()) }()
-	if size > manifest.MaxSize {
-		return nil, fmt.Errorf("%s: %d bytes, more than %d", name, size, manifest.MaxSize)
+	if r.Size() > manifest.MaxSize {
+		return nil, fmt.Errorf("%s: %d bytes, more than %d", name, r.Size(), manifest.MaxSize)
 	}
-	b, err := io.ReadAll(io.LimitReader(rc, size))
-	if err == nil && int64(len(b)) != size {
-		err = io.ErrUnexpectedEOF
-	}
-	if err != nil {
+	b := make([]byte, r.Size())
+	if _, err := io.ReadFull(r, b); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return b, nil
@@ -142,11 +131,12 @@ func inArchive(name string) string {
 	return strings.TrimPrefix(path.Clean("/"+name), "/")
 }
 
-func (t *tarFile) open(name string) (io.ReadCloser, int64, error) {
+// open returns the content of a file. A missing one is fs.ErrNotExist.
+func (t *tarFile) open(name string) (*io.SectionReader, error) {
 	key := inArchive(name)
 	for range maxLinks {
 		if s, ok := t.files[key]; ok {
-			return io.NopCloser(io.NewSectionReader(t.r, s.off, s.size)), s.size, nil
+			return io.NewSectionReader(t.r, s.off, s.size), nil
 		}
 		next, ok := t.links[key]
 		if !ok {
@@ -154,23 +144,24 @@ func (t *tarFile) open(name string) (io.ReadCloser, int64, error) {
 		}
 		key = next
 	}
-	return nil, 0, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 }
 
 // spool makes r readable at any place: an uncompressed regular file is used
 // as it is, all else goes, decompressed, to an unnamed temporary file in dir.
 // done releases it.
 func spool(ctx context.Context, r io.Reader, dir string, limit int64) (_ io.ReaderAt, size int64, done func() error, err error) {
-	br := bufio.NewReaderSize(r, 1<<16)
-	if f, ok := r.(*os.File); ok {
-		at, size, ok, err := plainFile(f)
-		if ok || err != nil {
-			return at, size, func() error { return nil }, err
-		}
+	file, size := wholeFile(r)
+	if file != nil {
+		r = io.NewSectionReader(file, 0, size)
 	}
-	plain, err := decompress(br)
+	plain, alg, err := layer.Decompress(r)
 	if err != nil {
-		return nil, 0, nil, err
+		return nil, 0, nil, fmt.Errorf("archive: %w", err)
+	}
+	defer func() { err = errors.Join(err, plain.Close()) }()
+	if file != nil && alg == layer.None {
+		return file, size, func() error { return nil }, nil
 	}
 	tmp, err := os.CreateTemp(dir, "load-*")
 	if err != nil {
@@ -189,61 +180,19 @@ func spool(ctx context.Context, r io.Reader, dir string, limit int64) (_ io.Read
 	return tmp, size, tmp.Close, nil
 }
 
-// plainFile reports whether f is a regular file, at its start, that holds a
-// tar and not something compressed.
-func plainFile(f *os.File) (io.ReaderAt, int64, bool, error) {
+// wholeFile returns r with its size when it is a regular file at its start,
+// which can be read at any place; else nil.
+func wholeFile(r io.Reader) (*os.File, int64) {
+	f, ok := r.(*os.File)
+	if !ok {
+		return nil, 0
+	}
 	fi, err := f.Stat()
-	if err != nil {
-		return nil, 0, false, err
+	if err != nil || !fi.Mode().IsRegular() {
+		return nil, 0
 	}
-	if !fi.Mode().IsRegular() {
-		return nil, 0, false, nil
+	if pos, err := f.Seek(0, io.SeekCurrent); err != nil || pos != 0 {
+		return nil, 0
 	}
-	pos, err := f.Seek(0, io.SeekCurrent)
-	if err != nil || pos != 0 {
-		return nil, 0, false, nil
-	}
-	var head [6]byte
-	n, err := f.ReadAt(head[:], 0)
-	if err != nil && err != io.EOF {
-		return nil, 0, false, err
-	}
-	if compression(head[:n]) != "" {
-		return nil, 0, false, nil
-	}
-	return f, fi.Size(), true, nil
-}
-
-// compression names the compression of something that begins with head, or
-// returns "".
-func compression(head []byte) string {
-	for _, c := range []struct{ name, magic string }{
-		{"gzip", "\x1f\x8b\x08"}, {"bzip2", "BZh"}, {"xz", "\xfd7zXZ\x00"}, {"zstd", "\x28\xb5\x2f\xfd"},
-	} {
-		if bytes.HasPrefix(head, []byte(c.magic)) {
-			return c.name
-		}
-	}
-	return ""
-}
-
-func decompress(br *bufio.Reader) (io.Reader, error) {
-	head, err := br.Peek(6)
-	if err != nil && err != io.EOF {
-		return nil, fmt.Errorf("archive: %w", err)
-	}
-	switch c := compression(head); c {
-	case "":
-		return br, nil
-	case "gzip":
-		zr, err := gzip.NewReader(br)
-		if err != nil {
-			return nil, fmt.Errorf("archive: %w", err)
-		}
-		return zr, nil
-	case "bzip2":
-		return bzip2.NewReader(br), nil
-	default:
-		return nil, &Error{Msg: "archive: compressed with " + c, Way: "decompress it on the way in: " + c + " -dc FILE | whittle load"}
-	}
+	return f, fi.Size()
 }

@@ -92,30 +92,6 @@ func TestWhatSaveWritesLoadReads(t *testing.T) {
 	}
 }
 
-func TestALayoutFolderKeepsOtherImagesAndReplacesItsOwn(t *testing.T) {
-	m := newMemory()
-	dir := filepath.Join(t.TempDir(), "layout")
-	a, b := sample(t, m, moment, "a"), sample(t, m, moment, "b")
-	write := func(img *Image, name string) {
-		t.Helper()
-		if err := m.exporter().WriteLayout(t.Context(), dir, []Export{{img, []Name{mustName(t, name)}}}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(a, "app:1")
-	write(a, "other:1")
-	write(b, "app:1")
-	got, err := LoadLayout(t.Context(), dir, newMemory().sink())
-	if err != nil {
-		t.Fatal(err)
-	}
-	same(t, got, []Export{{a, []Name{mustName(t, "other:1")}}, {b, []Name{mustName(t, "app:1")}}})
-	parts, err := filepath.Glob(filepath.Join(dir, "blobs/sha256/*.part"))
-	if err != nil || len(parts) > 0 {
-		t.Errorf("left behind: %v, %v", parts, err)
-	}
-}
-
 func TestSavingTwiceGivesTheSameBytes(t *testing.T) {
 	m := newMemory()
 	for _, f := range []Format{DockerArchive, OCIArchive} {
@@ -223,25 +199,29 @@ func TestSaveRefusesALayerThatIsNotWhatItsDiffIDSays(t *testing.T) {
 	}
 }
 
-func TestSaveWritesCompressedFormsWhenAsked(t *testing.T) {
+func TestTheCompressedFormOfALoadedLayerIsRemembered(t *testing.T) {
 	m := newMemory()
-	img := sample(t, m, moment, "one", "two")
-	e := m.exporter()
-	e.Blob = func(_ context.Context, l Layer) (io.ReadCloser, Descriptor, error) {
-		b := gz(t, m.tars[l.DiffID])
-		return io.NopCloser(bytes.NewReader(b)), Descriptor{MediaType: manifest.OCILayerGzip, Digest: digest.Of(b), Size: int64(len(b))}, nil
-	}
-	var b bytes.Buffer
-	if err := e.Save(t.Context(), &b, []Export{{Image: img}}, OCIArchive); err != nil {
+	img := sample(t, m, moment, "one")
+	b := gz(t, m.tars[img.Layers[0].DiffID])
+	blob := Descriptor{MediaType: manifest.OCILayerGzip, Digest: digest.Of(b), Size: int64(len(b))}
+	raw, d, err := manifest.New(manifest.OCI, Descriptor{Digest: img.ID, Size: int64(len(img.Raw))}, []Descriptor{blob}, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := Load(t.Context(), &b, newMemory().sink())
+	index, _, err := manifest.NewIndex(manifest.OCI, []Descriptor{d}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive := build(t, layoutFile(), entry{name: "index.json", body: string(index)},
+		entry{name: blobPath(d.Digest), body: string(raw)}, entry{name: blobPath(img.ID), body: string(img.Raw)},
+		entry{name: blobPath(blob.Digest), body: string(b)})
+	got, err := Load(t.Context(), bytes.NewReader(archive), newMemory().sink())
 	if err != nil {
 		t.Fatal(err)
 	}
 	same(t, got, []Export{{Image: img}})
-	if blob := got[0].Image.Layers[0].Blob; blob == nil || blob.MediaType != manifest.OCILayerGzip {
-		t.Errorf("the compressed form is not remembered: %v", blob)
+	if have := got[0].Image.Layers[0].Blob; have == nil || have.Digest != blob.Digest || have.MediaType != blob.MediaType {
+		t.Errorf("got %v, want %v", have, blob)
 	}
 }
 
@@ -279,6 +259,8 @@ type entry struct {
 	name, body, link string
 	kind             byte
 }
+
+func layoutFile() entry { return entry{name: "oci-layout", body: `{"imageLayoutVersion": "1.0.0"}`} }
 
 func build(t *testing.T, entries ...entry) []byte {
 	t.Helper()
@@ -359,7 +341,7 @@ func TestLoadPicksThePlatform(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	layout := entry{name: "oci-layout", body: `{"imageLayoutVersion": "1.0.0"}`}
+	layout := layoutFile()
 	for shape, extra := range map[string][]entry{
 		"nested": {{name: blobPath(d.Digest), body: string(inner)}, {name: "index.json", body: string(outer)}, layout},
 		"flat":   {{name: "index.json", body: string(flat)}, layout},
@@ -386,7 +368,10 @@ func TestLoadSaysWhatAnArchiveIsWhenItIsNoImage(t *testing.T) {
 		"a root file system": {build(t, entry{name: "etc/passwd", body: "x"}), "holds no image", "whittle import"},
 		"docker before 1.10": {build(t, entry{name: "repositories", body: "{}"}), "older than 1.10", "save it again"},
 		"no layout version":  {build(t, entry{name: "index.json", body: `{"schemaVersion":2,"manifests":[]}`}), "not an OCI layout", ""},
-		"zstd":               {[]byte("\x28\xb5\x2f\xfd........"), "zstd", "zstd -dc"},
+		"an empty list":      {build(t, entry{name: "manifest.json", body: "[]"}), "manifest.json names none", "whittle save"},
+		"no list":            {build(t, entry{name: "manifest.json", body: "null"}), "manifest.json names none", "whittle save"},
+		"an empty index":     {build(t, layoutFile(), entry{name: "index.json", body: `{"schemaVersion":2,"manifests":[]}`}), "index.json names none", ""},
+		"broken zstd":        {[]byte("\x28\xb5\x2f\xfd........"), "archive: ", ""},
 		"text":               {[]byte(strings.Repeat("hello world ", 100)), "archive: ", ""},
 		"empty":              {nil, "holds no image", ""},
 		"cut off":            {build(t, entry{name: "x", body: strings.Repeat("x", 4096)})[:1024], "unexpected EOF", ""},
@@ -591,23 +576,54 @@ func TestAttack19_ABombIsCutOffAtTheLimit(t *testing.T) {
 	}
 }
 
-func TestALayoutFolderCannotLeadOut(t *testing.T) {
+func TestLoadBoundsTheImagesAndNamesOfAnArchive(t *testing.T) {
+	many := func(n int, one string) string { return strings.TrimSuffix(strings.Repeat(one+",", n), ",") }
+	desc := `{"mediaType":"` + manifest.OCIManifest + `","digest":"sha256:` + hex64 + `","size":1}`
+	tests := map[string]struct {
+		entries []entry
+		want    string
+	}{
+		"images": {[]entry{{name: "manifest.json", body: "[" + many(4097, `{"Config":"x"}`) + "]"}}, "manifest.json: 4097 images, more than 4096"},
+		"names": {[]entry{{name: "manifest.json", body: `[{"RepoTags":[` + many(4097, `"a"`) + `]}]`}},
+			"manifest.json: 4097 names, more than 4096"},
+		"an index": {[]entry{layoutFile(), {name: "index.json", body: `{"schemaVersion":2,"manifests":[` + many(4097, desc) + `]}`}},
+			"index.json: manifest: 4097 manifests, more than 4096"},
+	}
+	for name, tt := range tests {
+		_, err := Load(t.Context(), bytes.NewReader(build(t, tt.entries...)), newMemory().sink())
+		if err == nil || err.Error() != tt.want {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
+	}
+}
+
+// Each index names the next one a thousand times: read as often as it is
+// named, the last would be read a thousand billion times.
+func TestAttack19_IndexesThatNameOneAnotherOftenAreReadOnce(t *testing.T) {
 	m := newMemory()
-	dir := t.TempDir()
-	img := sample(t, m, moment, "one")
-	if err := m.exporter().WriteLayout(t.Context(), dir, []Export{{Image: img}}); err != nil {
-		t.Fatal(err)
+	b, _ := save(t, m, DockerArchive)
+	var entries []entry
+	l := list(t, b)
+	for _, name := range l.names {
+		if name != "index.json" && !strings.HasSuffix(name, "/") {
+			entries = append(entries, entry{name: name, body: l.content[name]})
+		}
 	}
-	blob := filepath.Join(dir, blobPath(img.Layers[0].DiffID))
-	away := filepath.Join(t.TempDir(), "blob")
-	if err := os.Rename(blob, away); err != nil {
-		t.Fatal(err)
+	outer := l.content["index.json"]
+	for range 4 {
+		d := Descriptor{MediaType: manifest.OCIIndex, Digest: digest.Of([]byte(outer)), Size: int64(len(outer))}
+		entries = append(entries, entry{name: blobPath(d.Digest), body: outer})
+		raw, _, err := manifest.NewIndex(manifest.OCI, slices.Repeat([]Descriptor{d}, 1000), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		outer = string(raw)
 	}
-	if err := os.Symlink(away, blob); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := LoadLayout(t.Context(), dir, newMemory().sink()); err == nil {
-		t.Error("a link to a blob outside was followed")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	entries = append(entries, entry{name: "index.json", body: outer})
+	if _, err := Load(ctx, bytes.NewReader(build(t, entries...)), newMemory().sink()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -3,7 +3,6 @@ package image
 import (
 	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/whittle-build/whittle/internal/config"
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/layer"
 )
 
 // memory is a store in memory: documents, and layers by diffID.
@@ -83,18 +83,14 @@ func (m *memory) UpdateDoc(kind, name string, fn func([]byte) ([]byte, error)) e
 
 // layer is what internal/layer does, in small: it decompresses and hashes.
 func (m *memory) layer(_ context.Context, _ digest.Digest, r io.Reader) (Layer, error) {
-	b, err := io.ReadAll(r)
+	plain, _, err := layer.Decompress(r)
 	if err != nil {
 		return Layer{}, err
 	}
-	if compression(b) == "gzip" {
-		zr, err := gzip.NewReader(bytes.NewReader(b))
-		if err != nil {
-			return Layer{}, err
-		}
-		if b, err = io.ReadAll(zr); err != nil {
-			return Layer{}, err
-		}
+	defer plain.Close()
+	b, err := io.ReadAll(plain)
+	if err != nil {
+		return Layer{}, err
 	}
 	return m.add(b), nil
 }

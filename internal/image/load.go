@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -43,8 +42,8 @@ type Loaded struct {
 }
 
 // Load reads an archive of images: a Docker archive (of docker save since
-// 1.10) or an OCI layout in a tar, compressed with gzip or bzip2 or not at
-// all. It stores nothing but layers: putting and tagging is the caller's.
+// 1.10) or an OCI layout in a tar, compressed as layers may be or not at all.
+// It stores nothing but layers: putting and tagging is the caller's.
 func Load(ctx context.Context, r io.Reader, sink Sink) (_ []Loaded, err error) {
 	limit := sink.MaxBytes
 	if limit == 0 {
@@ -62,23 +61,13 @@ func Load(ctx context.Context, r io.Reader, sink Sink) (_ []Loaded, err error) {
 	return load(ctx, a, sink)
 }
 
-// LoadLayout reads an OCI layout folder.
-func LoadLayout(ctx context.Context, dir string, sink Sink) (_ []Loaded, err error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, root.Close()) }()
-	return load(ctx, &dirTarget{root}, sink)
-}
-
-func load(ctx context.Context, a archive, sink Sink) ([]Loaded, error) {
+func load(ctx context.Context, a *tarFile, sink Sink) ([]Loaded, error) {
 	l := &loader{Sink: sink, a: a, layers: map[digest.Digest]Layer{}}
 	docker, err := l.dockerList()
 	if err != nil {
 		return nil, err
 	}
-	index, err := readIndex(a)
+	index, err := l.index()
 	if err != nil {
 		return nil, err
 	}
@@ -88,10 +77,10 @@ func load(ctx context.Context, a archive, sink Sink) ([]Loaded, error) {
 	if index != nil {
 		return l.oci(ctx, index)
 	}
-	if rc, _, err := a.open("repositories"); err == nil {
-		return nil, errors.Join(rc.Close(), &Error{
+	if _, err := a.open("repositories"); err == nil {
+		return nil, &Error{
 			Msg: "archive: written by a docker older than 1.10", Way: "load it with docker and save it again",
-		})
+		}
 	}
 	return nil, &Error{
 		Msg: "archive: neither manifest.json nor index.json in it, so it holds no image",
@@ -102,7 +91,7 @@ func load(ctx context.Context, a archive, sink Sink) ([]Loaded, error) {
 // loader loads one archive. Layers that several images share are taken once.
 type loader struct {
 	Sink
-	a      archive
+	a      *tarFile
 	layers map[digest.Digest]Layer
 }
 
@@ -182,23 +171,22 @@ func (l *loader) takeAll(ctx context.Context, todo []source) error {
 	return nil
 }
 
-func (l *loader) take(ctx context.Context, s source) (_ Layer, err error) {
+func (l *loader) take(ctx context.Context, s source) (Layer, error) {
 	if l.Have != nil {
 		if layer, ok := l.Have(s.diffID); ok {
 			return layer, nil
 		}
 	}
-	rc, size, err := l.a.open(s.path)
+	content, err := l.a.open(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Layer{}, fmt.Errorf("%s is not in the archive", s.path)
 	}
 	if err != nil {
 		return Layer{}, err
 	}
-	defer func() { err = errors.Join(err, rc.Close()) }()
-	var r io.Reader = &interruptible{ctx, rc}
+	var r io.Reader = &interruptible{ctx, content}
 	if s.blob != nil {
-		if size != s.blob.Size {
+		if size := content.Size(); size != s.blob.Size {
 			return Layer{}, fmt.Errorf("blob %s has %d bytes, its manifest says %d", s.blob.Digest.Short(), size, s.blob.Size)
 		}
 		v := s.blob.Verify(r)
@@ -230,7 +218,7 @@ func checkDiffID(layer Layer, want digest.Digest) error {
 
 // blob reads a document that a descriptor names.
 func (l *loader) blob(d Descriptor) ([]byte, error) {
-	b, err := readAll(l.a, blobPath(d.Digest))
+	b, err := l.a.readAll(blobPath(d.Digest))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("blob %s: %w in the archive", d.Digest, fs.ErrNotExist)
 	}
@@ -242,18 +230,39 @@ func (l *loader) blob(d Descriptor) ([]byte, error) {
 
 // dockerList reads manifest.json; nil when there is none.
 func (l *loader) dockerList() ([]dockerImage, error) {
-	b, err := readAll(l.a, "manifest.json")
+	b, err := l.a.readAll("manifest.json")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	list := []dockerImage{}
+	var list []dockerImage
 	if err := json.Unmarshal(b, &list); err != nil {
 		return nil, fmt.Errorf("manifest.json: %w", err)
 	}
+	if len(list) == 0 {
+		return nil, noImage("manifest.json")
+	}
+	if len(list) > maxImages {
+		return nil, fmt.Errorf("manifest.json: %d images, more than %d", len(list), maxImages)
+	}
+	names := 0
+	for _, d := range list {
+		names += len(d.RepoTags)
+	}
+	if names > maxImages {
+		return nil, fmt.Errorf("manifest.json: %d names, more than %d", names, maxImages)
+	}
 	return list, nil
+}
+
+// noImage is the error for a list of images that is empty.
+func noImage(file string) error {
+	return &Error{
+		Msg: "the archive has no image in it: " + file + " names none",
+		Way: "save it again with the name of an image: whittle save -o FILE IMAGE",
+	}
 }
 
 // docker loads by manifest.json. When the archive is an OCI layout as well,
@@ -263,13 +272,13 @@ func (l *loader) docker(ctx context.Context, list []dockerImage, index []Descrip
 	var reachable map[digest.Digest]bool
 	if index != nil {
 		reachable = map[digest.Digest]bool{}
-		if err := l.configs(index, 0, reachable); err != nil {
+		if err := l.configs(index, map[digest.Digest]bool{}, reachable); err != nil {
 			return nil, err
 		}
 	}
 	var out []Loaded
 	for _, d := range list {
-		raw, err := readAll(l.a, d.Config)
+		raw, err := l.a.readAll(d.Config)
 		if err != nil {
 			return nil, fmt.Errorf("manifest.json: config: %w", err)
 		}

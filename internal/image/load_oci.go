@@ -11,14 +11,22 @@ import (
 	"github.com/whittle-build/whittle/internal/image/manifest"
 )
 
-// maxNesting bounds indexes within indexes.
-const maxNesting = 4
+const (
+	// maxNesting bounds indexes within indexes.
+	maxNesting = 4
+	// maxDocuments bounds the manifests and indexes that are looked at: each
+	// image for some dozen platforms.
+	maxDocuments = 16 * maxImages
+)
 
 // oci loads by index.json: of each name, or of all unnamed entries that tell
 // their platforms, the one for the platform asked for.
 func (l *loader) oci(ctx context.Context, entries []Descriptor) ([]Loaded, error) {
 	if err := l.layoutVersion(); err != nil {
 		return nil, err
+	}
+	if len(entries) == 0 {
+		return nil, noImage(manifest.IndexFile)
 	}
 	var out []Loaded
 	for _, group := range grouped(entries) {
@@ -39,8 +47,24 @@ func (l *loader) oci(ctx context.Context, entries []Descriptor) ([]Loaded, error
 	return out, nil
 }
 
+// index returns the entries of index.json, none if there is none.
+func (l *loader) index() ([]Descriptor, error) {
+	b, err := l.a.readAll(manifest.IndexFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	p, err := manifest.Parse(b, manifest.OCIIndex)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", manifest.IndexFile, err)
+	}
+	return p.Index.Manifests, nil
+}
+
 func (l *loader) layoutVersion() error {
-	b, err := readAll(l.a, manifest.LayoutFile)
+	b, err := l.a.readAll(manifest.LayoutFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &Error{Msg: "archive: index.json without " + manifest.LayoutFile + ": not an OCI layout"}
 	}
@@ -162,12 +186,17 @@ func merge(list []Loaded, one Loaded) []Loaded {
 }
 
 // configs collects the configs of all images that entries lead to and that
-// are in the archive.
-func (l *loader) configs(entries []Descriptor, depth int, found map[digest.Digest]bool) error {
-	if depth > maxNesting {
-		return fmt.Errorf("indexes within indexes, more than %d deep", maxNesting)
-	}
+// are in the archive. Each document is read once, however many indexes name
+// it, so that a small archive cannot make a long walk; seen are those that
+// were.
+func (l *loader) configs(entries []Descriptor, seen, found map[digest.Digest]bool) error {
 	for _, d := range entries {
+		if seen[d.Digest] {
+			continue
+		}
+		if seen[d.Digest] = true; len(seen) > maxDocuments {
+			return fmt.Errorf("archive: more than %d manifests and indexes", maxDocuments)
+		}
 		b, err := l.blob(d)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // another platform's, which docker save leaves out
@@ -183,7 +212,7 @@ func (l *loader) configs(entries []Descriptor, depth int, found map[digest.Diges
 			found[p.Manifest.Config.Digest] = true
 			continue
 		}
-		if err := l.configs(p.Index.Manifests, depth+1, found); err != nil {
+		if err := l.configs(p.Index.Manifests, seen, found); err != nil {
 			return err
 		}
 	}

@@ -36,13 +36,8 @@ type Exporter struct {
 	// Tar opens a layer's uncompressed tar and tells its size. What it gives is
 	// checked against the layer's diffID.
 	Tar func(l Layer) (io.ReadCloser, int64, error)
-	// Blob, if set, opens a layer's compressed form, which is then what is
-	// written.
-	Blob func(ctx context.Context, l Layer) (io.ReadCloser, Descriptor, error)
 	// Style is the family of media types in manifests.
 	Style manifest.Style
-	// Annotations go into every OCI manifest.
-	Annotations map[string]string
 }
 
 // Save writes images to w as one archive.
@@ -61,7 +56,7 @@ func (e Exporter) Save(ctx context.Context, w io.Writer, images []Export, f Form
 	if err != nil {
 		return err
 	}
-	if err := writeIndex(out, saved, nil); err != nil {
+	if err := writeIndex(out, saved); err != nil {
 		return err
 	}
 	if f == DockerArchive {
@@ -70,14 +65,6 @@ func (e Exporter) Save(ctx context.Context, w io.Writer, images []Export, f Form
 		}
 	}
 	return tw.Close()
-}
-
-// target is where a layout goes: a tar or a folder.
-type target interface {
-	// has tells whether the file is there already, and its size.
-	has(name string) (int64, bool)
-	put(name string, size int64, r io.Reader) error
-	putBytes(name string, b []byte) error
 }
 
 // saved is an image of which all blobs are written.
@@ -89,7 +76,7 @@ type saved struct {
 
 func blobPath(d digest.Digest) string { return "blobs/sha256/" + d.Hex() }
 
-func (e Exporter) blobs(ctx context.Context, out target, images []Export) ([]saved, error) {
+func (e Exporter) blobs(ctx context.Context, out *tarTarget, images []Export) ([]saved, error) {
 	var done []saved
 	for _, x := range images {
 		s, err := e.one(ctx, out, x)
@@ -101,7 +88,7 @@ func (e Exporter) blobs(ctx context.Context, out target, images []Export) ([]sav
 	return done, nil
 }
 
-func (e Exporter) one(ctx context.Context, out target, x Export) (saved, error) {
+func (e Exporter) one(ctx context.Context, out *tarTarget, x Export) (saved, error) {
 	s := saved{Export: x}
 	for i, l := range x.Image.Layers {
 		d, err := e.layer(ctx, out, l)
@@ -111,7 +98,7 @@ func (e Exporter) one(ctx context.Context, out target, x Export) (saved, error) 
 		s.layers = append(s.layers, d)
 	}
 	cfg := Descriptor{Digest: x.Image.ID, Size: int64(len(x.Image.Raw))}
-	raw, desc, err := manifest.New(e.Style, cfg, s.layers, e.Annotations)
+	raw, desc, err := manifest.New(e.Style, cfg, s.layers, nil)
 	if err != nil {
 		return s, err
 	}
@@ -123,22 +110,18 @@ func (e Exporter) one(ctx context.Context, out target, x Export) (saved, error) 
 }
 
 // layer writes one layer unless it is there.
-func (e Exporter) layer(ctx context.Context, out target, l Layer) (_ Descriptor, err error) {
+func (e Exporter) layer(ctx context.Context, out *tarTarget, l Layer) (_ Descriptor, err error) {
 	if err := context.Cause(ctx); err != nil {
 		return Descriptor{}, err
 	}
-	var rc io.ReadCloser
 	d := Descriptor{MediaType: manifest.OCILayer, Digest: l.DiffID}
-	if e.Blob != nil {
-		rc, d, err = e.Blob(ctx, l)
-	} else {
-		rc, d.Size, err = e.Tar(l)
-	}
+	rc, size, err := e.Tar(l)
+	d.Size = size
 	if err != nil {
 		return d, err
 	}
 	defer func() { err = errors.Join(err, rc.Close()) }()
-	if size, ok := out.has(blobPath(d.Digest)); ok && size == d.Size {
+	if have, ok := out.have[blobPath(d.Digest)]; ok && have == d.Size {
 		return d, nil
 	}
 	return d, out.put(blobPath(d.Digest), d.Size, d.Verify(&interruptible{ctx, rc}))
@@ -157,10 +140,9 @@ func (i *interruptible) Read(p []byte) (int, error) {
 	return i.r.Read(p)
 }
 
-// writeIndex writes oci-layout and index.json. keep are entries of an index
-// that was there before.
-func writeIndex(out target, images []saved, keep []Descriptor) error {
-	entries := keep
+// writeIndex writes oci-layout and index.json.
+func writeIndex(out *tarTarget, images []saved) error {
+	var entries []Descriptor
 	for _, s := range images {
 		d := s.manifest
 		p := s.Image.Platform()
@@ -203,7 +185,7 @@ type dockerImage struct {
 }
 
 // writeDocker writes manifest.json, and repositories for tools older than it.
-func writeDocker(out target, images []saved) error {
+func writeDocker(out *tarTarget, images []saved) error {
 	list := []dockerImage{}
 	repos := map[string]map[string]string{}
 	for _, s := range images {
@@ -241,15 +223,10 @@ func writeDocker(out target, images []saved) error {
 	return out.putBytes("repositories", raw)
 }
 
-// tarTarget writes a layout as a tar.
+// tarTarget writes a layout as a tar; have are its files with their sizes.
 type tarTarget struct {
 	tw   *tar.Writer
 	have map[string]int64
-}
-
-func (t *tarTarget) has(name string) (int64, bool) {
-	size, ok := t.have[name]
-	return size, ok
 }
 
 func (t *tarTarget) put(name string, size int64, r io.Reader) error {

@@ -113,14 +113,12 @@ func TestLoadTakesWhatSkopeoWrites(t *testing.T) {
 	}
 }
 
-func TestUmociUnpacksTheLayoutFolder(t *testing.T) {
+func TestUmociUnpacksTheLayout(t *testing.T) {
 	umoci := tool(t, "umoci")
 	m := newMemory()
-	img := sample(t, m, moment, "hello", "world")
-	dir := filepath.Join(t.TempDir(), "layout")
-	if err := m.exporter().WriteLayout(t.Context(), dir, []Export{{img, []Name{mustName(t, "app:1")}}}); err != nil {
-		t.Fatal(err)
-	}
+	file, _ := oneImage(t, m, m.exporter(), OCIArchive)
+	dir := t.TempDir()
+	run(t, "tar", "xf", file, "-C", dir)
 	if out := run(t, umoci, "list", "--layout", dir); strings.TrimSpace(out) != "1" {
 		t.Errorf("umoci lists %q, want 1", out)
 	}
