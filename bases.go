@@ -126,7 +126,7 @@ func (w *Whittle) resolveAll(ctx context.Context, missing *plan.Missing, pull bo
 func (w *Whittle) resolve(ctx context.Context, ref plan.Ref, pull bool, sink progress.Sink) (*image.Image, error) {
 	name, err := image.ParseName(ref.Name)
 	if err != nil && !pull {
-		m, _, rerr := w.catalog.Resolve(ref.Name) // perhaps an image ID
+		m, _, rerr := w.catalog.ResolveBase(ref.Name) // perhaps an image ID
 		if rerr == nil {
 			return m, w.complete(m)
 		}
@@ -137,7 +137,7 @@ func (w *Whittle) resolve(ctx context.Context, ref plan.Ref, pull bool, sink pro
 	if pull {
 		return w.pull(ctx, name, ref.Platform, sink)
 	}
-	m, _, err := w.catalog.Resolve(ref.Name)
+	m, _, err := w.catalog.ResolveBase(ref.Name)
 	if err != nil && !errors.Is(err, image.ErrNotFound) {
 		return nil, err
 	}

@@ -97,6 +97,23 @@ func TestResolveTakesNamesIDsAndTheirBeginnings(t *testing.T) {
 	}
 }
 
+func TestABaseImageIsABeginningOfAnIDOnlyFromTwelveDigitsOn(t *testing.T) {
+	c, m := catalog(t)
+	img := put(t, c, sample(t, m, moment, "a"), "app:1")
+	hex := img.ID.Hex()
+	for _, ref := range []string{"app:1", hex[:12], hex[:40], hex, "sha256:" + hex[:12], "sha256:" + hex} {
+		got, _, err := c.ResolveBase(ref)
+		if err != nil || got.ID != img.ID {
+			t.Errorf("%s: %v, %v", ref, got, err)
+		}
+	}
+	for _, ref := range []string{hex[:1], hex[:3], hex[:11], "sha256:" + hex[:1]} {
+		if got, _, err := c.ResolveBase(ref); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s: %v, %v, want no image", ref, got, err)
+		}
+	}
+}
+
 func TestANameGoesBeforeTheBeginningOfAnID(t *testing.T) {
 	c, m := catalog(t)
 	img := put(t, c, sample(t, m, moment, "a"))

@@ -13,7 +13,19 @@ import (
 // Resolve finds the image that ref means: an ID, a name, or the beginning of
 // an ID, in this order, as docker does. The name is the one that ref meant,
 // or zero when ref is an ID.
-func (c *Catalog) Resolve(ref string) (*Image, Name, error) {
+func (c *Catalog) Resolve(ref string) (*Image, Name, error) { return c.resolve(ref, 1) }
+
+// baseDigits is how much of an ID a Dockerfile must give: what whittle and
+// docker show of one.
+const baseDigits = 12
+
+// ResolveBase is Resolve for what a Dockerfile names. There a short name is a
+// name of a registry, even when an image's ID happens to begin so: a beginning
+// of an ID has twelve digits at least.
+func (c *Catalog) ResolveBase(ref string) (*Image, Name, error) { return c.resolve(ref, baseDigits) }
+
+// resolve takes the beginning of an ID from this many digits on.
+func (c *Catalog) resolve(ref string, digits int) (*Image, Name, error) {
 	bare := strings.TrimPrefix(ref, "sha256:")
 	if id, err := digest.ParseHex(bare); err == nil {
 		m, err := c.Get(id)
@@ -36,7 +48,7 @@ func (c *Catalog) Resolve(ref string) (*Image, Name, error) {
 			return nil, Name{}, err
 		}
 	}
-	if isHex(bare) {
+	if isHex(bare) && len(bare) >= digits {
 		m, err := c.byPrefix(ref, bare)
 		if m != nil || err != nil {
 			return m, Name{}, err
