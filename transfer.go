@@ -31,7 +31,15 @@ type transfer struct {
 }
 
 func (w *Whittle) transfer(verb string, n image.Name, sink progress.Sink) *transfer {
-	return &transfer{w: w, sink: sink, label: verb + " " + n.Familiar(), id: -int(w.transfers.Add(1))}
+	return &transfer{w: w, sink: orNone(sink), label: verb + " " + n.Familiar(), id: -int(w.transfers.Add(1))}
+}
+
+// orNone lets a caller who wants to hear nothing pass nil.
+func orNone(sink progress.Sink) progress.Sink {
+	if sink == nil {
+		return progress.Discard{}
+	}
+	return sink
 }
 
 // client talks to registries with the user's credentials.
@@ -61,8 +69,12 @@ func (t *transfer) event(e registry.Event) {
 	t.emit(progress.Event{Kind: progress.Status, Name: blob, Current: e.Done, Total: e.Blob.Size})
 }
 
-// done ends what was shown; the caller tells why it failed.
+// done ends what was shown. Why it failed the caller tells, once: a display
+// would say it twice more.
 func (t *transfer) done(err error) {
+	if err != nil && !errors.Is(err, context.Canceled) {
+		err = errors.New("did not end well")
+	}
 	if t.began {
 		t.emit(progress.Event{Kind: progress.Done, Err: err})
 	}
@@ -72,7 +84,8 @@ func reference(n image.Name) registry.Ref {
 	return registry.Ref{Domain: n.Domain, Path: n.Path, Tag: n.Tag, Digest: n.Digest}
 }
 
-// Pull brings an image into the store, and says what it does to sink.
+// Pull brings an image into the store, and says what it does to sink, which
+// may be nil.
 func (w *Whittle) Pull(ctx context.Context, ref, platform string, sink progress.Sink) (_ image.Summary, err error) {
 	n, err := image.ParseName(ref)
 	if err != nil {
@@ -149,11 +162,12 @@ func (w *Whittle) pulling(ctx context.Context, d digest.Digest, sink progress.Si
 	k := digest.NewKey("pull")
 	k.Digest("manifest", d)
 	return w.store.LockKey(ctx, k.Sum(), func() {
-		sink.Emit(progress.Event{Kind: progress.Note, Time: w.opt.Now(), Text: "another process is pulling this image: waiting for it"})
+		orNone(sink).Emit(progress.Event{Kind: progress.Note, Time: w.opt.Now(), Text: "another process is pulling this image: waiting for it"})
 	})
 }
 
 // Push uploads the image that ref names, and returns its manifest's digest.
+// sink may be nil.
 func (w *Whittle) Push(ctx context.Context, ref string, sink progress.Sink) (d digest.Digest, err error) {
 	n, err := image.ParseName(ref)
 	if err != nil {

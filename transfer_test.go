@@ -58,3 +58,65 @@ func TestOneImagePulledByManyAtOnceComesOnce(t *testing.T) {
 		t.Errorf("afterwards: %v, %v", problems, err)
 	}
 }
+
+// heard keeps the events of a transfer.
+type heard struct {
+	mu   sync.Mutex
+	list []progress.Event
+}
+
+func (h *heard) Emit(e progress.Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.list = append(h.list, e)
+}
+
+func TestWhyAPullFailedIsToldByItsErrorAlone(t *testing.T) {
+	h := newWorkshop(t, "")
+	in := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	server := httptest.NewServer(in)
+	defer server.Close()
+	name := strings.TrimPrefix(server.URL, "http://") + "/app:1"
+	h.mustBuild("FROM scratch\nCOPY a /a\n", tags(name))
+	if _, err := h.Push(t.Context(), name, nil); err != nil {
+		t.Fatal(err)
+	}
+	configs := 0
+	spoilt := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
+			if configs++; configs > 1 {
+				whole := httptest.NewRecorder()
+				in.ServeHTTP(whole, r)
+				_, _ = w.Write(make([]byte, whole.Body.Len()))
+				return
+			}
+		}
+		in.ServeHTTP(w, r)
+	}))
+	defer spoilt.Close()
+	other := &workshop{t: t, root: filepath.Join(t.TempDir(), "store")}
+	other.opt = whittle.Options{Root: other.root, UserNS: h.opt.UserNS}
+	other.open()
+	var sink heard
+	_, err := other.Pull(t.Context(), strings.TrimPrefix(spoilt.URL, "http://")+"/app:1", "", &sink)
+	if err == nil {
+		t.Fatal("a broken layer was taken")
+	}
+	ended := 0
+	for _, e := range sink.list {
+		if e.Kind != progress.Done {
+			continue
+		}
+		ended++
+		if e.Err == nil || strings.Contains(err.Error(), e.Err.Error()) {
+			t.Errorf("the display tells %v, the error %v", e.Err, err)
+		}
+	}
+	if ended != 1 {
+		t.Errorf("ended %d times: %v", ended, err)
+	}
+	configs = 0
+	if _, err := other.Pull(t.Context(), strings.TrimPrefix(spoilt.URL, "http://")+"/app:1", "", nil); err == nil {
+		t.Error("a broken layer was taken")
+	}
+}

@@ -70,6 +70,23 @@ func TestAttack34_CredentialsMatchTheirHostExactly(t *testing.T) {
 	}
 }
 
+func TestAHostThatIsFiledTwiceHasOneCredential(t *testing.T) {
+	k := configFile(t, `{"auths": {
+		"index.docker.io": {"auth": "`+auth("b")+`"}, "docker.io": {"auth": "`+auth("a")+`"},
+		"https://index.docker.io/v1/": {"auth": "`+auth("hub")+`"},
+		"http://example.com": {"auth": "`+auth("http")+`"}, "https://example.com/v2/": {"auth": "`+auth("v2")+`"},
+		"EXAMPLE.org": {"auth": "`+auth("upper")+`"}, "example.org": {"auth": "`+auth("own")+`"}
+	}}`)
+	for range 20 { // each time in another order of the map
+		for domain, want := range map[string]string{"docker.io": "hub", "example.com": "http", "example.org": "own"} {
+			got, err := k.For(t.Context(), domain, "x")
+			if err != nil || got.Username != want {
+				t.Fatalf("%s: %q, %v, want %q", domain, got.Username, err, want)
+			}
+		}
+	}
+}
+
 func TestHelpersAreAskedInDockersOrder(t *testing.T) {
 	k := configFile(t, `{"auths": {"a.example": {"auth": "`+auth("file")+`"}, "none.example": {"auth": "`+auth("fallback")+`"}},
 		"credHelpers": {"ecr.example": "ecr-login"}, "credsStore": "desktop"}`)
@@ -198,7 +215,7 @@ func TestA401IsAnsweredWithAToken(t *testing.T) {
 func TestWrongOrMissingCredentialsSayWhichItIs(t *testing.T) {
 	f, ref := locked(t, paint(t, "amd64", 10))
 	for text, want := range map[string]string{
-		`{}`: "no credentials were found",
+		`{}`: "no credentials for",
 		`{"auths": {"` + f.host() + `": {"auth": "` + auth("other") + `"}}}`: "do not suffice",
 	} {
 		c := client()

@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -119,9 +121,9 @@ func readConfig(file string) (_ *dockerConfig, err error) {
 // inConfig looks in docker's order: a helper for the host, the store for all
 // hosts, the file itself.
 func (k Keychain) inConfig(ctx context.Context, cfg *dockerConfig, domain, path string) (Credential, bool, error) {
-	for host, helper := range cfg.CredHelpers {
+	for _, host := range byRank(cfg.CredHelpers, domain) {
 		if sameHost(host, domain) {
-			return k.ask(ctx, helper, serverKey(domain))
+			return k.ask(ctx, cfg.CredHelpers[host], serverKey(domain))
 		}
 	}
 	if cfg.CredsStore != "" {
@@ -131,7 +133,8 @@ func (k Keychain) inConfig(ctx context.Context, cfg *dockerConfig, domain, path 
 		}
 	}
 	best, found := -1, Credential{}
-	for key, a := range cfg.Auths {
+	for _, key := range byRank(cfg.Auths, domain) {
+		a := cfg.Auths[key]
 		n, ok := matches(key, domain, path)
 		if !ok || n <= best {
 			continue
@@ -148,6 +151,29 @@ func (k Keychain) inConfig(ctx context.Context, cfg *dockerConfig, domain, path 
 		}
 	}
 	return found, best >= 0, nil
+}
+
+// byRank lists the keys of m in one order, whatever the map's: first the one
+// that docker login writes for domain, since a host may be filed under several.
+func byRank[V any](m map[string]V, domain string) []string {
+	keys := slices.Sorted(maps.Keys(m))
+	if own := serverKey(domain); slices.Contains(keys, own) {
+		keys = append([]string{own}, keys...)
+	}
+	return keys
+}
+
+// way says how a registry that denies access gets credentials, or better ones:
+// whittle reads what others write.
+func (k Keychain) way(domain string, found bool) string {
+	if len(k.Files) == 0 {
+		return "no file with credentials is known: DOCKER_CONFIG or HOME says where it is"
+	}
+	files := strings.Join(k.Files, " and ")
+	if found {
+		return "the credentials for " + domain + " in " + files + " do not suffice: docker login or podman login writes others"
+	}
+	return "no credentials for " + domain + " in " + files + ": docker login or podman login writes them"
 }
 
 func serverKey(domain string) string {

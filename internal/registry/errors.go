@@ -8,9 +8,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"syscall"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/whittle-build/whittle/internal/progress"
 )
 
 // Causes that callers tell apart with errors.Is.
@@ -54,16 +57,16 @@ func (e *Error) Unwrap() []error {
 const bringIn = "an image can also be brought in without a registry: " +
 	"whittle load < ARCHIVE (of docker save), or whittle import ROOTFS.tar NAME"
 
-// explain turns what went wrong into what it means for ref. keyed says
-// whether credentials were sent.
-func explain(ref Ref, err error, keyed bool) error {
+// explain turns what went wrong into what it means for ref; keys is the way
+// out when it is about credentials.
+func explain(ref Ref, err error, keys string) error {
 	var known *Error
 	if err == nil || errors.As(err, &known) || errors.Is(err, context.Canceled) {
 		return err
 	}
 	var status *transport.Error
 	if errors.As(err, &status) {
-		return explainStatus(ref, status, keyed)
+		return explainStatus(ref, status, keys)
 	}
 	if isUnreachable(err) {
 		return &Error{
@@ -83,8 +86,8 @@ func offline(ref Ref) string {
 	return "is this machine offline? "
 }
 
-func explainStatus(ref Ref, err *transport.Error, keyed bool) error {
-	e := &Error{Ref: ref.String(), Err: err}
+func explainStatus(ref Ref, err *transport.Error, keys string) error {
+	e := &Error{Ref: ref.String(), Err: &remark{err}}
 	switch err.StatusCode {
 	case http.StatusNotFound:
 		e.Msg, e.Cause, e.Err = "not found in registry "+ref.Domain, ErrNotFound, nil
@@ -92,18 +95,32 @@ func explainStatus(ref Ref, err *transport.Error, keyed bool) error {
 	case http.StatusUnauthorized, http.StatusForbidden:
 		e.Cause = ErrDenied
 		e.Msg = "registry " + ref.Domain + " denies access, or has no such image"
-		e.Way = "no credentials were found for it: docker login " + ref.Domain
-		if keyed {
-			e.Way = "the credentials found for it do not suffice: docker login " + ref.Domain
-		}
+		e.Way = keys
 	case http.StatusTooManyRequests:
 		e.Msg = "registry " + ref.Domain + " limits how often it is asked"
-		e.Way = "wait, or log in, which raises the limit: docker login " + ref.Domain
+		e.Way = "wait, or log in, which raises the limit: " + keys
 	default:
 		e.Msg = fmt.Sprintf("registry %s answers %d", ref.Domain, err.StatusCode)
 	}
 	return e
 }
+
+// maxRemark is how much of a registry's words about an error are repeated.
+const maxRemark = 200
+
+// remark is an error that a registry sent: one short line of it. It may be a
+// whole page, and what a terminal obeys.
+type remark struct{ err *transport.Error }
+
+func (a *remark) Error() string {
+	s := strings.Join(strings.Fields(progress.Clean(a.err.Error())), " ")
+	if r := []rune(s); len(r) > maxRemark {
+		s = string(r[:maxRemark]) + "…"
+	}
+	return s
+}
+
+func (a *remark) Unwrap() error { return a.err }
 
 // root drops the HTTP client's frames, whose addresses may carry a token.
 func root(err error) error {

@@ -299,8 +299,8 @@ func TestLastingAnswersAreNot(t *testing.T) {
 		msg, hint string
 		requests  int
 	}{
-		401: {ErrDenied, "denies access, or has no such image", "no credentials were found for it: docker login", 1},
-		403: {ErrDenied, "denies access", "docker login", 1},
+		401: {ErrDenied, "denies access, or has no such image", "no file with credentials is known: DOCKER_CONFIG", 1},
+		403: {ErrDenied, "denies access", "no file with credentials", 1},
 		404: {ErrNotFound, "not found", "whittle load", 1},
 		400: {nil, "answers 400", "", 1},
 		429: {nil, "limits how often", "log in", maxTries},

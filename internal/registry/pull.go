@@ -47,7 +47,7 @@ func (c *Client) Pull(ctx context.Context, r *Remote, sink Sink) error {
 		}
 		return nil
 	})
-	return explain(r.Ref, err, s.auth.keyed())
+	return explain(r.Ref, err, s.auth.way())
 }
 
 func (s *session) layer(ctx context.Context, i int, l Layer, sink Sink) error {

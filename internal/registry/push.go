@@ -53,7 +53,7 @@ func (c *Client) Push(ctx context.Context, up Upload) (manifest.Descriptor, erro
 		return manifest.Descriptor{}, pushing(up.Ref, err)
 	}
 	d, err := s.push(ctx, up)
-	return d, explain(up.Ref, err, s.auth.keyed())
+	return d, explain(up.Ref, err, s.auth.way())
 }
 
 // pushing gives an unreachable registry the way out of a push.
@@ -64,15 +64,6 @@ func pushing(ref Ref, err error) error {
 			"without a registry, whittle save writes an archive", ref.Domain)
 	}
 	return err
-}
-
-// PutManifest uploads a manifest or an index whose parts the repository has.
-func (c *Client) PutManifest(ctx context.Context, ref Ref, raw []byte, d manifest.Descriptor) error {
-	s, err := c.open(ctx, ref, transport.PushScope)
-	if err != nil {
-		return err
-	}
-	return explain(ref, s.putManifest(ctx, ref, raw, d), s.auth.keyed())
 }
 
 // lenders lists the repositories on the registry of up that may lend blobs.

@@ -19,6 +19,8 @@ import (
 
 	ggcr "github.com/google/go-containerregistry/pkg/registry"
 
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/image/manifest"
 )
@@ -365,7 +367,11 @@ func index(t *testing.T, f *fake, ref Ref, archs ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := client().PutManifest(t.Context(), ref, raw, d); err != nil {
+	s, err := client().open(t.Context(), ref, transport.PushScope)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.putManifest(t.Context(), ref, raw, d); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -404,7 +410,7 @@ func TestNotFoundSuggestsWhatTheRegistryHas(t *testing.T) {
 		ref        Ref
 		msg, given string
 	}{
-		{f.ref("team/app", "1.16"), "team/app:1.16: not found in registry " + f.host(), "did you mean the tag 1.15 or 1.15-alpine or 1?"},
+		{f.ref("team/app", "1.16"), "team/app:1.16: not found in registry " + f.host(), "did you mean the tag 1.15 or 1 or 2?"},
 		{f.ref("team/ap", "1"), "not found in registry", "did you mean the repository team/app?"},
 	}
 	for _, tt := range tests {
@@ -429,6 +435,55 @@ func TestSuggestionsNeverCarryControlCharacters(t *testing.T) {
 	_, err := client().Resolve(t.Context(), f.ref("app", "1"), amd64)
 	if got := hint(err); got != "did you mean the tag 10?" {
 		t.Errorf("hint %q, %v", got, err)
+	}
+}
+
+func TestSimilarNamesAreFewShortAndInOneOrder(t *testing.T) {
+	many := make([]string, 100_000)
+	for i := range many {
+		many[i] = fmt.Sprintf("v%d", i)
+	}
+	tests := map[string]struct {
+		want string
+		have []string
+		near string
+	}{
+		"the nearest first":     {"1.15-alpin", []string{"2", "1.15", "1.15-alpine", "latest"}, "1.15-alpine 1.15 latest"},
+		"equals by name":        {"3", []string{"5", "4", "2", "1"}, "1 2 4"},
+		"no name":               {"3", []string{"", "-x", "a b", "a\nb", strings.Repeat("3", 129)}, ""},
+		"the first of too many": {"v99999", many, "v999 v199 v299"},
+	}
+	for name, tt := range tests {
+		if got := strings.Join(similar(tt.want, tt.have), " "); got != tt.near {
+			t.Errorf("%s: %q, want %q", name, got, tt.near)
+		}
+	}
+}
+
+func TestAnAnswerOfARegistryIsOneShortLine(t *testing.T) {
+	for name, body := range map[string]string{
+		"a page": "<html>\x1b[31m\n<h1>boo</h1>\n" + strings.Repeat("z", 5000),
+		"json":   `{"errors":[{"code":"X\u001b[31m","message":"boo\n` + strings.Repeat("hoo ", 2000) + `"}]}`,
+	} {
+		f := serve(t)
+		f.inject(func(w http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Path == "/v2/" {
+				return false
+			}
+			w.WriteHeader(http.StatusBadRequest)
+			if _, err := io.WriteString(w, body); err != nil {
+				t.Error(err)
+			}
+			return true
+		})
+		_, err := client().Resolve(t.Context(), f.ref("app", "1"), amd64)
+		if err == nil || !strings.Contains(err.Error(), "answers 400") || !strings.Contains(err.Error(), "boo") {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if s := err.Error(); len(s) > 400 || strings.ContainsAny(s, "\n\x1b") {
+			t.Errorf("%s: %q", name, s)
+		}
 	}
 }
 

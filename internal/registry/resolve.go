@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"github.com/whittle-build/whittle/internal/config"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/image/manifest"
+	"github.com/whittle-build/whittle/internal/nearest"
 )
 
 // Remote is an image in a registry, for one platform.
@@ -47,7 +49,7 @@ func (c *Client) Resolve(ctx context.Context, ref Ref, platform manifest.Platfor
 	}
 	r, err := s.resolve(ctx, ref, platform)
 	if err != nil {
-		return nil, s.suggest(ctx, explain(ref, err, s.auth.keyed()))
+		return nil, s.suggest(ctx, explain(ref, err, s.auth.way()))
 	}
 	return r, nil
 }
@@ -155,7 +157,7 @@ func (s *session) suggest(ctx context.Context, err error) error {
 			return err
 		}
 	}
-	if near := nearest(want, *have); len(near) > 0 {
+	if near := similar(want, *have); len(near) > 0 {
 		e.Way = fmt.Sprintf("did you mean %s %s?", what, strings.Join(near, " or "))
 	}
 	return e
@@ -174,28 +176,30 @@ func (s *session) list(ctx context.Context, address string, into any) bool {
 	return json.NewDecoder(http.MaxBytesReader(nil, resp.Body, manifest.MaxSize)).Decode(into) == nil
 }
 
-var nameForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_./-]{0,254}$`)
+var nameForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_./-]{0,127}$`)
 
-// nearest returns up to three of have that share most with want: first by
-// the length of what they begin with alike, then by name.
-func nearest(want string, have []string) []string {
-	common := func(s string) int {
-		n := 0
-		for n < len(s) && n < len(want) && s[n] == want[n] {
-			n++
-		}
-		return n
+// maxOptions bounds the names that are compared: a page of a registry's list.
+const maxOptions = 1000
+
+// similar returns up to three of have, those most like want first. Names from
+// a registry end on a terminal: only those that can be names.
+func similar(want string, have []string) []string {
+	type option struct {
+		name string
+		dist int
 	}
-	// Names from a registry end on a terminal: only those that can be names.
-	near := slices.DeleteFunc(slices.Clone(have), func(s string) bool { return !nameForm.MatchString(s) })
-	slices.SortFunc(near, func(a, b string) int {
-		if d := common(b) - common(a); d != 0 {
-			return d
+	var near []option
+	for _, s := range have[:min(maxOptions, len(have))] {
+		if nameForm.MatchString(s) {
+			near = append(near, option{s, nearest.Distance(want, s)})
 		}
-		if d := len(a) - len(b); d != 0 {
-			return d
-		}
-		return strings.Compare(a, b)
+	}
+	slices.SortFunc(near, func(a, b option) int {
+		return cmp.Or(a.dist-b.dist, strings.Compare(a.name, b.name))
 	})
-	return near[:min(3, len(near))]
+	var out []string
+	for _, o := range near[:min(3, len(near))] {
+		out = append(out, o.name)
+	}
+	return out
 }

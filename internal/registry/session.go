@@ -50,7 +50,7 @@ func (c *Client) open(ctx context.Context, ref Ref, actions string, from ...stri
 	}
 	s, err := c.connect(ctx, ref, actions, from)
 	if err != nil {
-		return nil, explain(ref, err, s != nil && s.auth.keyed())
+		return nil, explain(ref, err, c.Keys.way(ref.Domain, s != nil && s.auth.some.Load()))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -279,6 +279,6 @@ func (a *authenticator) Authorization() (*authn.AuthConfig, error) {
 	return a.AuthorizationContext(context.Background())
 }
 
-// keyed reports whether credentials were found. It does not look for them: a
-// registry that was never reached was shown none.
-func (a *authenticator) keyed() bool { return a.some.Load() }
+// way is the way out of a denied access. Credentials are not looked for here:
+// a registry that was never reached was shown none.
+func (a *authenticator) way() string { return a.keys.way(a.domain, a.some.Load()) }
