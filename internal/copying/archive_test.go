@@ -28,7 +28,7 @@ func TestAttack12AnArchivesOwnLinkIsNotWrittenThrough(t *testing.T) {
 	first := view(t, `l 0777 0:0 @1 x -> /etc`)
 	second := view(t, `f 0644 0:0 @1 x/passwd "evil"`)
 	to := view(t, `d 0755 0:0 @1 etc`, `d 0755 0:0 @1 d`)
-	items, _, err := PlanAll([]Request{
+	items, _, err := Plan([]Request{
 		{From: first, Archive: true, To: to, Dest: "/d/"},
 		{From: second, Archive: true, Dest: "/d/"},
 	})
@@ -45,7 +45,7 @@ func TestAttack12AnArchivesOwnLinkIsNotWrittenThrough(t *testing.T) {
 func TestAttack12ALinkToItselfIsAnError(t *testing.T) {
 	from := view(t, `f 0644 0:0 @1 a/x "X"`)
 	to := view(t, `l 0777 0:0 @1 a -> b`, `l 0777 0:0 @1 b -> a`)
-	_, _, err := Plan(Request{From: from, Archive: true, To: to, Dest: "/"})
+	_, _, err := planOne(Request{From: from, Archive: true, To: to, Dest: "/"})
 	if !errors.Is(err, entry.ErrLoop) {
 		t.Errorf("error %v, want %v", err, entry.ErrLoop)
 	}
@@ -103,7 +103,7 @@ func TestAliasedPlacesOfAnArchive(t *testing.T) {
 	t.Run("a directory that disappears while it is written is an error", func(t *testing.T) {
 		from := view(t, `d 0755 0:0 @2 a`, `d 0755 0:0 @2 a/r`, `f 0644 0:0 @1 a/r/a "A"`, `f 0644 0:0 @1 a/z "Z"`)
 		to := view(t, `d 0755 0:0 @1 a`, `l 0777 0:0 @1 a/r -> /`)
-		_, _, err := Plan(Request{From: from, Archive: true, To: to, Dest: "/"})
+		_, _, err := planOne(Request{From: from, Archive: true, To: to, Dest: "/"})
 		var conflict *Conflict
 		if !errors.As(err, &conflict) || conflict.Path != "/a" {
 			t.Errorf("error %v, want a conflict with /a", err)

@@ -53,7 +53,7 @@ func TestAttack15SourcesNeverLeaveTheirRoot(t *testing.T) {
 	from := view(t, `l 0777 0:0 @1 etc -> /../../../etc`, `l 0777 0:0 @1 exe -> /proc/self/exe`, `f 0644 0:0 @1 bin/whittle "image's"`)
 	var missing *NotFound
 	for _, s := range []string{"etc", "exe", "/proc/self/exe", "../../../etc/passwd", "etc/passwd"} {
-		_, _, err := Plan(Request{From: from, Sources: []string{s}, To: entry.NewMem(), Dest: "/"})
+		_, _, err := planOne(Request{From: from, Sources: []string{s}, To: entry.NewMem(), Dest: "/"})
 		if !errors.As(err, &missing) && !errors.Is(err, entry.ErrLoop) {
 			t.Errorf("%s: %v, want *NotFound", s, err)
 		}
@@ -90,7 +90,7 @@ func TestNamesThatNoDirectoryHoldsAreRefused(t *testing.T) {
 	} {
 		from := crooked{entry.NewMem(), kid}
 		for _, archive := range []bool{false, true} {
-			_, _, err := Plan(Request{From: from, Sources: []string{"."}, Archive: archive, To: entry.NewMem(), Dest: "/d/"})
+			_, _, err := planOne(Request{From: from, Sources: []string{"."}, Archive: archive, To: entry.NewMem(), Dest: "/d/"})
 			if err == nil || !strings.Contains(err.Error(), "invalid") {
 				t.Errorf("%q, archive %v: %v, want an error", kid.Path, archive, err)
 			}
@@ -109,7 +109,7 @@ func TestAttack35WhatMeansDeletionInALayerIsRefused(t *testing.T) {
 	for name, from := range trees {
 		for _, archive := range []bool{false, true} {
 			r := Request{From: from, Sources: []string{"s"}, Archive: archive, To: entry.NewMem(), Dest: "/d/"}
-			if _, _, err := Plan(r); !errors.As(err, &unfit) {
+			if _, _, err := planOne(r); !errors.As(err, &unfit) {
 				t.Errorf("%s, archive %v: Plan: %v, want *Unfit", name, archive, err)
 			}
 			if _, _, err := Content(r, nil); !errors.As(err, &unfit) {
@@ -120,7 +120,7 @@ func TestAttack35WhatMeansDeletionInALayerIsRefused(t *testing.T) {
 	from := view(t, `f 0644 0:0 @1 a "A"`, `c 0666 0:0 @1 c 0,0`)
 	for _, r := range []Request{{Sources: []string{"a"}, Dest: "/.wh.etc"}, {Sources: []string{"a"}, Dest: "/.wh.d/"}, {Sources: []string{"c"}, Dest: "/x"}} {
 		r.From, r.To = from, entry.NewMem()
-		if _, _, err := Plan(r); !errors.As(err, &unfit) {
+		if _, _, err := planOne(r); !errors.As(err, &unfit) {
 			t.Errorf("%s to %s: %v, want *Unfit", r.Sources[0], r.Dest, err)
 		}
 	}

@@ -246,7 +246,7 @@ func BenchmarkPlanOf50000Files(b *testing.B) {
 	r := Request{From: big(50_000), Sources: []string{"src"}, FromContext: true, To: entry.NewMem(), Dest: "/app/"}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, _, err := Plan(r); err != nil {
+		if _, _, err := planOne(r); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -93,20 +93,18 @@ type Warning struct {
 	Hint    string
 }
 
-// Plan returns what the request writes, in layer order: parents before
+// Plan returns what one instruction writes, in layer order: parents before
 // children, names sorted, each path once. Every existing directory that holds
 // something written is among the items, with the metadata it has in To, so
 // that a layer made of them says everything about its parents. A request
 // that writes nothing has no items.
 //
+// An instruction whose sources are of several kinds has several requests, in
+// their order: each sees what those before it placed. To is that of the first.
+//
 // Mistakes of the Dockerfile's author are *NotFound, *Conflict, *BadMode,
 // *BadPattern and *Unfit.
-func Plan(r Request) ([]Item, []Warning, error) { return PlanAll([]Request{r}) }
-
-// PlanAll is Plan for one instruction whose sources are of several kinds, in
-// their order: each request sees what those before it placed. To is that of
-// the first.
-func PlanAll(rs []Request) ([]Item, []Warning, error) {
+func Plan(rs []Request) ([]Item, []Warning, error) {
 	if len(rs) == 0 {
 		return nil, nil, nil
 	}

@@ -37,7 +37,7 @@ func TestAMissingSourceIsLookedForWhereItMayBe(t *testing.T) {
 	}
 	for _, tt := range tests {
 		r := Request{From: m, Sources: []string{tt.source}, HintDirs: tt.hints, To: entry.NewMem(), Dest: "/x"}
-		_, _, err := Plan(r)
+		_, _, err := planOne(r)
 		var missing *NotFound
 		if !errors.As(err, &missing) || missing.Source != tt.source || !slices.Equal(missing.Near, tt.want) {
 			t.Errorf("%s: %+v, want near %q", tt.source, err, tt.want)

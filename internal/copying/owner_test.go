@@ -114,7 +114,7 @@ func TestAttack08TablesThatAreTrapsAreRefused(t *testing.T) {
 			from := entry.NewMem()
 			from.Add(file("a"), "A")
 			r := Request{From: from, Sources: []string{"a"}, To: to, Dest: "/a", Chown: "u"}
-			if _, _, err := Plan(r); err == nil {
+			if _, _, err := planOne(r); err == nil {
 				t.Error("Plan: no error")
 			}
 			if len(paths) > 0 && name != "file without end" {

@@ -15,10 +15,12 @@ func view(t *testing.T, lines ...string) *entry.Mem {
 	return tree(t, lines, map[string]bool{})
 }
 
+func planOne(r Request) ([]Item, []Warning, error) { return Plan([]Request{r}) }
+
 func plan(t *testing.T, r Request) []Item {
 	t.Helper()
 	r.Now = testNow
-	items, _, err := Plan(r)
+	items, _, err := planOne(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +48,7 @@ func TestASymbolicModeChangesWhatIsCopiedAndNothingElse(t *testing.T) {
 
 func TestABadModeIsAnErrorEvenWhenNothingMatches(t *testing.T) {
 	r := Request{From: entry.NewMem(), Sources: []string{"*"}, To: entry.NewMem(), Dest: "/", Chmod: "08"}
-	_, _, err := Plan(r)
+	_, _, err := planOne(r)
 	var bad *BadMode
 	if !errors.As(err, &bad) {
 		t.Errorf("Plan: error %v, want *BadMode", err)
@@ -129,7 +131,7 @@ func TestLinkGroupsAreOnesOfThisCopy(t *testing.T) {
 	}
 	// One of the names is replaced by a later source: two of three are left.
 	over := view(t, `f 0600 0:0 @1 b "B"`)
-	items, _, err := PlanAll([]Request{
+	items, _, err := Plan([]Request{
 		{From: from, Sources: []string{"s"}, To: entry.NewMem(), Dest: "/d/"},
 		{From: over, Sources: []string{"b"}, Dest: "/d/"},
 	})
@@ -144,7 +146,7 @@ func TestLinkGroupsAreOnesOfThisCopy(t *testing.T) {
 func TestRequestsOfOneInstructionSeeEachOther(t *testing.T) {
 	local := view(t, `f 0600 0:0 @1 a "A"`)
 	text := view(t, `f 0644 0:0 @2 *.txt "T"`)
-	items, _, err := PlanAll([]Request{
+	items, _, err := Plan([]Request{
 		{From: local, Sources: []string{"a"}, To: entry.NewMem(), Dest: "/x/y"},
 		{From: text, Sources: []string{"*.txt"}, Literal: true, Dest: "/x", Chown: "u"},
 	})
@@ -154,7 +156,7 @@ func TestRequestsOfOneInstructionSeeEachOther(t *testing.T) {
 	if got, want := show(t, items, local, text), []string{`d 0755 0:0 @now x`, `f 0644 0:0 @2 x/*.txt "T"`, `f 0600 0:0 @1 x/y "A"`}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	_, _, err = PlanAll([]Request{
+	_, _, err = Plan([]Request{
 		{From: local, Sources: []string{"a"}, To: entry.NewMem(), Dest: "/x"},
 		{From: text, Sources: []string{"*.txt"}, Literal: true, Dest: "/x/"},
 	})
@@ -185,7 +187,7 @@ func TestAPatternThatMatchesDirectoriesIsWarnedOf(t *testing.T) {
 		{"src", "/x", "", ""},
 	}
 	for _, tt := range tests {
-		_, ws, err := Plan(Request{From: from, Sources: []string{tt.source}, To: entry.NewMem(), Dest: tt.dest})
+		_, ws, err := planOne(Request{From: from, Sources: []string{tt.source}, To: entry.NewMem(), Dest: tt.dest})
 		if err != nil {
 			t.Fatal(err)
 		}

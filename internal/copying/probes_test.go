@@ -220,7 +220,7 @@ func (p probe) do(t *testing.T) ([]Item, error) {
 		r.Archive = true
 		r.Implied = func(path string) bool { return p.implied[path] }
 	}
-	items, _, err := Plan(r)
+	items, _, err := planOne(r)
 	return items, err
 }
 

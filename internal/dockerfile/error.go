@@ -94,11 +94,3 @@ func Suggest(val string, options []string) string {
 	}
 	return best
 }
-
-// didYouMean is the hint for a suggestion, or other when there is none.
-func didYouMean(val string, options []string, other string) string {
-	if s := Suggest(val, options); s != "" {
-		return fmt.Sprintf("did you mean %q?", s)
-	}
-	return other
-}

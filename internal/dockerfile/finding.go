@@ -114,12 +114,6 @@ func FromPlatformFlagConstDisallowed(platform string) Finding {
 	return finding(r, r.Format(platform), "write --platform=$BUILDPLATFORM or leave it out, or name the stage after the platform")
 }
 
-// CopyIgnoredFile is a source that .dockerignore hides. keyword is Copy or Add.
-func CopyIgnoredFile(keyword, file string) Finding {
-	r := linter.RuleCopyIgnoredFile
-	return finding(r, r.Format(keyword, file), "take it out of .dockerignore, or remove the line")
-}
-
 // ExposeProtoCasing is EXPOSE 80/TCP.
 func ExposeProtoCasing(port string) Finding {
 	r := linter.RuleExposeProtoCasing

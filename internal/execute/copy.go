@@ -111,7 +111,7 @@ func (l *Local) copy(ctx context.Context, job solve.Job) (_ solve.Made, err erro
 	if err := p.gather(ctx); err != nil {
 		return solve.Made{}, l.refused(ctx, job, err)
 	}
-	list, warnings, err := copying.PlanAll(p.requests)
+	list, warnings, err := copying.Plan(p.requests)
 	if err != nil {
 		return solve.Made{}, l.refused(ctx, job, err)
 	}

@@ -6,13 +6,6 @@ import (
 	"io"
 )
 
-// IsArchive says whether a file that begins with head is a tar, plain or
-// compressed. head should have a few hundred KiB of a compressed file, since
-// bzip2 gives nothing before it has a whole block.
-func IsArchive(head []byte) bool {
-	return SniffArchive(bytes.NewReader(head))
-}
-
 // SniffArchive reads the beginning of r and says whether it is a tar, plain
 // or compressed, as ADD asks of a local file.
 func SniffArchive(r io.Reader) bool {

@@ -77,7 +77,7 @@ func TestTheDiffIDIsThatOfThePlainBytesWhateverTheCompression(t *testing.T) {
 		if got := paths(t, openTar(t, dir)); got != "d/ d/f" {
 			t.Errorf("%s: layer has %s", name, got)
 		}
-		if !IsArchive(b) {
+		if !SniffArchive(bytes.NewReader(b)) {
 			t.Errorf("%s: not seen to be an archive", name)
 		}
 	}
@@ -87,7 +87,7 @@ func TestAnArchiveMayBeginWithExtendedHeaders(t *testing.T) {
 	h := regular(strings.Repeat("long/", 100) + "name")
 	h.PAXRecords = map[string]string{"comment": strings.Repeat("c", 5000)}
 	b := makeTar(t, tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": "commit"}}, h)
-	if !IsArchive(b) || !IsArchive(b[:3000]) || !SniffArchive(bytes.NewReader(gzipped(t, b))) {
+	if !SniffArchive(bytes.NewReader(b)) || !SniffArchive(bytes.NewReader(b[:3000])) || !SniffArchive(bytes.NewReader(gzipped(t, b))) {
 		t.Error("not seen to be an archive")
 	}
 	if _, m := importBytes(t, b); m.Entries != 101 {
@@ -138,11 +138,11 @@ func TestOtherFilesAreNoArchives(t *testing.T) {
 		"many zeros": make([]byte, 1<<20), "gzip of text": gzipped(t, []byte(strings.Repeat("hello\n", 1000))),
 		"broken gzip": []byte("\x1f\x8b\x08garbage"),
 	} {
-		if IsArchive(b) {
+		if SniffArchive(bytes.NewReader(b)) {
 			t.Errorf("%s is taken for an archive", name)
 		}
 	}
-	if !IsArchive(make([]byte, 10240)) {
+	if !SniffArchive(bytes.NewReader(make([]byte, 10240))) {
 		t.Error("an archive without entries is none")
 	}
 }

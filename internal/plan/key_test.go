@@ -125,7 +125,7 @@ func FuzzNew(f *testing.F) {
 			return
 		}
 		r := Request{File: file, Target: target, Args: map[string]string{arg: "v"}, BuildPlatform: amd64, Images: map[Ref]*Base{}}
-		Check(r)
+		prepare(r)
 		if err != nil {
 			return
 		}

@@ -91,13 +91,13 @@ func TestMistakesKnownBeforeImagesAreFoundComeWithThem(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := Request{File: f, BuildPlatform: amd64}
-	if got := Check(r); len(got) != 2 {
-		t.Errorf("Check finds %v, want lines 3 and 7", got)
-	}
 	_, err = New(r)
 	var m *Missing
 	if !errors.As(err, &m) {
 		t.Fatalf("got %v", err)
+	}
+	if len(m.Known) != 2 {
+		t.Errorf("known are %v, want lines 3 and 7", m.Known)
 	}
 	no := errors.New("not found")
 	got := m.Failed(map[Ref]error{{"alpin", amd64}: no, {"biuld", amd64}: no})

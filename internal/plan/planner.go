@@ -84,13 +84,6 @@ func (p *planner) certain() []*Step {
 	})
 }
 
-// Check returns the mistakes that can be known without any image. The file
-// may be what Parse returned beside its own mistakes.
-func Check(r Request) dockerfile.Errors {
-	p, _ := prepare(r)
-	return p.errs.Sorted()
-}
-
 // prepare does all that needs no image but those that r has: names, stages,
 // triggers, and what is reachable. target is nil when there is nothing to go
 // on with.

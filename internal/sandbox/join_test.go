@@ -56,6 +56,15 @@ func running(t *testing.T, c *Config) *Process {
 	return p
 }
 
+// execIn runs c in the sandbox of the process pid and waits for its end.
+func execIn(ctx context.Context, pid int, c *Config) (Status, error) {
+	p, err := StartIn(ctx, pid, c)
+	if err != nil {
+		return Status{}, err
+	}
+	return p.Wait()
+}
+
 func TestExecJoinsARunningSandbox(t *testing.T) {
 	dir := newRoot(t, "work/")
 	c, _ := shell(t, dir, "sleep 1000")
@@ -66,7 +75,7 @@ func TestExecJoinsARunningSandbox(t *testing.T) {
 		e, out := shell(t, dir, "hostname; cat /proc/1/cmdline; echo; pwd; echo $HOME; grep -c ' /t ' /proc/mounts; grep -E '^(Cap|Groups|Seccomp:)' /proc/self/status; umask; cat; wc -l < /proc/net/dev; exit 5")
 		e.Args[2] = strings.ReplaceAll(e.Args[2], "wc", "busybox wc")
 		e.Root, e.User, e.Dir, e.Stdin = nil, user, "/work", strings.NewReader("in\n")
-		st, err := Exec(t.Context(), p.Pid(), e)
+		st, err := execIn(t.Context(), p.Pid(), e)
 		if err != nil || st.Code != 5 {
 			t.Fatalf("status %+v, error %v, output %s", st, err, out)
 		}
@@ -84,16 +93,16 @@ func TestExecReportsWhatItCannotStart(t *testing.T) {
 	p := running(t, c)
 	e, _ := shell(t, dir, "")
 	e.Args = []string{"nope"}
-	if _, err := Exec(t.Context(), p.Pid(), e); !errors.Is(err, ErrNotInPath) {
+	if _, err := execIn(t.Context(), p.Pid(), e); !errors.Is(err, ErrNotInPath) {
 		t.Errorf("missing command: %v", err)
 	}
 	e, _ = shell(t, dir, "true")
-	if _, err := Exec(t.Context(), os.Getpid(), e); err == nil {
+	if _, err := execIn(t.Context(), os.Getpid(), e); err == nil {
 		t.Error("joined a process that is in no sandbox")
 	}
 	p.Signal(syscall.SIGKILL)
 	p.Wait()
-	if _, err := Exec(t.Context(), p.Pid(), e); err == nil {
+	if _, err := execIn(t.Context(), p.Pid(), e); err == nil {
 		t.Error("joined a process that has ended")
 	}
 }
@@ -196,11 +205,6 @@ func TestDialInReachesAPrivateNetwork(t *testing.T) {
 	if _, err := DialIn(t.Context(), p.Pid(), "tcp", "localhost:80"); err == nil {
 		t.Error("a name was taken, and would be looked up outside")
 	}
-	ns, err := p.NetNS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ns.Close()
 }
 
 func TestATerminalIsTheSandboxsOwn(t *testing.T) {
@@ -235,7 +239,7 @@ func TestExecWithATerminal(t *testing.T) {
 	p := running(t, c)
 	e, out := shell(t, dir, "tty; test -t 0 && test -t 1 && echo yes")
 	e.TTY = true
-	if st, err := Exec(t.Context(), p.Pid(), e); st.Code != 0 || err != nil {
+	if st, err := execIn(t.Context(), p.Pid(), e); st.Code != 0 || err != nil {
 		t.Fatalf("%+v, %v, %s", st, err, out)
 	}
 	expect(t, "output", out.String(), "/dev/pts/0\r\nyes\r\n")

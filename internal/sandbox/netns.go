@@ -11,11 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NetNS opens the network namespace of the process. The caller closes it.
-func (p *Process) NetNS() (*os.File, error) {
-	return os.Open(fmt.Sprintf("/proc/%d/ns/net", p.Pid()))
-}
-
 // DialIn connects to addr, an IP address and port, from within the network
 // namespace of the process pid.
 func DialIn(ctx context.Context, pid int, network, addr string) (net.Conn, error) {

@@ -40,8 +40,6 @@ func MaybeInit() {
 		os.Exit(0)
 	case os.Args[0] == argvUserNS:
 		enterUserNS(os.Args[1:])
-	case len(os.Args) > 1 && os.Args[1] == argvUserNS: // by ReexecInUserNSOf
-		enterUserNS(os.Args[2:])
 	}
 }
 
@@ -140,19 +138,6 @@ type StartError = initproc.StartError
 // error is the cause.
 func Run(ctx context.Context, c *Config) (Status, error) {
 	p, err := Start(ctx, c)
-	if err != nil {
-		return Status{}, err
-	}
-	return p.Wait()
-}
-
-// Exec runs c in the sandbox whose first process is pid, and waits for its
-// end. Root, Mounts, Hostname, Hosts and Network are the sandbox's own and not
-// read. When ctx ends, the process is killed, but not what it left running in
-// the sandbox. The caller must be in the user namespace that the sandbox was
-// started in; see ReexecInUserNSOf.
-func Exec(ctx context.Context, pid int, c *Config) (Status, error) {
-	p, err := StartIn(ctx, pid, c)
 	if err != nil {
 		return Status{}, err
 	}

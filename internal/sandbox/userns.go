@@ -15,8 +15,6 @@ import (
 
 	"github.com/moby/sys/userns"
 	"golang.org/x/sys/unix"
-
-	"github.com/whittle-build/whittle/internal/sandbox/initproc"
 )
 
 // InUserNS reports whether the process is in a user namespace that is not the
@@ -73,39 +71,6 @@ func ReexecInUserNS() (exit int, err error) {
 		_, err := w.Write([]byte{1})
 		return errors.Join(err, w.Close())
 	})
-}
-
-// ReexecInUserNSOf is ReexecInUserNS into the user namespace that the process
-// pid is in, which must be one of this user's: that of a sandbox, for Exec and
-// DialIn.
-func ReexecInUserNSOf(pid int) (exit int, err error) {
-	nsenter, err := exec.LookPath("nsenter")
-	if err == nil {
-		_, err = exec.LookPath("unshare")
-	}
-	if err != nil {
-		return 0, &UserNSError{
-			Msg: "nsenter, unshare: not found; they are needed to enter the user namespace of a container",
-			Way: "as root: apt-get install util-linux",
-		}
-	}
-	exe, err := os.Open("/proc/self/exe") // by name it may be out of reach from there
-	if err != nil {
-		return 0, err
-	}
-	defer exe.Close()
-	// A process with several threads, as any Go program is, cannot enter a user
-	// namespace itself. Both programs become the next by exec.
-	caller := strconv.Itoa(os.Getpid())
-	args := []string{
-		"--user=/proc/" + strconv.Itoa(pid) + "/ns/user", "--preserve-credentials", "--",
-		"unshare", "--mount", "--", fdPath(initproc.FDSelf), argvUserNS, userNSJoin, caller,
-	}
-	cmd := exec.Command(nsenter, append(args, os.Args...)...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.ExtraFiles = []*os.File{exe}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return runForwarding(cmd, func() error { return nil })
 }
 
 // runForwarding starts cmd, runs ready, passes signals on to cmd and returns
@@ -273,7 +238,6 @@ func namespaceError(err error) error {
 const (
 	userNSWait  = "wait"  // until the maps are written
 	userNSEnter = "enter" // again, as root: only an exec as root gives root's capabilities
-	userNSJoin  = "join"  // as enter, through a descriptor of the program
 )
 
 const fdMapped = 3
@@ -293,9 +257,6 @@ func enterUserNS(told []string) {
 		err := syscall.Exec("/proc/self/exe", append([]string{argvUserNS, userNSEnter, caller}, args...), os.Environ())
 		fmt.Fprintln(os.Stderr, "whittle: user namespace:", err)
 		os.Exit(1)
-	}
-	if stage == userNSJoin {
-		unix.Close(initproc.FDSelf)
 	}
 	// Gaining capabilities has undone both. The thread is the process's first,
 	// which Go never ends.

@@ -25,7 +25,6 @@ const (
 	helperVar    = "WHITTLE_SANDBOX_TEST"
 	helperUserNS = "userns" // go into a user namespace first
 	helperHold   = "hold"   // run $WHITTLE_SANDBOX_SCRIPT in $WHITTLE_SANDBOX_ROOT
-	helperJoin   = "join"   // run a command in the sandbox of $WHITTLE_SANDBOX_PID
 	helperExit   = "exit"   // say who we are in a user namespace, and exit with status 7
 )
 
@@ -37,12 +36,6 @@ func TestMain(m *testing.M) {
 			os.Exit(reexec(ReexecInUserNS()))
 		}
 		os.Exit(holdMain())
-	case helperJoin:
-		pid, _ := strconv.Atoi(os.Getenv("WHITTLE_SANDBOX_PID"))
-		if os.Geteuid() != 0 {
-			os.Exit(reexec(ReexecInUserNSOf(pid)))
-		}
-		os.Exit(joinMain(pid))
 	case helperExit, helperUserNS:
 		if os.Geteuid() != 0 {
 			os.Exit(reexec(ReexecInUserNS()))
@@ -60,14 +53,6 @@ func reexec(exit int, err error) int {
 		return 99
 	}
 	return exit
-}
-
-// joinMain runs a command in the sandbox of pid.
-func joinMain(pid int) int {
-	st, err := Exec(context.Background(), pid, &Config{
-		Args: []string{"sh", "-c", "hostname; cat /proc/1/cmdline; id -u; exit 6"}, Env: []string{"PATH=/bin"}, Stdout: os.Stdout, Stderr: os.Stderr,
-	})
-	return reexec(st.Code, err)
 }
 
 // exitMain shows the maps and what is left of the argument list, waits for a
@@ -188,65 +173,6 @@ func TestTheUserNamespaceForwardsSignalsAndDiesWithItsCaller(t *testing.T) {
 			t.Errorf("%v: exit code %d, want %d", sig, got, want)
 		}
 	}
-}
-
-func TestExecEntersTheUserNamespaceOfAnotherCaller(t *testing.T) {
-	box := unprivileged(t)
-	dir := newRoot(t)
-	for d := dir; len(d) > len(os.TempDir()); d = filepath.Dir(d) {
-		if err := errors.Join(os.Chmod(d, 0o755), os.Chown(d, int(box.SysProcAttr.Credential.Uid), -1)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	env := box.Env
-	box.Env = append(env, helperVar+"="+helperHold, "WHITTLE_SANDBOX_ROOT="+dir, "WHITTLE_SANDBOX_SCRIPT=echo $PPID; exec sleep 1000")
-	out, err := box.StdoutPipe()
-	if err == nil {
-		err = box.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { box.Process.Kill(); box.Wait() }()
-	if _, err := out.Read(make([]byte, 10)); err != nil {
-		t.Fatal(err)
-	}
-	join := unprivileged(t)
-	join.Env = append(env, helperVar+"="+helperJoin, "WHITTLE_SANDBOX_PID="+sandboxOf(t, box.Process.Pid))
-	got, err := join.CombinedOutput()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != 6 {
-		t.Errorf("%v", err)
-	}
-	expect(t, "output", string(got), "buildkitsandbox\nsleep\x001000\x000\n")
-}
-
-// sandboxOf returns the pid of the sandbox that the helper pid runs, through
-// the process that it is in its user namespace.
-func sandboxOf(t *testing.T, pid int) string {
-	t.Helper()
-	found := ""
-	await(t, "sandbox", func() bool {
-		for p := strconv.Itoa(pid); p != ""; p = found {
-			files, _ := filepath.Glob("/proc/" + p + "/task/*/children")
-			found = ""
-			for _, f := range files {
-				b, _ := os.ReadFile(f)
-				for _, c := range strings.Fields(string(b)) {
-					comm, _ := os.ReadFile("/proc/" + c + "/cmdline")
-					if bytes.HasPrefix(comm, []byte("sleep\x00")) {
-						found = c
-						return true
-					}
-					if !bytes.HasPrefix(comm, []byte(argvKeeper)) {
-						found = c
-					}
-				}
-			}
-		}
-		return false
-	})
-	return found
 }
 
 func TestSubordinateRangesAreReadByNameAndNumber(t *testing.T) {

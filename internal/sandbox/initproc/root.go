@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -241,11 +240,4 @@ func setMtime(fd int, nsec int64) error {
 	ts := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(0)}
 	ts[1] = unix.Timespec{Sec: sec, Nsec: rest}
 	return unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), ts, 0)
-}
-
-// errnoOf returns the kernel's number in err, or 0.
-func errnoOf(err error) syscall.Errno {
-	var n syscall.Errno
-	errors.As(err, &n)
-	return n
 }
