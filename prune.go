@@ -23,8 +23,8 @@ const (
 // PruneRequest says what to remove of what nothing needs.
 type PruneRequest struct {
 	Images   PruneImages
-	MaxBytes int64         // keep at most so many bytes of cache; 0 keeps none of what is Unused for long enough
-	Unused   time.Duration // only what was not used for so long
+	MaxBytes int64         // what the store may take on disk: the least recently used goes until it fits; 0 is no limit
+	Unused   time.Duration // what was not used for so long goes, whatever the size; images go only if they are so old
 	All      bool          // everything that no image, container or running build needs
 }
 

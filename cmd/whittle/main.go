@@ -1,7 +1,7 @@
 // Command whittle builds container images from multi-stage Dockerfiles.
 //
-// This package holds flags, spelling and exit codes: one file a command. What
-// a command does is in the package whittle.
+// This package holds flags, spelling and exit codes: one file a family
+// of commands. What a command does is in the package whittle.
 package main
 
 import (

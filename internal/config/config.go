@@ -1,7 +1,7 @@
 // Package config owns the image config: what an image says of itself, to run
 // and to build on. It reads any config that Docker or an OCI builder wrote and
-// writes the form that the reference builder writes, keys that it does not
-// know included.
+// writes the form that the reference builder writes. Top-level keys that it does
+// not know are kept, those within the part "config" are not.
 //
 // It is pure data; where a config is stored is no matter here.
 package config

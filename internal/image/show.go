@@ -11,26 +11,14 @@ import (
 	"github.com/whittle-build/whittle/internal/progress"
 )
 
-// HumanSize writes a number of bytes as docker images does: 13.3kB, 1.24MB,
-// powers of 1000 and three digits.
+// HumanSize writes a number of bytes as docker images does, with three digits:
+// 13.3kB, 1.24MB.
 func HumanSize(n int64) string {
-	units := []string{"B", "kB", "MB", "GB", "TB", "PB", "EB"}
-	f, i := float64(n), 0
-	for f >= 1000 && i < len(units)-1 {
-		f /= 1000
-		i++
-	}
-	return strconv.FormatFloat(round3(f), 'g', 4, 64) + units[i]
-}
-
-// round3 keeps three digits, as docker's %.3g does, but never goes to an
-// exponent for 1000.
-func round3(f float64) float64 {
-	r, err := strconv.ParseFloat(strconv.FormatFloat(f, 'g', 3, 64), 64)
+	r, err := strconv.ParseFloat(strconv.FormatFloat(float64(n), 'g', 3, 64), 64)
 	if err != nil {
-		return f
+		return progress.HumanSize(n)
 	}
-	return r
+	return progress.HumanSize(int64(r))
 }
 
 // HumanAge writes how long ago something was, as docker does: "3 weeks ago".

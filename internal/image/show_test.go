@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 func TestHumanSizeWritesAsDockerDoes(t *testing.T) {
 	for n, want := range map[int64]string{
 		0: "0B", 999: "999B", 1000: "1kB", 13256: "13.3kB", 1237000: "1.24MB", 72_800_000: "72.8MB",
-		999_600: "1000kB", 1_000_000: "1MB", 1_240_000_000: "1.24GB", 123_456_789: "123MB", 1 << 50: "1.13PB",
+		999_600: "1MB", 1 << 62: "4.61EB", math.MaxInt64: "9.22EB", 1_000_000: "1MB", 1_240_000_000: "1.24GB", 123_456_789: "123MB", 1 << 50: "1.13PB",
 	} {
 		if got := HumanSize(n); got != want {
 			t.Errorf("%d: %s, want %s", n, got, want)

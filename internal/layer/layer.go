@@ -116,7 +116,7 @@ const (
 	whAufs   = ".wh..wh." // other names so begun are AUFS's own and no files
 )
 
-// overlayPrefixes begin the attributes by which overlayfs keeps its state.
+// isOverlayXattr reports the attributes by which overlayfs keeps its state.
 // They never come from outside and never leave a tree.
 func isOverlayXattr(name string) bool {
 	return strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.")

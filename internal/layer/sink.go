@@ -133,7 +133,7 @@ func (s *sink) take(r io.Reader, n int64) error {
 	return nil
 }
 
-// zeros writes up to the next multiple of a tar's block.
+// align writes zeros up to the next multiple of a tar's block.
 func (s *sink) align() {
 	var zero [blockSize]byte
 	s.Write(zero[:alignUp(s.n, blockSize)-s.n])

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"github.com/whittle-build/whittle/internal/image/manifest"
 )
 
 // Platform is an operating system and a kind of processor.
@@ -61,31 +63,6 @@ func parseOnePart(s string, here Platform) (Platform, error) {
 
 // Normalize returns p in the words that images use.
 func (p Platform) Normalize() Platform {
-	p.OS, p.Arch, p.Variant = strings.ToLower(p.OS), strings.ToLower(p.Arch), strings.ToLower(p.Variant)
-	if p.OS == "macos" {
-		p.OS = "darwin"
-	}
-	switch p.Arch {
-	case "i386":
-		p.Arch, p.Variant = "386", ""
-	case "x86_64", "x86-64":
-		p.Arch = "amd64"
-	case "aarch64":
-		p.Arch = "arm64"
-	case "armhf":
-		p.Arch, p.Variant = "arm", "v7"
-	case "armel":
-		p.Arch, p.Variant = "arm", "v6"
-	}
-	switch {
-	case p.Arch == "amd64" && p.Variant == "v1":
-		p.Variant = ""
-	case p.Arch == "arm64" && (p.Variant == "8" || p.Variant == "v8"):
-		p.Variant = ""
-	case p.Arch == "arm" && (p.Variant == "" || p.Variant == "7"):
-		p.Variant = "v7"
-	case p.Arch == "arm" && (p.Variant == "5" || p.Variant == "6" || p.Variant == "8"):
-		p.Variant = "v" + p.Variant
-	}
-	return p
+	n := manifest.Platform{OS: p.OS, Architecture: p.Arch, Variant: p.Variant}.Normal()
+	return Platform{OS: n.OS, Arch: n.Architecture, Variant: n.Variant}
 }

@@ -79,7 +79,8 @@ var abis = []abi{
 // compileFilter turns a profile into a program. What the program decides is
 // what libseccomp's for the same profile decides, but that calls newer than
 // all that the profile names fail with ENOSYS, so that programs try an older
-// one. An architecture that the profile does not list ends the process.
+// one. A call by an architecture that the profile does not list ends the thread
+// that made it.
 func compileFilter(p *specs.LinuxSeccomp) ([]bpf.Instruction, error) {
 	prog := []bpf.Instruction{bpf.LoadAbsolute{Off: dataArch, Size: 4}}
 	groups := map[uint32][]abi{}

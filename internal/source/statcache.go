@@ -25,9 +25,11 @@ import (
 // because every change of the content sets ctime, which no program can set
 // itself.
 //
-// One case is left: a second change within the clock's grain of the first, after the
-// file was read. So a record is made only of files whose ctime lies further
-// back than the grain when reading begins (git calls the others racy).
+// Two cases are left. A second change within the clock's grain of the first,
+// after the file was read: so a record is made only of files whose ctime lies
+// further back than the grain when reading begins (git calls the others racy).
+// And a mounted image, whose times are not those of changes: of files in one
+// below the context no record is made (frozenClock).
 //
 // The file is
 //

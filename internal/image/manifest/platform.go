@@ -24,27 +24,8 @@ func (p Platform) String() string {
 	return s
 }
 
-// ParsePlatform reads "linux/arm64/v8", "linux/amd64" or "arm64", which means
-// linux. The result is normal.
-func ParsePlatform(s string) (Platform, error) {
-	parts := strings.Split(s, "/")
-	for _, p := range parts {
-		if p == "" || strings.Trim(p, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" {
-			return Platform{}, fmt.Errorf("platform %q: want OS/ARCH or OS/ARCH/VARIANT, such as linux/arm64", s)
-		}
-	}
-	switch len(parts) {
-	case 1:
-		return Platform{OS: "linux", Architecture: parts[0]}.Normal(), nil
-	case 2:
-		return Platform{OS: parts[0], Architecture: parts[1]}.Normal(), nil
-	case 3:
-		return Platform{OS: parts[0], Architecture: parts[1], Variant: parts[2]}.Normal(), nil
-	}
-	return Platform{}, fmt.Errorf("platform %q: want OS/ARCH or OS/ARCH/VARIANT, such as linux/arm64", s)
-}
-
-// aliases are other names of architectures: uname's and Debian's.
+// aliases are other names of architectures: uname's and Debian's. A name that
+// says a variant goes before what a variant says itself, as containerd has it.
 var aliases = map[string]Platform{
 	"x86_64": {Architecture: "amd64"}, "x86-64": {Architecture: "amd64"},
 	"i386": {Architecture: "386"}, "i686": {Architecture: "386"},
@@ -63,7 +44,7 @@ func (p Platform) Normal() Platform {
 	}
 	if a, ok := aliases[p.Architecture]; ok {
 		p.Architecture = a.Architecture
-		if p.Variant == "" {
+		if a.Variant != "" || a.Architecture == "386" {
 			p.Variant = a.Variant
 		}
 	}
