@@ -3,6 +3,10 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +38,60 @@ func TestHighWaterIsReadFromStatus(t *testing.T) {
 	} {
 		if got := highWater(text); got != want {
 			t.Errorf("highWater(%q) = %d, want %d", text, got, want)
+		}
+	}
+}
+
+// helperVar makes the test binary a program that starts itself again and lets
+// the second process need memory.
+const helperVar = "WHITTLE_BENCH_TEST"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(helperVar) {
+	case "first":
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env, cmd.Stdin, cmd.Stdout = []string{helperVar + "=second"}, os.Stdin, os.Stdout
+		if cmd.Run() != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	case "second":
+		b := make([]byte, 64<<20)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+		fmt.Println("ready")
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(int(b[1]))
+	}
+	os.Exit(m.Run())
+}
+
+func TestPeakMemoryIsThatOfTheProcessThatDoesTheWork(t *testing.T) {
+	for again, large := range map[bool]bool{true: true, false: false} {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = []string{helperVar + "=first"}
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Read(make([]byte, 16)); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		time.AfterFunc(100*time.Millisecond, func() { close(done) })
+		if got := follow(cmd.Process.Pid, again, done); (got >= 64<<20) != large {
+			t.Errorf("again %t: %d bytes", again, got)
+		}
+		if err := errors.Join(in.Close(), cmd.Wait()); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -118,7 +119,7 @@ func timed(cmd *exec.Cmd, watch bool) (sample, error) {
 	done := make(chan struct{})
 	if watch {
 		peak = make(chan int64)
-		go func() { peak <- follow(cmd.Process.Pid, done) }()
+		go func() { peak <- follow(cmd.Process.Pid, os.Geteuid() != 0, done) }()
 	}
 	err := cmd.Wait()
 	s := sample{took: time.Since(began)}
@@ -137,13 +138,22 @@ func timed(cmd *exec.Cmd, watch bool) (sample, error) {
 func settle() { unix.Sync() }
 
 // follow reads the high-water mark of a process's memory until it ends. The
-// mark only grows, so what is lost is the growth since the last look.
-func follow(pid int, done <-chan struct{}) (peak int64) {
-	name := fmt.Sprintf("/proc/%d/status", pid)
+// mark only grows, so what is lost is the growth since the last look. Without
+// root whittle does its work in a process that it starts of itself, in a user
+// namespace: with again, that one is followed as soon as it is there. It must be
+// seen twice: any child is the same program until its exec.
+func follow(pid int, again bool, done <-chan struct{}) (peak int64) {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		if text, err := os.ReadFile(name); err == nil {
+	for seen := 0; ; {
+		if again {
+			worker := sameProgram(pid)
+			if worker != 0 && worker == seen {
+				pid, again = worker, false
+			}
+			seen = worker
+		}
+		if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err == nil {
 			peak = max(peak, highWater(string(text)))
 		}
 		select {
@@ -152,6 +162,28 @@ func follow(pid int, done <-chan struct{}) (peak int64) {
 		case <-tick.C:
 		}
 	}
+}
+
+// sameProgram returns a child of pid that runs the program that pid runs, or 0.
+func sameProgram(pid int) int {
+	program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		return 0
+	}
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		if err != nil {
+			continue
+		}
+		for _, child := range strings.Fields(string(text)) {
+			if exe, err := os.Readlink("/proc/" + child + "/exe"); err == nil && exe == program {
+				n, _ := strconv.Atoi(child)
+				return n
+			}
+		}
+	}
+	return 0
 }
 
 // highWater reads VmHWM, in bytes, from the text of /proc/PID/status; 0 when
