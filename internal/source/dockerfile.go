@@ -62,6 +62,9 @@ func checkDir(dir string) error {
 // included.
 func readNamed(name string) ([]byte, error) {
 	f, err := os.Open(name)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, &unreadable{show(name), "needed for the build", "let this user read the file (chmod)", err}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -89,6 +92,9 @@ func readInside(dir, name string) ([]byte, error) {
 // readBelow reads rel, which messages call name, without leaving dir.
 func readBelow(dir, rel, name string) ([]byte, error) {
 	root, err := os.OpenRoot(dir)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, rootError(dir, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -103,6 +109,8 @@ func readBelow(dir, rel, name string) ([]byte, error) {
 	case err != nil && isLink(root, rel):
 		return nil, &Error{File: name, Msg: "is a symlink that leads out of " + show(dir),
 			Hint: "copy the file there, or name the file itself (a Dockerfile with -f)"}
+	case errors.Is(err, fs.ErrPermission):
+		return nil, &unreadable{show(name), "needed for the build", "let this user read the file (chmod)", err}
 	case err != nil:
 		return nil, err
 	}

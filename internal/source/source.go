@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"sync"
 	"time"
@@ -134,6 +135,9 @@ func rootError(dir string, err error) error {
 	case errors.Is(err, unix.ENOENT):
 		return &Error{File: dir, Msg: "no such build context",
 			Hint: "name the directory that holds the files, for example . for this one"}
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return &unreadable{show(dir), "the build context", "let this user read the directory (chmod), or copy what the build needs into one of its own", err}
 	}
 	return &os.PathError{Op: "open", Path: show(dir), Err: err}
 }

@@ -267,6 +267,26 @@ func TestAnUnreadableFileIsNamedWhenItIsNeeded(t *testing.T) {
 	}
 }
 
+func TestWhatMayNotBeReadIsNamedWithAWayOut(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err       error
+		msg, hint string
+	}{
+		"a file":      {pathError("open", "d/secret", unix.EACCES), "d/secret: in the build context, and not readable: permission denied", ".dockerignore"},
+		"the context": {rootError("/ctx", unix.EACCES), "/ctx: the build context, and not readable: permission denied", "chmod"},
+		"another":     {pathError("open", "d/secret", unix.EIO), "open d/secret: input/output error", ""},
+	} {
+		got := ""
+		var h interface{ Hint() string }
+		if errors.As(tt.err, &h) {
+			got = h.Hint()
+		}
+		if tt.err.Error() != tt.msg || !strings.Contains(got, tt.hint) || (got == "") != (tt.hint == "") {
+			t.Errorf("%s: %v, hint %q; want %s, hint %q", name, tt.err, got, tt.msg, tt.hint)
+		}
+	}
+}
+
 func TestScanReadsOnlyWhatIsNamed(t *testing.T) {
 	tree := map[string]string{
 		"a.go": "1", "b.go": "2", "c.txt": "3", "src/x.go": "4", "src/deep/y.go": "5", "lib/z.go": "6",

@@ -3,6 +3,7 @@ package source
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
 	"strconv"
 	"strings"
@@ -193,6 +194,23 @@ func frozenClock(fd int) bool {
 	return false
 }
 
+// unreadable is a file that this user may not read; a way out comes with it.
+type unreadable struct {
+	path, what, way string
+	err             error
+}
+
+func (e *unreadable) Error() string {
+	cause := e.err
+	if p := (*fs.PathError)(nil); errors.As(e.err, &p) {
+		cause = p.Err // the path is said
+	}
+	return fmt.Sprintf("%s: %s, and not readable: %v", e.path, e.what, cause)
+}
+
+func (e *unreadable) Hint() string  { return e.way }
+func (e *unreadable) Unwrap() error { return e.err }
+
 // isGone is true for a path that does not exist (any more).
 func isGone(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENAMETOOLONG)
@@ -202,6 +220,10 @@ func isGone(err error) bool {
 func pathError(op, path string, err error) error {
 	if errors.Is(err, unix.ELOOP) {
 		err = errors.New("replaced by a symlink while it was scanned")
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return &unreadable{show(path), "in the build context",
+			"let this user read it (chmod), or leave it out of the context with a line in .dockerignore", err}
 	}
 	return &fs.PathError{Op: op, Path: show(path), Err: err}
 }

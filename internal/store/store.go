@@ -137,6 +137,10 @@ func Open(dir string, o Options) (*Store, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		b, err = s.create()
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, &RefusedError{dir, err.Error(), "it belongs to another user, or lies where this one may not write: " +
+			"give a folder of your own with --root or WHITTLE_ROOT"}
+	}
 	if err != nil {
 		return nil, s.Explain(fmt.Errorf("store %s: %w", dir, err))
 	}

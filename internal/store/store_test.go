@@ -65,6 +65,21 @@ func sound(t testing.TB, s *Store) {
 	}
 }
 
+func TestAStoreThatMayNotBeReadSaysWhichOneAndWhatToDo(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skip("needs not to be root: root can read every folder")
+	}
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(filepath.Join(dir, "store"), Options{})
+	var refused *RefusedError
+	if !errors.As(err, &refused) || !strings.Contains(err.Error(), dir+"/store") || !strings.Contains(refused.Hint(), "WHITTLE_ROOT") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestOpenMakesAClosedStoreAndOpensItAgain(t *testing.T) {
 	s := open(t)
 	fi, err := os.Stat(s.Dir())
