@@ -28,8 +28,8 @@ func TestABuildThatIsRepeatedRunsAndWritesNothing(t *testing.T) {
 			t.Errorf("the first build ran %d steps and took %d from the cache", first.Ran, first.Cached)
 		}
 		// It must need no provider: nothing is mounted.
-		h.opt.Rootfs = "none at all"
 		h.open()
+		whittle.WithoutProvider(h.Whittle)
 		h.mustBuild(threeStages, tags("app")) // another context folder: fills its stat cache
 		before := h.files()
 		again := h.mustBuild(threeStages, tags("app"))

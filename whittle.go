@@ -87,6 +87,10 @@ func Open(o Options) (*Whittle, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if !rootfs.Known(o.Rootfs) {
+		return nil, &hinted{fmt.Errorf("WHITTLE_ROOTFS=%q: no such provider of root file systems", o.Rootfs),
+			"there are erofs and tree; unset it to take the first that works here"}
+	}
 	dir, err := filepath.Abs(o.Root)
 	if err != nil {
 		return nil, err

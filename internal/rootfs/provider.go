@@ -29,6 +29,11 @@ type Finding struct {
 	Why      string   `json:"why,omitempty"` // what was refused
 }
 
+// Known reports whether want is a provider's name, or "", which names none.
+func Known(want string) bool {
+	return want == "" || want == string(Erofs) || want == string(Tree)
+}
+
 // Choose returns the provider to use in the store that the folder dir is in:
 // it is tried there, and left empty. want forces one
 // ("" lets the probe decide); a forced one that does not work is an error that
@@ -36,9 +41,7 @@ type Finding struct {
 // version: the same kernel may refuse on another file system or in a user
 // namespace.
 func Choose(dir, want string, userNS bool) (Provider, error) {
-	switch Provider(want) {
-	case "", Erofs, Tree:
-	default:
+	if !Known(want) {
 		return "", fmt.Errorf("root file system provider %q: there are erofs and tree", want)
 	}
 	var reasons []string

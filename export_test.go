@@ -1,0 +1,4 @@
+package whittle
+
+// WithoutProvider makes everything fail that w would mount.
+func WithoutProvider(w *Whittle) { w.opt.Rootfs = "none at all" }
