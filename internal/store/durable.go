@@ -69,7 +69,7 @@ func (s *Store) look(dir string) (state, error) {
 	}
 	names, err := f.Readdirnames(-1)
 	if err != nil {
-		return state{}, err
+		return state{}, ignoreAbsent(err) // a pruning has removed it since it was opened
 	}
 	st := state{there: true, touched: fi.ModTime()}
 	for _, n := range names {

@@ -316,13 +316,28 @@ func (s *Store) layerBytes(dir string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	// Remembering must not look like use, and may fail: it is measured again.
-	if fi, err := os.Lstat(dir); err == nil {
-		if s.write("size", dir+"/"+sizeName, strconv.AppendInt(nil, n, 10)) == nil {
-			_ = os.Chtimes(dir, fi.ModTime(), fi.ModTime())
-		}
-	}
+	s.rememberBytes(dir, n)
 	return n, nil
+}
+
+// rememberBytes may fail, and must not look like use. When the layer has gone
+// meanwhile, its folder must not come back: this makes no folders.
+func (s *Store) rememberBytes(dir string, n int64) {
+	fi, err := os.Lstat(dir)
+	if err != nil {
+		return
+	}
+	f, err := s.tempFile("size")
+	if err != nil {
+		return
+	}
+	defer f.drop()
+	if _, err := f.Write(strconv.AppendInt(nil, n, 10)); err != nil {
+		return
+	}
+	if f.moved = os.Rename(f.Name(), dir+"/"+sizeName) == nil; f.moved {
+		_ = os.Chtimes(dir, fi.ModTime(), fi.ModTime())
+	}
 }
 
 // cacheItems lists cache files and cache folders.
@@ -337,7 +352,7 @@ func (s *Store) cacheItems() ([]*item, error) {
 			continue
 		}
 		names, err := readNames(s.path(cacheDir, k))
-		if err != nil {
+		if err := ignoreAbsent(err); err != nil {
 			return nil, err
 		}
 		for _, n := range names {

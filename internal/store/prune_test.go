@@ -192,6 +192,55 @@ func TestPruneBesideBuildsTakesNothingFromThem(t *testing.T) {
 	sound(t, s)
 }
 
+// Prunings, sweeps and those who only look work beside each other: what goes
+// under one's hands is nobody's error, and does not come back.
+func TestPruningsSweepsAndLooksBesideEachOther(t *testing.T) {
+	s := open(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 600*time.Millisecond)
+	defer cancel()
+	jobs := map[string]func(*Store) error{
+		"prune": func(s *Store) error {
+			_, err := s.Prune(t.Context(), PruneOptions{All: true, Keep: keepNothing, KeepBlob: keepNothing})
+			return err
+		},
+		"sweep": func(s *Store) error { _, _, err := s.Sweep(); return err },
+		"usage": func(s *Store) error { _, err := s.Usage(t.Context(), keepNothing, keepNothing); return err },
+		"fill": func(s *Store) error {
+			tmp, err := s.Temp("build")
+			if err != nil {
+				return err
+			}
+			for i := range 20 {
+				if err := os.MkdirAll(fmt.Sprintf("%s/a/%d/b", tmp.Path, i), 0o755); err != nil {
+					return err
+				}
+			}
+			return s.CommitLayer(tmp, named(fmt.Sprint(rand.IntN(20))))
+		},
+	}
+	var wg sync.WaitGroup
+	for name, job := range jobs {
+		for range 2 {
+			wg.Go(func() {
+				own := openIn(t, s.Dir())
+				for ctx.Err() == nil {
+					if err := job(own); err != nil {
+						t.Errorf("%s: %v", name, err)
+						return
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	check(t, s.eachLayer(func(_ digest.Digest, dir string) error {
+		if _, err := os.Stat(dir + "/" + filesName); err != nil {
+			t.Errorf("half a layer: %v", err)
+		}
+		return nil
+	}))
+}
+
 func buildOnce(t *testing.T, s *Store, rnd *rand.Rand) {
 	use, err := s.Use(context.Background())
 	if err != nil {

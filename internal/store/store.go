@@ -295,6 +295,9 @@ func (s *Store) eachSharded(dir string, fn func(path string, d digest.Digest, ok
 	}
 	for _, shard := range shards {
 		names, err := readNames(s.path(dir, shard))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			if err := fn(s.path(dir, shard), digest.Digest{}, false); err != nil {
 				return err

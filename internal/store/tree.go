@@ -106,7 +106,11 @@ func (r *remover) removeDir(dir int, name string, mode uint32, depth int) error 
 
 func (r *remover) moveUp(dir int, name string) error {
 	to := "trash-" + randomName()
-	if err := unix.Renameat(dir, name, r.top, to); err != nil {
+	err := unix.Renameat(dir, name, r.top, to)
+	if err == unix.ENOENT {
+		return nil // somebody else moved or removed it
+	}
+	if err != nil {
 		return fmt.Errorf("%q: %w", name, err)
 	}
 	r.deep = append(r.deep, to)
@@ -189,7 +193,7 @@ func (m *measurer) add(dir int, name string) error {
 	for {
 		names, err := f.Readdirnames(1024)
 		if err != nil {
-			return ignoreEOF(err)
+			return ignoreEnd(err)
 		}
 		for _, n := range names {
 			if err := m.add(fd, n); err != nil {
@@ -206,8 +210,9 @@ func ignoreUnreadable(err error) error {
 	return err
 }
 
-func ignoreEOF(err error) error {
-	if err == io.EOF {
+// ignoreEnd drops the end of a folder, and of one that is removed meanwhile.
+func ignoreEnd(err error) error {
+	if err == io.EOF || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return err
