@@ -8,7 +8,9 @@ import (
 // without asking: files replace directories and directories files. Only a
 // directory meets a link half way, since images keep /var/run and /lib as
 // links and archives know them as directories; links are followed as if Dest
-// were the root, so nothing of an archive lands outside Dest.
+// were the root, so nothing of an archive lands outside Dest. BuildKit follows
+// a link only for a directory that the archive has no entry for, and replaces
+// it by one that has an entry.
 func (c *copier) unpack() error {
 	c.batch = c.l.nextBatch()
 	at, err := entry.Resolve(c.l, entry.Clean(c.r.Dest), true)
