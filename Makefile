@@ -21,7 +21,7 @@ demo: whittle
 test: whittle
 	@.ci/packages test
 	@standins/make
-	$(GO) test ./...
+	$(GO) test -timeout 30m ./...
 
 bench: whittle
 	@.ci/packages test

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -23,6 +24,7 @@ import (
 	"github.com/whittle-build/whittle/internal/solve"
 	"github.com/whittle-build/whittle/internal/source"
 	"github.com/whittle-build/whittle/internal/store"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
@@ -99,6 +101,18 @@ func (l *lab) file(name, text string) {
 	}
 	when := time.Unix(1600000000, 0)
 	if err := os.Chtimes(at, when, when); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// dateContext gives everything in the context the time at.
+func (l *lab) dateContext(at time.Time) {
+	l.t.Helper()
+	ts := unix.NsecToTimespec(at.UnixNano())
+	err := filepath.WalkDir(l.context, func(name string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, unix.UtimesNanoAt(unix.AT_FDCWD, name, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW))
+	})
+	if err != nil {
 		l.t.Fatal(err)
 	}
 }

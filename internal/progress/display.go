@@ -21,7 +21,6 @@ type Options struct {
 	Size    func() (width, rows int) // of the terminal; nil asks it
 	Term    string                   // $TERM: "dumb" makes auto plain
 	NoColor bool
-	TempDir string // of logs too long for memory; "" means the system's
 }
 
 // renderer draws events. Its methods are called by one goroutine at a time.
@@ -83,7 +82,7 @@ func terminalSize(fd int) (width, rows int) {
 
 func newDisplay(mode string, w io.Writer, o Options) *Display {
 	out := &output{w: w}
-	t := newTracker(o.TempDir)
+	t := newTracker()
 	d := &Display{now: o.Now, out: out, stop: make(chan struct{})}
 	switch mode {
 	case "tty":

@@ -205,7 +205,7 @@ func TestTheTerminalEndsWithTheSummaryOnly(t *testing.T) {
 
 func TestFramesFitTheTerminal(t *testing.T) {
 	at := time.Unix(1000, 0)
-	tr := newTracker("")
+	tr := newTracker()
 	view := newTTY(&output{}, tr, Options{})
 	view.event(Event{Time: at, Kind: Begin})
 	for i := range 30 {
@@ -236,7 +236,7 @@ func TestANarrowerTerminalIsRedrawnWhole(t *testing.T) {
 	cols := 100
 	var out bytes.Buffer
 	o := &output{w: &out}
-	view := newTTY(o, newTracker(""), Options{Size: func() (int, int) { return cols, 24 }})
+	view := newTTY(o, newTracker(), Options{Size: func() (int, int) { return cols, 24 }})
 	at := time.Unix(1000, 0)
 	view.event(Event{Time: at, Kind: Begin, Vertices: []Vertex{{ID: 1, Label: strings.Repeat("x", 95)}}})
 	view.event(Event{Time: at, Kind: Started, Vertex: 1})

@@ -40,14 +40,11 @@ type progressOf struct{ current, total int64 }
 
 // tracker knows all steps of a build.
 type tracker struct {
-	steps   []*step // in the order of Begin
-	byID    map[int]*step
-	tempDir string
+	steps []*step // in the order of Begin
+	byID  map[int]*step
 }
 
-func newTracker(tempDir string) *tracker {
-	return &tracker{byID: map[int]*step{}, tempDir: tempDir}
-}
+func newTracker() *tracker { return &tracker{byID: map[int]*step{}} }
 
 // step returns the step with this ID. One that was never announced is made:
 // it is better shown with a poor name than not at all.
@@ -64,7 +61,7 @@ func (t *tracker) add(v Vertex) *step {
 		s.Vertex = v
 		return s
 	}
-	s := &step{Vertex: v, log: spool{dir: t.tempDir}}
+	s := &step{Vertex: v}
 	t.byID[v.ID] = s
 	t.steps = append(t.steps, s)
 	return s
@@ -145,7 +142,6 @@ func (t *tracker) failures() []*step {
 // spool keeps a log: in memory while it is short, then in a file without a
 // name. The zero value is empty.
 type spool struct {
-	dir  string
 	mem  []byte
 	file *os.File
 	lost error // why the log is not whole
@@ -156,7 +152,7 @@ const spoolMemory = 256 << 10
 func (s *spool) Write(b []byte) (int, error) {
 	n := len(b)
 	if s.file == nil && len(s.mem)+len(b) > spoolMemory && s.lost == nil {
-		s.file, s.lost = unnamed(s.dir)
+		s.file, s.lost = unnamed()
 	}
 	switch {
 	case s.file != nil:
@@ -173,8 +169,8 @@ func (s *spool) Write(b []byte) (int, error) {
 	return n, nil
 }
 
-func unnamed(dir string) (*os.File, error) {
-	f, err := os.CreateTemp(dir, "whittle-log-*")
+func unnamed() (*os.File, error) {
+	f, err := os.CreateTemp("", "whittle-log-*")
 	if err != nil {
 		return nil, err
 	}
