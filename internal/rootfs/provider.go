@@ -44,7 +44,7 @@ func Choose(dir, want string, userNS bool) (Provider, error) {
 	if !Known(want) {
 		return "", fmt.Errorf("root file system provider %q: there are erofs and tree", want)
 	}
-	var reasons []string
+	refused := &RefusedError{forced: want != ""}
 	for _, p := range []Provider{Erofs, Tree} {
 		if want != "" && p != Provider(want) {
 			continue
@@ -53,9 +53,33 @@ func Choose(dir, want string, userNS bool) (Provider, error) {
 		if err == nil {
 			return p, nil
 		}
-		reasons = append(reasons, fmt.Sprintf("%s: %v", p, err))
+		refused.reasons = append(refused.reasons, fmt.Sprintf("%s: %v", p, err))
+		refused.rights = p == Tree && errors.Is(err, unix.EPERM)
 	}
-	return "", fmt.Errorf("no way to make a root file system: %s", strings.Join(reasons, "; "))
+	return "", refused
+}
+
+// RefusedError is why none of the providers that may be used works.
+type RefusedError struct {
+	reasons []string
+	rights  bool // tree, which needs the least, may not mount either
+	forced  bool
+}
+
+func (e *RefusedError) Error() string {
+	return "no way to make a root file system: " + strings.Join(e.reasons, "; ")
+}
+
+// Hint returns the way out.
+func (e *RefusedError) Hint() string {
+	switch {
+	case e.rights:
+		return "this user may not mount (CAP_SYS_ADMIN is missing, as it is for root in most containers): " +
+			"run whittle as a user who is not root and has subordinate ids, or give the container that capability"
+	case e.forced:
+		return "leave WHITTLE_ROOTFS out: the first provider that works is taken"
+	}
+	return "keep the store on a disk's file system, such as ext4, xfs or btrfs: --root DIR"
 }
 
 // Probe tries every provider in the folder dir of a store.
