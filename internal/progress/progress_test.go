@@ -419,3 +419,11 @@ func TestANoteNamesItsStep(t *testing.T) {
 		}
 	}
 }
+
+func TestABuildWithoutStepsCountsNone(t *testing.T) {
+	var b bytes.Buffer
+	record("tty", &b, func(r *recorder) { r.after(ms, Event{Kind: Failed, Err: errors.New("no Dockerfile")}) })
+	if strings.Contains(b.String(), "steps") {
+		t.Errorf("%q", b.String())
+	}
+}

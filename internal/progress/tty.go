@@ -68,7 +68,7 @@ func (t *tty) above(write func()) {
 }
 
 func (t *tty) tick(now time.Time) {
-	if t.began.IsZero() {
+	if len(t.track.steps) == 0 {
 		return
 	}
 	width, rows := t.size()
@@ -228,7 +228,7 @@ func (t *tty) close(now time.Time) {
 	case t.image == nil:
 		word = "stopped"
 	}
-	if !t.began.IsZero() {
+	if len(t.track.steps) > 0 {
 		t.out.printf("%s  %s  %s\n", word, t.track.counts(), HumanDuration(now.Sub(t.began)))
 	}
 	switch {
