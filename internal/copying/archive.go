@@ -5,12 +5,10 @@ import (
 )
 
 // unpack places the whole of From in Dest. An archive goes over what is there
-// without asking: files replace directories and directories files. Only a
-// directory meets a link half way, since images keep /var/run and /lib as
-// links and archives know them as directories; links are followed as if Dest
-// were the root, so nothing of an archive lands outside Dest. BuildKit follows
-// a link only for a directory that the archive has no entry for, and replaces
-// it by one that has an entry.
+// without asking: files replace directories, and directories files and links.
+// Only a directory that the archive merely implies goes through a link, as
+// var/run/pid does where the image has /var/run as one; links are followed as
+// if Dest were the root, so nothing of an archive lands outside Dest.
 func (c *copier) unpack() error {
 	c.batch = c.l.nextBatch()
 	at, err := entry.Resolve(c.l, entry.Clean(c.r.Dest), true)
@@ -79,7 +77,8 @@ func (c *copier) unpackedDir(e entry.Entry, into, base *node) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	if old != nil && old.item.Entry.Kind == entry.Symlink {
+	implied := c.r.Implied != nil && c.r.Implied(e.Path)
+	if implied && old != nil && old.item.Entry.Kind == entry.Symlink {
 		if into, name, err = c.behind(old, base); err != nil || name == "." {
 			return into, err
 		}
@@ -93,7 +92,7 @@ func (c *copier) unpackedDir(e entry.Entry, into, base *node) (*node, error) {
 		n.item = c.item(e, n.item.Entry)
 		return n, nil
 	}
-	if c.r.Implied == nil || !c.r.Implied(e.Path) {
+	if !implied {
 		old.item = c.item(e, old.item.Entry)
 	}
 	return old, nil

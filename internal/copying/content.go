@@ -16,7 +16,7 @@ import (
 )
 
 // ContentFormat changes with the meaning of the bytes below.
-const ContentFormat = "whittle content 2"
+const ContentFormat = "whittle content 3"
 
 // Content returns the digest of what the request copies, and the paths that
 // its sources match. It covers everything that decides the result and does

@@ -47,7 +47,7 @@ type Request struct {
 	Name string
 	// Implied reports whether an archive has the directory at a path of From
 	// only as the parent of something: then an existing directory keeps its
-	// metadata. Nil means that it never does.
+	// metadata, and a link to one stays. Nil means that it never does.
 	Implied func(path string) bool
 	// FromContext makes 0:0 the owner of everything; otherwise ids are kept.
 	FromContext bool

@@ -144,6 +144,11 @@ func (p *parts) unpacked(ctx context.Context, r copying.Request, name string) er
 		if err := layer.Reindex(tmp.Path, below{r.To, dest}, index); err != nil {
 			return err
 		}
+		implied, err := layer.Implied(tmp.Path)
+		if err != nil {
+			return err
+		}
+		r.Implied = func(name string) bool { return implied[name] }
 	}
 	v, err := layer.OpenTar(tmp.Path, index)
 	if err != nil {

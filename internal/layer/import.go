@@ -252,20 +252,11 @@ func (t *table) inheritDir(i uint32, p string, below entry.FS) error {
 // path with a slash. It differs from the layer's own in the directories that
 // the tar only implies: they have the metadata that they have in below.
 func Reindex(dir string, below entry.FS, out string) (err error) {
-	m, err := ReadMeta(dir)
-	if err != nil {
-		return err
-	}
-	f, err := os.Open(filepath.Join(dir, TarName))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
 	sparse := &lazyExtents{dir: filepath.Dir(indexPath(dir, out))}
 	defer func() { err = errors.Join(err, sparse.close()) }()
-	t, err := rescan(f, m, sparse)
+	t, m, err := rescan(dir, sparse)
 	if err != nil {
-		return fmt.Errorf("layer %s: %w", dir, err)
+		return err
 	}
 	if err := t.inherit(below); err != nil {
 		return err
@@ -276,8 +267,55 @@ func Reindex(dir string, below entry.FS, out string) (err error) {
 	return writeIndex(indexPath(dir, out), t, []device{{m.DiffID.Hex(), m.TarSize}}, sparse.x)
 }
 
-// rescan reads the headers of a tar that was taken before.
-func rescan(f *os.File, m Meta, sparse *lazyExtents) (*table, error) {
+// Implied returns the paths of the directories that the tar in dir has only as
+// parents of something.
+func Implied(dir string) (_ map[string]bool, err error) {
+	sparse := &lazyExtents{dir: dir}
+	defer func() { err = errors.Join(err, sparse.close()) }()
+	t, _, err := rescan(dir, sparse)
+	if err != nil {
+		return nil, err
+	}
+	paths := map[string]bool{}
+	t.implied(rootIno, ".", paths)
+	return paths, nil
+}
+
+// implied adds to paths what is implied of the directory i, which is p, and of
+// those below it.
+func (t *table) implied(i uint32, p string, paths map[string]bool) {
+	ino := t.inodes.at(i)
+	if ino.implied {
+		paths[p] = true
+	}
+	for d := ino.kids; d != 0; {
+		n := t.names.at(d)
+		if n.ino != 0 && t.inodes.at(n.ino).kind == entry.Dir {
+			t.implied(n.ino, entry.Join(p, n.name), paths)
+		}
+		d = n.next
+	}
+}
+
+// rescan reads the headers of the tar in dir, which was taken before.
+func rescan(dir string, sparse *lazyExtents) (*table, Meta, error) {
+	m, err := ReadMeta(dir)
+	if err != nil {
+		return nil, m, err
+	}
+	f, err := os.Open(filepath.Join(dir, TarName))
+	if err != nil {
+		return nil, m, err
+	}
+	defer f.Close()
+	t, err := scanAgain(f, m, sparse)
+	if err != nil {
+		return nil, m, fmt.Errorf("layer %s: %w", dir, err)
+	}
+	return t, m, nil
+}
+
+func scanAgain(f *os.File, m Meta, sparse *lazyExtents) (*table, error) {
 	r := io.NewSectionReader(f, 0, m.TarSize)
 	pos := func() int64 {
 		n, _ := r.Seek(0, io.SeekCurrent)
