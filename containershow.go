@@ -16,6 +16,7 @@ type containerDetails struct {
 	State      containerState
 	Image      string
 	Name       string
+	Platform   string
 	HostConfig containerHost
 	Mounts     []containerMount
 	Config     containerConfig
@@ -37,6 +38,8 @@ type containerHost struct {
 	NetworkMode    string
 	AutoRemove     bool
 	ReadonlyRootfs bool
+	Binds          []string
+	PortBindings   map[string][]hostPort
 }
 
 type containerMount struct {
@@ -78,20 +81,43 @@ func (w *Whittle) inspectContainer(ref string) (*containerDetails, error) {
 		Image: c.Image.String(), Name: "/" + c.Name,
 		State: containerState{Status: c.State(), Running: c.Running, Dead: c.Killed(), ExitCode: c.ExitCode, Error: c.Error,
 			StartedAt: stamp(c.Started), FinishedAt: stamp(c.Finished)},
-		HostConfig: containerHost{NetworkMode: sp.Network, AutoRemove: sp.Remove, ReadonlyRootfs: sp.ReadOnly},
-		Mounts:     containerMounts(sp.Mounts),
+		HostConfig: containerHost{NetworkMode: sp.Network, AutoRemove: sp.Remove, ReadonlyRootfs: sp.ReadOnly,
+			Binds: containerBinds(sp.Mounts), PortBindings: hostPorts(sp.Ports)},
+		Mounts: containerMounts(sp.Mounts),
 		Config: containerConfig{Hostname: sp.Hostname, User: sp.User, Tty: sp.TTY, OpenStdin: sp.Stdin,
 			Env: sp.Env, Cmd: sp.Args, Image: c.ImageName, WorkingDir: sp.Dir, Labels: sp.Labels, StopSignal: sp.Stop},
-		Network: containerNetwork{Ports: map[string][]hostPort{}},
+		Network:  containerNetwork{Ports: hostPorts(c.Bound)},
+		Platform: "linux",
 	}
 	if d.Config.Labels == nil {
 		d.Config.Labels = map[string]string{}
 	}
-	for _, p := range c.Bound {
-		key := fmt.Sprintf("%d/tcp", p.Container)
-		d.Network.Ports[key] = append(d.Network.Ports[key], hostPort{p.IP(), fmt.Sprint(p.HostPort)})
-	}
 	return d, nil
+}
+
+func hostPorts(list []container.Port) map[string][]hostPort {
+	out := map[string][]hostPort{}
+	for _, p := range list {
+		key := fmt.Sprintf("%d/tcp", p.Container)
+		out[key] = append(out[key], hostPort{p.IP(), fmt.Sprint(p.HostPort)})
+	}
+	return out
+}
+
+// containerBinds are the folders of the host, as -v has them.
+func containerBinds(list []container.Mount) []string {
+	out := []string{}
+	for _, m := range list {
+		if m.Own || m.Source == "" {
+			continue
+		}
+		b := m.Source + ":" + m.Target
+		if m.ReadOnly {
+			b += ":ro"
+		}
+		out = append(out, b)
+	}
+	return out
 }
 
 func stamp(t time.Time) string { return t.Format(time.RFC3339Nano) }

@@ -20,6 +20,7 @@ type formatPart struct {
 	text  string   // if there is no path
 	path  []string // nil: text; empty: the whole thing
 	json  bool
+	index bool // the last of path is a key
 	field bool
 }
 
@@ -60,7 +61,7 @@ func parseAction(s string) (formatPart, bool) {
 	}
 	if len(words) == 3 && words[0] == "index" && len(words[2]) > 2 && words[2][0] == '"' && strings.HasSuffix(words[2], `"`) {
 		path, ok := fieldPath(words[1])
-		part.path = append(path, words[2][1:len(words[2])-1])
+		part.path, part.index = append(path, words[2][1:len(words[2])-1]), true
 		return part, ok
 	}
 	if len(words) != 1 {
@@ -83,7 +84,13 @@ func fieldPath(s string) ([]string, bool) {
 }
 
 // render fills the format with the fields of v, by the names of its JSON.
-func (f format) render(v any) (string, error) {
+func (f format) render(v any) (string, error) { return f.renderWith(v, nil) }
+
+// renderInspected is render for what docker inspect shows: a field may be
+// without a value.
+func (f format) renderInspected(v any) (string, error) { return f.renderWith(v, zeroOf) }
+
+func (f format) renderWith(v any, absent func(path []string) (zero, bool)) (string, error) {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return "", err
@@ -100,7 +107,7 @@ func (f format) render(v any) (string, error) {
 			out.WriteString(p.text)
 			continue
 		}
-		s, err := p.value(tree)
+		s, err := p.value(tree, absent)
 		if err != nil {
 			return "", err
 		}
@@ -109,15 +116,21 @@ func (f format) render(v any) (string, error) {
 	return out.String(), nil
 }
 
-func (p *formatPart) value(v any) (string, error) {
+func (p *formatPart) value(v any, absent func(path []string) (zero, bool)) (string, error) {
 	for i, name := range p.path {
 		m, ok := v.(map[string]any)
 		if ok {
 			v, ok = m[name]
 		}
-		if !ok {
-			return "", &usageError{fmt.Errorf("--format: there is no field .%s", strings.Join(p.path[:i+1], ".")), "--format json shows all fields"}
+		if ok {
+			continue
 		}
+		if absent != nil {
+			if z, ok := p.without(i, absent); ok {
+				return z, nil
+			}
+		}
+		return "", &usageError{fmt.Errorf("--format: there is no field .%s", strings.Join(p.path[:i+1], ".")), "--format json shows all fields"}
 	}
 	if p.json {
 		b, err := json.Marshal(v)
@@ -127,6 +140,28 @@ func (p *formatPart) value(v any) (string, error) {
 		return "<no value>", nil
 	}
 	return fmt.Sprint(v), nil
+}
+
+// without is the value when there is nothing at the first i+1 of the path.
+func (p *formatPart) without(i int, absent func(path []string) (zero, bool)) (string, bool) {
+	key := len(p.path) - 1
+	if _, known := absent(p.path); known {
+		i = key // of a part that is missing as a whole
+	}
+	z, ok := absent(p.path[:i+1])
+	switch {
+	case i < key-1, !ok && (i == 0 || !isMap(p.path[i-1])), i == key-1 && !isMap(p.path[i]):
+		return "", false
+	case ok && i == key && p.json:
+		return z.json, true
+	case ok && i == key:
+		return z.text, true
+	case p.json:
+		return "null", true
+	case p.index:
+		return "", true
+	}
+	return "<no value>", true
 }
 
 // formatHelp is what --help says of the --format of a list.

@@ -84,7 +84,7 @@ func (p *program) inspect(w *whittle.Whittle, refs []string, kind string, f form
 			out = append(out, x)
 			continue
 		}
-		s, err := f.render(x)
+		s, err := f.renderInspected(x)
 		if err == nil {
 			_, err = fmt.Fprintln(p.stdout, s)
 		}
