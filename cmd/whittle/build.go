@@ -12,7 +12,6 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/whittle-build/whittle"
 	"github.com/whittle-build/whittle/internal/container"
@@ -45,6 +44,9 @@ Steps that nothing changed for are not run again. The image's ID goes to standar
 		Args: args(1, 1, "one build context (a folder; . is this one)"),
 		RunE: func(c *cobra.Command, a []string) error {
 			f.request.Context = a[0]
+			if err := p.checkDockerFlags(c.Flags()); err != nil {
+				return err
+			}
 			return p.build(c.Context(), &f)
 		},
 	}
@@ -70,13 +72,6 @@ Steps that nothing changed for are not run again. The image's ID goes to standar
 		p.addDockerFlags(fl)
 	}
 	return c
-}
-
-// addDockerFlags adds what scripts pass to docker build and what is always so
-// here: no step leaves a container.
-func (p *program) addDockerFlags(fl *pflag.FlagSet) {
-	fl.Bool("rm", true, "remove intermediate containers (there are none)")
-	fl.Bool("force-rm", false, "remove intermediate containers (there are none)")
 }
 
 // build runs one build: the story goes to stderr, the result to stdout.

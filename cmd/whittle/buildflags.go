@@ -5,6 +5,7 @@ import (
 	"runtime"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // buildWays are docker build's flags that whittle lacks, and what to do
@@ -22,6 +23,45 @@ var buildWays = [...]way{
 	{"build-context", "copy or bind the folder into the build context, or build it as an image and name it in COPY --from"},
 	{"memory m memory-swap cpu-period cpu-quota cpu-shares c cpuset-cpus cpuset-mems ulimit shm-size",
 		"limits are those of the shell that calls: ulimit, or systemd-run --scope -p MemoryMax=…"},
+}
+
+// addDockerFlags adds what scripts pass to docker build and what makes no
+// other image here; whittle's own name refuses it, with the same reasons.
+func (p *program) addDockerFlags(fl *pflag.FlagSet) {
+	fl.Bool("rm", true, "remove intermediate containers (there are none)")
+	fl.Bool("force-rm", false, "remove intermediate containers (there are none)")
+	fl.Bool("load", true, "keep the image in the store (always)")
+	fl.Bool("compress", false, "compress the context (it is read where it is)")
+	fl.StringArray("cache-from", nil, "`IMAGE` to take steps from (they come from the store)")
+	fl.String("builder", "", "`NAME` of the builder (there is one)")
+	fl.String("isolation", "default", "`default`: there is one")
+	fl.String("provenance", "false", "`false`: images have no attestations")
+	fl.String("sbom", "false", "`false`: images have no attestations")
+}
+
+// checkDockerFlags refuses values that would make another image, and says what
+// has no effect.
+func (p *program) checkDockerFlags(fl *pflag.FlagSet) error {
+	for _, only := range []struct{ name, values, way string }{
+		{"isolation", "default", "leave it out: every step runs in the same sandbox"},
+		{"provenance", "false", "leave it out: images have no attestations; what is to be known can be written with --label"},
+		{"sbom", "false", "leave it out: images have no attestations"},
+		{"load", "true", "leave it out: the image is always in the store"},
+	} {
+		if f := fl.Lookup(only.name); f != nil && f.Value.String() != only.values {
+			return &usageError{fmt.Errorf("--%s=%s: there is %s only", f.Name, f.Value, only.values), only.way}
+		}
+	}
+	for _, idle := range []struct{ name, why string }{
+		{"compress", "the context is read where it is"},
+		{"cache-from", "steps come from the store; keep that folder (WHITTLE_ROOT) between machines' runs"},
+		{"builder", "there is one builder"},
+	} {
+		if fl.Changed(idle.name) {
+			fmt.Fprintf(p.stderr, "%s: --%s changes nothing: %s\n", p.name, idle.name, idle.why)
+		}
+	}
+	return nil
 }
 
 func buildFlagError(c *cobra.Command, err error) error { return lackedFlag(c, buildWays[:], err) }

@@ -55,7 +55,7 @@ func (p *program) addAliases(root *cobra.Command) {
 		}},
 		{"builder", "Manage builds", map[string]func() *cobra.Command{"build": p.buildCommand, "prune": p.cachePruneCommand}},
 		{"buildx", "Manage builds", map[string]func() *cobra.Command{"build": p.buildCommand, "prune": p.cachePruneCommand, "du": p.duCommand}},
-		{"system", "Manage the store", map[string]func() *cobra.Command{"df": p.duCommand, "prune": p.pruneCommand, "info": p.infoCommand}},
+		{"system", "Manage the store", map[string]func() *cobra.Command{"df": p.duCommand, "prune": p.systemPruneCommand, "info": p.infoCommand}},
 	}
 	for _, g := range groups {
 		c := &cobra.Command{Use: g.name, Short: g.short, Hidden: !p.docker, Args: cobra.ArbitraryArgs,

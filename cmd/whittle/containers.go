@@ -95,44 +95,6 @@ func (p *program) remove(ctx context.Context, w *whittle.Whittle, refs []string,
 	return nil
 }
 
-func (p *program) containerPruneCommand() *cobra.Command {
-	var force bool
-	c := &cobra.Command{
-		Use: "prune [flags]", Short: "Remove all containers that do not run",
-		Args: args(0, 0, "no operand"),
-		RunE: func(c *cobra.Command, _ []string) error {
-			return p.withStore(func(w *whittle.Whittle) error { return p.removeEnded(c.Context(), w) })
-		},
-	}
-	c.Flags().BoolVarP(&force, "force", "f", false, "accepted: there is no question to be answered")
-	return c
-}
-
-// removeEnded removes the containers that do not run. What was started or
-// removed while it was at it is none of its business.
-func (p *program) removeEnded(ctx context.Context, w *whittle.Whittle) error {
-	list, err := w.Containers().List()
-	if err != nil {
-		return err
-	}
-	for _, ct := range list {
-		if ct.Running {
-			continue
-		}
-		err := w.Containers().Remove(ctx, ct, false)
-		if errors.Is(err, container.ErrRunning) {
-			continue
-		}
-		if err == nil {
-			_, err = fmt.Fprintln(p.stdout, ct.ID)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (p *program) stopCommand() *cobra.Command {
 	var f stopFlags
 	c := &cobra.Command{

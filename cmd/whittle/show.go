@@ -104,19 +104,36 @@ func (p *program) writeJSON(v any) error {
 }
 
 func (p *program) infoCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "info", Short: "Show the store, the root-file-system providers and why one was chosen",
+	var format string
+	c := &cobra.Command{
+		Use: "info [flags]", Short: "Show the store, the root-file-system providers and why one was chosen",
 		Args: args(0, 0, "no operand"),
 		RunE: func(*cobra.Command, []string) error {
+			list, err := parseList(format, nil)
+			if err != nil {
+				return err
+			}
 			return p.withStore(func(w *whittle.Whittle) error {
 				info, err := w.Info()
 				if err != nil {
 					return err
 				}
-				return info.Write(p.stdout, p.version)
+				if list == nil {
+					return info.Write(p.stdout, p.version)
+				}
+				return writeList(p.stdout, list, []dockerInfo{{p.version, info.Chosen, info.Root, info.Images, runtime.GOOS, runtime.GOARCH}})
 			})
 		},
 	}
+	c.Flags().StringVarP(&format, "format", "f", "", "json, or fields: '{{.ServerVersion}}', '{{.DockerRootDir}}'")
+	return c
+}
+
+// dockerInfo is what there is of docker info, by its names.
+type dockerInfo struct {
+	ServerVersion, Driver, DockerRootDir string
+	Images                               int
+	OSType, Architecture                 string
 }
 
 func isTerminal(f *os.File) bool { return progress.IsTerminal(f) }
