@@ -109,6 +109,10 @@ func (w *Whittle) resolveAll(ctx context.Context, missing *plan.Missing, pull bo
 	}
 	found, causes := map[plan.Ref]*image.Image{}, map[plan.Ref]error{}
 	for i, ref := range missing.Refs {
+		var full *store.FullError
+		if errors.As(errs[i], &full) {
+			return nil, errs[i] // no mistake of a Dockerfile
+		}
 		if errs[i] != nil {
 			causes[ref] = errs[i]
 			continue
@@ -146,7 +150,7 @@ func (w *Whittle) resolve(ctx context.Context, ref plan.Ref, pull bool, sink pro
 	}
 	if fits(m, ref.Platform) {
 		broken := w.complete(m)
-		if broken == nil || m.Manifest.IsZero() {
+		if broken == nil || m.Manifest.IsZero() || !errors.Is(broken, store.ErrNotFound) {
 			// What was made here is never replaced by what a registry
 			// has under that name.
 			return m, broken
@@ -170,7 +174,11 @@ func fits(m *image.Image, p plan.Platform) bool {
 // them against pruning from here on.
 func (w *Whittle) complete(m *image.Image) error {
 	for _, l := range m.Layers {
-		if !w.store.HasLayer(l.ID) {
+		err := w.store.NeedLayer(l.ID)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return w.store.Explain(err)
+		}
+		if err != nil {
 			return &image.Error{
 				Msg: fmt.Sprintf("image %s: its layer %s is not in the store, or not whole", m.ID.Short(), l.ID.Short()),
 				Way: "build, pull, load or import it again",

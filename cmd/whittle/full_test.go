@@ -106,6 +106,30 @@ func TestAnImportOnAFullDiskNamesTheDisk(t *testing.T) {
 	l.clean()
 }
 
+// A full disk keeps the store from promising what it has; the image is whole
+// all the same, and nobody shall throw it away.
+func TestAFullDiskIsNoFaultOfAnImage(t *testing.T) {
+	disk := smallDisk(t, "16")
+	l := newLab(t, filepath.Join(disk, "store"), "busybox")
+	dir := folder(t, map[string]string{"Dockerfile": "FROM busybox\nRUN true\n"})
+	ballast := filepath.Join(disk, "ballast")
+	fill(t, disk, ballast, 0)
+	for _, args := range [][]string{{"build", dir}, {"run", "--rm", "busybox", "true"}, {"create", "busybox"}} {
+		_, err := l.try(args...)
+		if err == nil {
+			t.Fatalf("%s works on a full disk", args[0])
+		}
+		if s := err.Error(); !strings.Contains(s, "is full (") || strings.Contains(s, "not in the store") || strings.Contains(s, "Dockerfile:1") {
+			t.Errorf("%s does not say what is wrong: %s", args[0], s)
+		}
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	l.run("run", "--rm", "busybox", "true")
+	l.clean()
+}
+
 func TestAStoreWorksWhateverItsFolderIsCalled(t *testing.T) {
 	for _, name := range []string{`back\slash`, `quo"te`, "new\nline", "com,ma", "co:lon", `\054`} {
 		l := newLab(t, filepath.Join(t.TempDir(), name), "busybox")

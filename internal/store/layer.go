@@ -28,10 +28,11 @@ func (s *Store) LayerDir(id digest.Digest) string { return s.sharded(layerDir, i
 
 // HasLayer reports whether a layer is there and whole as far as the store can
 // tell. Under a Use lock, true stays true.
-func (s *Store) HasLayer(id digest.Digest) bool { return s.needLayer(id) == nil }
+func (s *Store) HasLayer(id digest.Digest) bool { return s.NeedLayer(id) == nil }
 
-// needLayer is HasLayer with the reason.
-func (s *Store) needLayer(id digest.Digest) error {
+// NeedLayer is HasLayer with the reason: ErrNotFound when the layer is not there
+// or not whole, all else when that cannot be told.
+func (s *Store) NeedLayer(id digest.Digest) error {
 	var st state
 	err := s.holding(id, func() (err error) {
 		st, err = s.look(s.LayerDir(id))
@@ -207,12 +208,12 @@ func (s *Store) AddToLayer(id digest.Digest, name string, fill func(path string)
 	if name == "" || name[0] == '.' || len(name) > maxElem || strings.ContainsAny(name, "/\x00") {
 		return fmt.Errorf("layer %s: part %q: not a plain name", id.Short(), name)
 	}
-	if err := s.needLayer(id); err != nil {
+	if err := s.NeedLayer(id); err != nil {
 		return err
 	}
 	to := s.LayerDir(id) + "/" + name
 	if _, err := os.Lstat(to); err == nil {
-		return nil // needLayer has dropped a stale one
+		return nil // NeedLayer has dropped a stale one
 	}
 	l, err := s.lockPart(id, name)
 	if err != nil {

@@ -41,7 +41,7 @@ const recordMagic = "whittle-record-1"
 // by running the step under this key is ever recorded.
 func (s *Store) PutRecord(key digest.Digest, r *Record) error {
 	if !r.Layer.IsZero() {
-		if err := s.needLayer(r.Layer); err != nil {
+		if err := s.NeedLayer(r.Layer); err != nil {
 			return fmt.Errorf("record %s: %w", key.Short(), err)
 		}
 	}
@@ -70,7 +70,7 @@ func (s *Store) Record(key digest.Digest) (*Record, error) {
 	}
 	file, err := parseRecord(key, b)
 	if err == nil && !file.Layer.IsZero() {
-		err = s.needLayer(file.Layer)
+		err = s.NeedLayer(file.Layer)
 	}
 	switch {
 	case errors.Is(err, ErrDamaged), errors.Is(err, ErrNotFound):
