@@ -124,7 +124,17 @@ func (w *Whittle) Usage(ctx context.Context) ([]store.Usage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return w.store.Usage(ctx, keep, noBlob)
+	usage, err := w.store.Usage(ctx, keep, noBlob)
+	if err != nil {
+		return nil, err
+	}
+	images, err := w.catalog.List()
+	for i := range usage {
+		if usage[i].Kind == "images" {
+			usage[i].Count = len(images) // the store counts their layers
+		}
+	}
+	return usage, err
 }
 
 // WriteUsage prints usage as a table.
