@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -69,10 +70,14 @@ func (f *createFlags) add(c *cobra.Command) {
 // ways are docker's flags that whittle lacks, and what to do without them.
 var ways = [...]way{
 	{"privileged cap-add device gpus device-cgroup-rule", "containers have docker's default rights and no more; run this one with another engine"},
-	{"cap-drop security-opt group-add userns", "rights are docker's defaults and cannot be chosen; leave it out, or choose a user with -u"},
+	{"cap-drop security-opt group-add", "rights are docker's defaults and cannot be chosen; leave it out, or choose a user with -u"},
+	{"userns", "ids are those of the host, and for a user who is not root those of /etc/subuid and /etc/subgid; leave it out"},
 	{"memory m memory-swap memory-reservation cpus c cpu-shares cpuset-cpus cpu-quota cpu-period pids-limit ulimit blkio-weight oom-kill-disable oom-score-adj",
 		"limits are those of the shell that calls: ulimit, or systemd-run --scope -p MemoryMax=…"},
-	{"dns dns-search dns-option link network-alias ip mac-address expose", "names are looked up as on the host; --add-host adds one"},
+	{"dns dns-search dns-option", "names are looked up as on the host; --add-host adds one"},
+	{"link link-local-ip network-alias", "there is no network between containers: publish the other's port with -p, and --add-host NAME:host-gateway leads to it by name"},
+	{"ip ip6 mac-address", "addresses are the host's and cannot be chosen; leave it out, and choose where a port is with -p IP:HOST:CONTAINER"},
+	{"expose", "-p HOST:CONTAINER leads into a port; one that is only noted belongs into the image, with EXPOSE"},
 	{"volumes-from volume-driver", "mount a folder of the host with -v in both containers"},
 	{"init", "leave it out, or make tini the image's ENTRYPOINT"},
 	{"pid ipc uts cgroupns runtime isolation", "namespaces are the container's own; leave it out"},
@@ -168,7 +173,7 @@ func (p *program) variables(files, flags []string) ([]string, error) {
 	for _, name := range files {
 		b, err := os.ReadFile(name)
 		if err != nil {
-			return nil, err
+			return nil, envFileError(name, err)
 		}
 		env, err := container.ParseEnvFile(name, string(b))
 		if err != nil {
@@ -189,6 +194,16 @@ func (p *program) variables(files, flags []string) ([]string, error) {
 		}
 	}
 	return list, nil
+}
+
+// envFileError names the flag and what it was given.
+func envFileError(name string, err error) error {
+	way := "it wants the path of a file that can be read, with one NAME=VALUE a line"
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		err = at.Err
+	}
+	return &container.Error{Msg: fmt.Sprintf("--env-file %s: %v", name, err), Way: way, Err: err}
 }
 
 // parseSize reads the size that a flag was given; none is 0.
