@@ -122,8 +122,8 @@ func (p *program) buildTo(ctx context.Context, w *whittle.Whittle, f *buildFlags
 
 // toldError is the exit code of a build whose failure was told as an event.
 func toldError(ctx context.Context) error {
-	if errors.Is(context.Cause(ctx), errInterrupted) {
-		return codeError(exitInterrupted)
+	if code, ok := interruptCode(ctx); ok {
+		return codeError(code)
 	}
 	return codeError(exitFailed)
 }

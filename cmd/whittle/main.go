@@ -43,8 +43,27 @@ func Main() int {
 	return p.run(ctx, os.Args[1:])
 }
 
-// errInterrupted is the cause of a cancel by a signal.
+// errInterrupted is what each interruption is.
 var errInterrupted = errors.New("interrupted")
+
+// An interruption is the cause of a cancel by a signal.
+type interruption struct{ signal syscall.Signal }
+
+func (e *interruption) Error() string        { return errInterrupted.Error() }
+func (e *interruption) Is(target error) bool { return target == errInterrupted }
+
+// code is what a shell has for the end of a process by the signal.
+func (e *interruption) code() int { return 128 + int(e.signal) }
+
+// interruptCode is the exit code for the cancel of ctx by a signal; ok is false
+// when there was none.
+func interruptCode(ctx context.Context) (code int, ok bool) {
+	var by *interruption
+	if !errors.As(context.Cause(ctx), &by) {
+		return 0, false
+	}
+	return by.code(), true
+}
 
 // sameSignal is how long after the first signal another one is its echo: a
 // terminal and timeout(1) both signal the process and then its whole group.
@@ -57,16 +76,18 @@ func onSignal(cancel context.CancelCauseFunc, passesOn *atomic.Bool) (stop func(
 	c := make(chan os.Signal, 2)
 	signal.Notify(c, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	go func() {
-		if _, ok := <-c; !ok {
+		sig, ok := <-c
+		if !ok {
 			return
 		}
-		cancel(errInterrupted)
+		by := &interruption{sig.(syscall.Signal)}
+		cancel(by)
 		for first := time.Now(); ; {
 			if _, ok := <-c; !ok {
 				return
 			}
 			if time.Since(first) > sameSignal && !passesOn.Load() {
-				os.Exit(exitInterrupted)
+				os.Exit(by.code())
 			}
 		}
 	}()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -18,11 +19,11 @@ import (
 	"github.com/whittle-build/whittle/internal/sandbox"
 )
 
-// The exit codes. A container's own code is passed on by run and exec.
+// The exit codes. An interruption has that of its signal; a container's own
+// code is passed on by run and exec.
 const (
-	exitFailed      = 1
-	exitUsage       = 2
-	exitInterrupted = 130
+	exitFailed = 1
+	exitUsage  = 2
 )
 
 // program is one call of whittle: its streams, its environment and the flags
@@ -53,6 +54,17 @@ type usageError struct {
 
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Hint() string  { return e.hint }
+func (e *usageError) Unwrap() error { return e.err }
+
+// countError is a call with too many or too few operands.
+type countError struct {
+	verb, want string
+	got        int
+}
+
+func (e *countError) Error() string {
+	return fmt.Sprintf("%s wants %s, and got %d", e.verb, e.want, e.got)
+}
 
 // codeError ends the program with a code and says no more than was said.
 type codeError int
@@ -66,23 +78,37 @@ func (p *program) run(ctx context.Context, args []string) int {
 	root.SetIn(p.stdin)
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
-	err := root.ExecuteContext(ctx)
+	c, err := root.ExecuteContextC(ctx)
 	var code codeError
 	switch {
 	case err == nil:
 		return 0
 	case errors.As(err, &code):
 		return int(code)
-	case errors.Is(context.Cause(ctx), errInterrupted):
-		fmt.Fprintf(p.stderr, "%s: interrupted\n", p.name)
-		return exitInterrupted
+	}
+	if code, ok := interruptCode(ctx); ok {
+		fmt.Fprintf(p.stderr, "%s: %v\n", p.name, errInterrupted)
+		return code
 	}
 	p.report(p.stderr, err)
 	var usage *usageError
 	if errors.As(err, &usage) {
-		return exitUsage
+		return p.usageCode(c, usage)
 	}
 	return exitFailed
+}
+
+// usageCode is the exit code of a wrong call of c. Scripts that call docker run
+// tell its mistakes by 125 from what the container says.
+func (p *program) usageCode(c *cobra.Command, err *usageError) int {
+	if !p.docker || !slices.Contains([]string{"run", "create", "exec"}, c.Name()) {
+		return exitUsage
+	}
+	var count *countError
+	if err == errNoTerminal || errors.As(err, &count) {
+		return exitFailed
+	}
+	return exitEngine
 }
 
 // command is the tree of all commands.
@@ -215,7 +241,7 @@ func args(least, most int, what string) cobra.PositionalArgs {
 			return nil
 		}
 		return &usageError{
-			fmt.Errorf("%s wants %s, and got %d", verb(c), what, len(a)),
+			&countError{verb(c), what, len(a)},
 			"usage: " + c.UseLine(),
 		}
 	}
