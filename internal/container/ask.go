@@ -116,8 +116,10 @@ func (s *Set) Exec(ctx context.Context, c *Container, spec Spec, detach bool, in
 	if sizes != nil {
 		req.Size = <-sizes
 	}
-	if err := send(conn, req, in, out, errOut); err != nil {
-		return 0, fmt.Errorf("container %s: exec: %w", c.Name, unlessGone(err))
+	if err := unlessGone(send(conn, req, in, out, errOut)); errors.Is(err, errEnded) {
+		return 0, notRunning(c)
+	} else if err != nil {
+		return 0, fmt.Errorf("container %s: exec: %w", c.Name, err)
 	}
 	var wg sync.WaitGroup
 	done := make(chan struct{})
@@ -132,6 +134,8 @@ func (s *Set) Exec(ctx context.Context, c *Container, spec Spec, detach bool, in
 		return 0, fmt.Errorf("container %s: exec: %w", c.Name, err)
 	case r.Status != nil:
 		return r.Status.Code, nil
+	case r.Ended:
+		return 0, notRunning(c) // before the process began
 	}
 	return 0, &ExecError{r.Error, r.Way, r.Code}
 }

@@ -198,6 +198,9 @@ func (c *control) exec(ctx context.Context, conn *net.UnixConn, req *request, fi
 	cfg := &sandbox.Config{Args: req.Spec.Args, Env: withHostname(req.Spec.Env, c.m.c.Spec.Hostname), Dir: req.Spec.Dir, User: req.Spec.User,
 		TTY: req.Spec.TTY, Stdin: files[0], Stdout: files[1], Stderr: files[2]}
 	p, err := sandbox.StartIn(life, c.m.proc.Pid(), cfg)
+	if errors.Is(err, sandbox.ErrGone) || err != nil && ctx.Err() != nil {
+		return replyOf(errEnded)
+	}
 	if err != nil {
 		r := replyOf(Explain(err, c.m.c.ImageName))
 		r.Code = execCode(err)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,13 +24,43 @@ var joinable = []struct {
 	{"cgroup", unix.CLONE_NEWCGROUP},
 }
 
-// StartIn starts c in the sandbox whose first process is pid; see Exec.
+// ErrGone is the error of joining a sandbox whose first process has ended, or
+// ends meanwhile: how the kernel says so depends on how far it is.
+var ErrGone = errors.New("the sandbox has ended")
+
+// goneWait is how long the end of a sandbox may take that has begun: its first
+// process ends after all others were killed and waited for.
+const goneWait = time.Second
+
+// gone says whether the process target ends. The errors that its end has are
+// known; after another it is not waited for.
+func gone(target int, err error) bool {
+	wait := 0
+	var start *StartError
+	var exit *exec.ExitError
+	if errors.As(err, &start) && start.Op == "namespace" || errors.As(err, &exit) {
+		wait = int(goneWait.Milliseconds())
+	}
+	for until := time.Now().Add(goneWait); ; {
+		p := []unix.PollFd{{Fd: int32(target), Events: unix.POLLIN}}
+		n, err := unix.Poll(p, wait)
+		if !errors.Is(err, unix.EINTR) || time.Now().After(until) {
+			return err == nil && n > 0
+		}
+	}
+}
+
+// StartIn starts c in the sandbox whose first process is pid; see Exec. It is
+// ErrGone when that sandbox has ended.
 func StartIn(ctx context.Context, pid int, c *Config) (*Process, error) {
 	s, err := newSetup(c)
 	if err != nil {
 		return nil, err
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil, ErrGone
+	}
 	if err != nil {
 		return nil, &StartError{Op: "namespace", Path: fmt.Sprintf("process %d", pid), Err: err}
 	}
@@ -40,7 +72,11 @@ func StartIn(ctx context.Context, pid int, c *Config) (*Process, error) {
 	}
 	files := []*os.File{exe, target}
 	defer closeAll(files)
-	if s.Join, err = differing(pid); err != nil {
+	s.Join, err = differing(pid)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
+		return nil, ErrGone // it has no namespaces any more
+	}
+	if err != nil {
 		return nil, &StartError{Op: "namespace", Path: fmt.Sprintf("process %d", pid), Err: err}
 	}
 	p := &Process{ended: make(chan struct{})}
@@ -50,7 +86,13 @@ func StartIn(ctx context.Context, pid int, c *Config) (*Process, error) {
 		}
 		return nil
 	}}
-	return p, p.start(ctx, l)
+	if err := p.start(ctx, l); err != nil {
+		if ctx.Err() == nil && gone(int(target.Fd()), err) {
+			err = ErrGone
+		}
+		return nil, err
+	}
+	return p, nil
 }
 
 // differing returns the namespaces of pid that are not the caller's own. Those

@@ -102,8 +102,23 @@ func TestExecReportsWhatItCannotStart(t *testing.T) {
 	}
 	p.Signal(syscall.SIGKILL)
 	p.Wait()
-	if _, err := execIn(t.Context(), p.Pid(), e); err == nil {
-		t.Error("joined a process that has ended")
+	if _, err := execIn(t.Context(), p.Pid(), e); !errors.Is(err, ErrGone) {
+		t.Errorf("joined a process that has ended: %v", err)
+	}
+}
+
+func TestAJoinThatMeetsTheEndOfTheSandboxSaysSo(t *testing.T) {
+	dir := newRoot(t)
+	for i := range 20 {
+		c, _ := shell(t, dir, "sleep 1000")
+		p := running(t, c)
+		e, _ := shell(t, dir, "true")
+		e.Root = nil
+		time.AfterFunc(time.Duration(i)*300*time.Microsecond, func() { p.Signal(syscall.SIGKILL) })
+		if _, err := execIn(t.Context(), p.Pid(), e); err != nil && !errors.Is(err, ErrGone) {
+			t.Errorf("after %d × 300 µs: %v", i, err)
+		}
+		p.Wait() // it empties the root that the next one is to have
 	}
 }
 
