@@ -24,6 +24,8 @@ func Explain(err error, image string) error {
 		explainExec(out, e, image)
 	case "user":
 		out.Way = "a user that the image does not have in its /etc/passwd can be given by number: -u 1000:1000"
+	case "table":
+		out.Way = "users of " + image + " are looked up there: make it a regular file in the image, or give numbers: -u 1000:1000"
 	case "id":
 		out.Way = "more ids are given in /etc/subuid and /etc/subgid; root has all of them"
 	case "dir":

@@ -28,6 +28,7 @@ func TestExplainSaysWhyAndWhatToDo(t *testing.T) {
 		"not allowed":   {sandbox.StartError{Op: "exec", Path: "/app", Err: unix.EACCES}, "permission denied", "chmod +x", 126},
 		"too long":      {sandbox.StartError{Op: "exec", Path: "/app", Err: unix.E2BIG}, "argument list too long", "into a file", 126},
 		"user":          {sandbox.StartError{Op: "user", Path: "x", Err: errors.New("unable to find user x")}, "unable to find user x", "-u 1000:1000", 125},
+		"user table":    {sandbox.StartError{Op: "table", Path: "/etc/passwd", Err: errors.New("not a regular file")}, "/etc/passwd: not a regular file", "users of img are looked up there", 125},
 		"directory":     {sandbox.StartError{Op: "dir", Path: "/x", Err: unix.ENOTDIR}, "working directory /x: not a directory", "-w", 125},
 		"mount":         {sandbox.StartError{Op: "mount", Path: "/x", Err: unix.ENOTDIR}, "mount /x: not a directory", "a folder on a folder", 125},
 		"anything else": {sandbox.StartError{Op: "namespace", Err: unix.EPERM}, "namespace: operation not permitted", "", 125},

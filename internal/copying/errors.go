@@ -64,6 +64,14 @@ func (e *BadPattern) Error() string {
 	return fmt.Sprintf("%q: syntax error in pattern", e.Source)
 }
 
+// BadTable is a file in which To has no users or groups that can be read.
+type BadTable struct {
+	Path   string // absolute, in the image
+	Reason string
+}
+
+func (e *BadTable) Error() string { return e.Path + ": " + e.Reason }
+
 // Unfit is a source that a layer cannot hold.
 type Unfit struct {
 	Path   string // in From

@@ -112,10 +112,10 @@ func readTable(to entry.FS, table string) ([]byte, error) {
 		return nil, err
 	}
 	if e.Kind != entry.File {
-		return nil, fmt.Errorf("/%s: a %s, want a regular file", table, e.Kind)
+		return nil, &BadTable{"/" + table, fmt.Sprintf("a %s, want a regular file", e.Kind)}
 	}
 	if e.Size > maxTable {
-		return nil, fmt.Errorf("/%s: more than %d bytes", table, maxTable)
+		return nil, tooLong(table)
 	}
 	f, err := to.Open(p)
 	if err != nil {
@@ -124,7 +124,11 @@ func readTable(to entry.FS, table string) ([]byte, error) {
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxTable+1))
 	if err == nil && len(text) > maxTable {
-		err = fmt.Errorf("/%s: more than %d bytes", table, maxTable)
+		err = tooLong(table)
 	}
 	return text, err
+}
+
+func tooLong(table string) error {
+	return &BadTable{"/" + table, fmt.Sprintf("more than %d bytes", maxTable)}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/whittle-build/whittle/internal/copying"
 	"github.com/whittle-build/whittle/internal/dockerfile"
 	"github.com/whittle-build/whittle/internal/entry"
+	"github.com/whittle-build/whittle/internal/layer"
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/solve"
 	"github.com/whittle-build/whittle/internal/source"
@@ -72,7 +73,11 @@ func (l *Local) refused(ctx context.Context, job solve.Job, err error) error {
 	if errors.As(err, &known) || errors.As(err, &way) || ofMachine(err) {
 		return err
 	}
-	return l.File.Mistake(job.Step.Line.Pos, err.Error(), fileHint(job.Step.Copy, err))
+	hint := tableHint(err)
+	if hint == "" && job.Step.Copy != nil {
+		hint = fileHint(job.Step.Copy, err)
+	}
+	return l.File.Mistake(job.Step.Line.Pos, err.Error(), hint)
 }
 
 // ofMachine says whether an error is no matter of a file's content.
@@ -83,13 +88,29 @@ func ofMachine(err error) bool {
 	}, func(e error) bool { return errors.Is(err, e) })
 }
 
+// tableHint is the way out of a base without a table of users that can be read.
+func tableHint(err error) string {
+	var table *copying.BadTable
+	if !errors.As(err, &table) {
+		return ""
+	}
+	return badTable(table.Path)
+}
+
+// badTable is the way out for a table of users, which path is.
+func badTable(path string) string {
+	return "names of users and groups are looked up there, in what this step builds on: make " + path +
+		" a regular file in an earlier RUN, or write numbers, such as 1000:1000"
+}
+
 // fileHint is the way out of a file that no layer can hold.
 func fileHint(c *plan.Copy, err error) string {
 	var archive *copying.InArchive
+	var broken *layer.BrokenError
 	var unfit *copying.Unfit
 	switch {
-	case c == nil:
-		return ""
+	case errors.As(err, &archive) && errors.As(err, &broken) && !errors.Is(err, layer.ErrBound):
+		return "the archive is cut off or broken: make it, or get it, again"
 	case errors.As(err, &archive):
 		return "make the archive without it, or COPY the archive and unpack it in a RUN"
 	case errors.As(err, &unfit) && c.From == nil:

@@ -81,8 +81,18 @@ func (l *Local) startError(job solve.Job, err error) error {
 	if !errors.As(err, &start) {
 		return err
 	}
-	hint := ""
+	return l.File.Mistake(job.Step.Line.Pos, fmt.Sprintf("stage %s: %v", job.Step.Stage.Display, err), startHint(start))
+}
+
+// startHint is the way out for a process that could not be started.
+func startHint(start *sandbox.StartError) (hint string) {
 	switch {
+	case errors.Is(start.Err, syscall.EMFILE):
+		hint = "this process may not open more files: raise the limit, ulimit -n"
+	case start.Op == "exec" && start.Found != "":
+		hint = fmt.Sprintf("%s exists: write the whole path, RUN [%q], or add its folder to PATH with ENV", start.Found, start.Found)
+	case start.Op == "exec" && errors.Is(start.Err, sandbox.ErrNotInPath):
+		hint = "no folder of PATH has it: is it spelled right, and installed in this stage or in one that it builds on? Otherwise write its whole path"
 	case start.Op == "exec" && errors.Is(start.Err, syscall.E2BIG):
 		hint = "one argument has at most 128 kB, and all of them with the environment 2 MB: COPY a script and run that"
 	case start.Op == "exec" && start.Path == "/bin/sh":
@@ -95,10 +105,12 @@ func (l *Local) startError(job solve.Job, err error) error {
 		hint = "is the path right, and is the program installed in this stage or in one that it builds on?"
 	case start.Op == "user":
 		hint = "create the user in an earlier RUN, or use a number"
+	case start.Op == "table":
+		hint = badTable(start.Path)
 	case start.Op == "mount" && inTheWay(start.Err):
 		hint = "a RUN has file systems of its own at /proc, /sys and /dev, and files in /etc: build on an image where this path is a folder and no link"
 	}
-	return l.File.Mistake(job.Step.Line.Pos, fmt.Sprintf("stage %s: %v", job.Step.Stage.Display, err), hint)
+	return hint
 }
 
 // inTheWay says whether err is about a link or file where a folder is needed.

@@ -83,7 +83,7 @@ func copyTar(ctx context.Context, out *sink, r io.Reader, t *table, sparse *lazy
 	in := &counter{r: r}
 	dec, _, err := Decompress(in)
 	if err != nil {
-		return err
+		return &BrokenError{err}
 	}
 	defer dec.Close()
 	ahead := newReadAhead(&bounded{r: dec, in: in})
@@ -104,7 +104,7 @@ func copyTar(ctx context.Context, out *sink, r io.Reader, t *table, sparse *lazy
 		if _, err := tee.Read(buf); err == io.EOF {
 			return nil
 		} else if err != nil {
-			return err
+			return &BrokenError{err}
 		}
 	}
 }

@@ -109,6 +109,14 @@ var ErrWhiteoutName = errors.New("names that begin with " + whPrefix + " stand f
 // ErrBound is wrapped by errors about a layer that is over a bound.
 var ErrBound = errors.New("over the limit")
 
+// A BrokenError is a stream that is no whole tar: it ends too early, or what it
+// is packed or compressed with does not add up. The reader of the stream may
+// also have failed.
+type BrokenError struct{ Err error }
+
+func (e *BrokenError) Error() string { return e.Err.Error() }
+func (e *BrokenError) Unwrap() error { return e.Err }
+
 // Whiteouts of the image format (OCI image-spec, layer.md).
 const (
 	whPrefix = ".wh."

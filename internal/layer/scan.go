@@ -40,7 +40,7 @@ func (s *scanner) scan(ctx context.Context) error {
 		// The names that archive/tar can be told to call insecure are made
 		// harmless here.
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
-			return fmt.Errorf("tar, after entry %d: %w", s.count, err)
+			return &BrokenError{fmt.Errorf("tar, after entry %d: %w", s.count, err)}
 		}
 		if s.count++; s.count > 2*maxEntries {
 			return fmt.Errorf("tar of more than %d entries: %w", 2*maxEntries, ErrBound)

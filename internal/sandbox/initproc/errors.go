@@ -10,7 +10,8 @@ import (
 var ErrNotInPath = errors.New("executable file not found in $PATH")
 
 // StartError is why a process could not be started. Op says at what:
-// "namespace", "root", "mount", "user", "dir", "seccomp", "exec".
+// "namespace", "root", "mount", "user", "table" (a file in which the user is
+// looked up), "dir", "seccomp", "exec".
 type StartError struct {
 	Op   string
 	Path string // what it is about: a mount's target, the user, the command
@@ -29,6 +30,8 @@ func (e *StartError) Error() string {
 	switch {
 	case e.Op == "user" && e.Path != "":
 		return e.Err.Error()
+	case e.Op == "table":
+		return fmt.Sprintf("%s: %v", e.Path, e.Err)
 	case e.Op == "id":
 		return fmt.Sprintf("user %s: this user namespace has no such id", e.Path)
 	case e.Op == "exec" && errors.Is(e.Err, ErrNotInPath):

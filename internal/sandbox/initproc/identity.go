@@ -78,25 +78,25 @@ func (r *root) database(name string) (io.Reader, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, &StartError{Op: "table", Path: name, Err: err}
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, &StartError{Op: "table", Path: name, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, fmt.Errorf("%s: not a regular file", name)
+		return nil, &StartError{Op: "table", Path: name, Err: errors.New("not a regular file")}
 	}
 	if st.Size > maxDatabase {
-		return nil, fmt.Errorf("%s: larger than %d bytes", name, maxDatabase)
+		return nil, &StartError{Op: "table", Path: name, Err: fmt.Errorf("larger than %d bytes", maxDatabase)}
 	}
 	b := make([]byte, st.Size)
 	n := 0
 	for n < len(b) {
 		m, err := unix.Read(fd, b[n:])
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, &StartError{Op: "table", Path: name, Err: err}
 		}
 		if m == 0 {
 			break
