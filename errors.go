@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 
 	"github.com/whittle-build/whittle/internal/dockerfile"
 	"github.com/whittle-build/whittle/internal/progress"
@@ -90,8 +91,13 @@ type hinted struct {
 func (e *hinted) Hint() string  { return e.way }
 func (e *hinted) Unwrap() error { return e.error }
 
-// Hint finds the way out that an error offers, however deep it is wrapped.
+// Hint finds the way out that an error offers, however deep it is wrapped. Any
+// part may be the one that may not open another file: that hint goes first,
+// since what the part says of its own trouble misleads then.
 func Hint(err error) string {
+	if errors.Is(err, syscall.EMFILE) {
+		return "this process may not open more files: raise the limit, ulimit -n"
+	}
 	var h interface{ Hint() string }
 	if errors.As(err, &h) {
 		return h.Hint()

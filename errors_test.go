@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/whittle-build/whittle/internal/dockerfile"
@@ -40,7 +41,9 @@ whittle: 2 mistakes; nothing was run
 		"wrapped": {fmt.Errorf("build: %w", mistakes), want},
 		"joined":  {errors.Join(mistakes, full), want + also},
 		"twice":   {errors.Join(errors.Join(full, mistakes), nil, hinted), want + also + "whittle: one\nwhittle: two\nwhittle: hint: a way\n"},
-		"none":    {errors.Join(full, hinted), also + "whittle: one\nwhittle: two\nwhittle: hint: a way\n"},
+		"limit": {fmt.Errorf("%w; %w", hinted, &fs.PathError{Op: "open", Path: "/x", Err: syscall.EMFILE}),
+			"whittle: one\nwhittle: two; open /x: too many open files\nwhittle: hint: this process may not open more files: raise the limit, ulimit -n\n"},
+		"none": {errors.Join(full, hinted), also + "whittle: one\nwhittle: two\nwhittle: hint: a way\n"},
 	} {
 		if got := written(tt.err); got != tt.want {
 			t.Errorf("%s: got\n%swant\n%s", name, got, tt.want)

@@ -107,11 +107,7 @@ func (p *program) monitor(ctx context.Context, w *whittle.Whittle, ct *container
 		return nil
 	}
 	told := container.Explain(err, ct.ImageName)
-	r := ready{Running: errors.Is(err, container.ErrRunning), Error: told.Error(), Code: container.StartCode(err)}
-	var hint interface{ Hint() string }
-	if errors.As(told, &hint) {
-		r.Way = hint.Hint()
-	}
+	r := ready{Running: errors.Is(err, container.ErrRunning), Error: told.Error(), Way: whittle.Hint(told), Code: container.StartCode(err)}
 	say(r) // goes nowhere once it ran
 	return codeError(r.Code)
 }

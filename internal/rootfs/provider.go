@@ -54,6 +54,7 @@ func Choose(dir, want string, userNS bool) (Provider, error) {
 			return p, nil
 		}
 		refused.reasons = append(refused.reasons, fmt.Sprintf("%s: %v", p, err))
+		refused.files = refused.files || errors.Is(err, unix.EMFILE)
 		refused.rights = p == Tree && errors.Is(err, unix.EPERM)
 	}
 	return "", refused
@@ -64,7 +65,11 @@ type RefusedError struct {
 	reasons []string
 	rights  bool // tree, which needs the least, may not mount either
 	forced  bool
+	files   bool // one may have worked, had it been allowed to open more files
 }
+
+// Is makes the limit of open files known as the cause.
+func (e *RefusedError) Is(target error) bool { return e.files && target == unix.EMFILE }
 
 func (e *RefusedError) Error() string {
 	return "no way to make a root file system: " + strings.Join(e.reasons, "; ")
