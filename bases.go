@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/whittle-build/whittle/internal/config"
 	"github.com/whittle-build/whittle/internal/digest"
@@ -110,7 +111,7 @@ func (w *Whittle) resolveAll(ctx context.Context, missing *plan.Missing, pull bo
 	found, causes := map[plan.Ref]*image.Image{}, map[plan.Ref]error{}
 	for i, ref := range missing.Refs {
 		var full *store.FullError
-		if errors.As(errs[i], &full) {
+		if errors.As(errs[i], &full) || errors.Is(errs[i], syscall.EMFILE) {
 			return nil, errs[i] // no mistake of a Dockerfile
 		}
 		if errs[i] != nil {

@@ -111,7 +111,7 @@ func TestAnImportOnAFullDiskNamesTheDisk(t *testing.T) {
 func TestAFullDiskIsNoFaultOfAnImage(t *testing.T) {
 	disk := smallDisk(t, "16")
 	l := newLab(t, filepath.Join(disk, "store"), "busybox")
-	dir := folder(t, map[string]string{"Dockerfile": "FROM busybox\nRUN true\n"})
+	dir := folder(t, map[string]string{"Dockerfile": "FROM busybox\nLABEL a=b\n"})
 	ballast := filepath.Join(disk, "ballast")
 	fill(t, disk, ballast, 0)
 	for _, args := range [][]string{{"build", dir}, {"run", "--rm", "busybox", "true"}, {"create", "busybox"}} {
@@ -126,7 +126,7 @@ func TestAFullDiskIsNoFaultOfAnImage(t *testing.T) {
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
-	l.run("run", "--rm", "busybox", "true")
+	l.run("build", "-q", dir)
 	l.clean()
 }
 

@@ -119,7 +119,6 @@ type Details struct {
 	Os           string        `json:"Os"`
 	OsVersion    string        `json:"OsVersion,omitempty"`
 	Size         int64         `json:"Size"`
-	VirtualSize  int64         `json:"VirtualSize"` // the same, by its older name
 	RootFS       RootFS        `json:"RootFS"`
 	Metadata     Metadata      `json:"Metadata"`
 }
@@ -142,7 +141,7 @@ func (s Summary) Inspect() Details {
 		ID: m.ID.String(), RepoTags: []string{}, RepoDigests: s.repoDigests(),
 		Author: m.Config.Author, Config: m.Config.Config.Clone(),
 		Architecture: m.Config.Architecture, Variant: m.Config.Variant, Os: m.Config.OS, OsVersion: m.Config.OSVersion,
-		Size: m.Size(), VirtualSize: m.Size(), RootFS: RootFS{Type: "layers"}, Metadata: Metadata{LastTagTime: s.Tagged},
+		Size: m.Size(), RootFS: RootFS{Type: "layers"}, Metadata: Metadata{LastTagTime: s.Tagged},
 	}
 	if !m.Created.IsZero() {
 		d.Created = m.Created.Format(time.RFC3339Nano)
