@@ -50,7 +50,7 @@ func gone(target int, err error) bool {
 	}
 }
 
-// StartIn starts c in the sandbox whose first process is pid; see Exec. It is
+// StartIn starts c in the sandbox whose first process is pid. Its error is
 // ErrGone when that sandbox has ended.
 func StartIn(ctx context.Context, pid int, c *Config) (*Process, error) {
 	s, err := newSetup(c)
