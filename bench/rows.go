@@ -39,7 +39,7 @@ func rows() []row {
 			target: target{time: 10 * time.Millisecond, only: "erofs"}, steps: trivialSteps},
 		{name: "eight stages of sleep 1", floor: "sleep 1", pairs: 3, setup: eightStages,
 			target: target{time: 1300 * time.Millisecond, only: "erofs"}},
-		{name: "COPY of 50 000 files of 4 KB, cold store", floor: "tar cf", pairs: 5, setup: coldCopy,
+		{name: "COPY of 50 000 files of 4 KB, cold store", floor: "tar cf", pairs: 7, setup: coldCopy,
 			target: target{ratio: 3, only: "erofs"}},
 		{name: "go build in a stage, cold build cache", floor: "go build outside", pairs: 3, setup: goBuild,
 			target: target{ratio: 1.10, only: "erofs"}},
