@@ -109,7 +109,8 @@ func standins(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	template, err := templateStore(args)
 	ts.Check(err)
-	script := fmt.Sprintf("%s/standins/load %s", ts.Getenv("REPO"), strings.Join(args, " "))
+	// An older template has stand-ins that the new ones take the names of.
+	script := fmt.Sprintf("%s/standins/load %s && whittle prune -a", ts.Getenv("REPO"), strings.Join(args, " "))
 	load := exec.Command("bash", "-c", script)
 	load.Env = append(os.Environ(), "PATH="+ts.Getenv("PATH"), "WHITTLE=whittle",
 		"WHITTLE_ROOT="+template, "WHITTLE_ROOTFS="+ts.Getenv("WHITTLE_ROOTFS"))
