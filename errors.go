@@ -105,21 +105,11 @@ func Hint(err error) string {
 	return ""
 }
 
-// shortLine is the first line of text, as far as a person wants to read it.
-func shortLine(text string) string {
-	const most = 200
-	line, _, _ := strings.Cut(text, "\n")
-	runes := []rune(progress.Clean(line))
-	if len(runes) <= most {
-		return string(runes)
-	}
-	return string(runes[:most]) + "…"
-}
-
 func writeMistake(w io.Writer, program string, m *dockerfile.Error) {
 	writeLines(w, program, m.Error())
 	if m.Text != "" {
-		fmt.Fprintf(w, "  %4d | %s\n", m.Line, shortLine(m.Text))
+		line, _, _ := strings.Cut(m.Text, "\n")
+		fmt.Fprintf(w, "  %4d | %s\n", m.Line, progress.Brief(line))
 	}
 	writeHint(w, program, m.Hint)
 }

@@ -233,9 +233,6 @@ func (w *Whittle) Load(ctx context.Context, in io.Reader) (_ []image.Loaded, err
 	if err != nil {
 		return nil, w.store.Explain(err)
 	}
-	if len(list) == 0 {
-		return nil, &image.Error{Msg: "the archive has no image in it", Way: "write one with save, and name the images that it is to have"}
-	}
 	for _, l := range list {
 		if err := w.keep(l.Image, l.Names...); err != nil {
 			return nil, err

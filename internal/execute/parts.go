@@ -125,7 +125,7 @@ func (p *parts) unpacked(ctx context.Context, r copying.Request, name string) er
 	}
 	defer f.Close()
 	// A file may have grown since the scan: what it had then is copied.
-	meta, err := layer.ImportArchive(ctx, tmp.Path, io.LimitReader(f, e.Size))
+	meta, implied, err := layer.ImportArchive(ctx, tmp.Path, io.LimitReader(f, e.Size))
 	if err != nil {
 		return err
 	}
@@ -142,10 +142,6 @@ func (p *parts) unpacked(ctx context.Context, r copying.Request, name string) er
 			return err
 		}
 		if err := layer.Reindex(tmp.Path, below{r.To, dest}, index); err != nil {
-			return err
-		}
-		implied, err := layer.Implied(tmp.Path)
-		if err != nil {
 			return err
 		}
 		r.Implied = func(name string) bool { return implied[name] }

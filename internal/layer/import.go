@@ -34,16 +34,24 @@ const (
 // folder has none of Import's files. Import returns only when a Read of r that
 // it began has ended, so r should end with ctx.
 func Import(ctx context.Context, dir string, r io.Reader, below entry.FS) (Meta, error) {
-	return importTar(ctx, dir, r, below, false)
+	return importTar(ctx, dir, r, newTable(), below, false)
 }
 
 // ImportArchive is Import for an archive of files, as ADD takes them: names
-// that begin with .wh. are files like any other.
-func ImportArchive(ctx context.Context, dir string, r io.Reader) (Meta, error) {
-	return importTar(ctx, dir, r, nil, true)
+// that begin with .wh. are files like any other. It returns too the paths of the
+// directories that the archive has only as parents of something.
+func ImportArchive(ctx context.Context, dir string, r io.Reader) (Meta, map[string]bool, error) {
+	t := newTable()
+	m, err := importTar(ctx, dir, r, t, nil, true)
+	if err != nil {
+		return m, nil, err
+	}
+	implied := map[string]bool{}
+	t.implied(rootIno, ".", implied)
+	return m, implied, nil
 }
 
-func importTar(ctx context.Context, dir string, r io.Reader, below entry.FS, plain bool) (m Meta, err error) {
+func importTar(ctx context.Context, dir string, r io.Reader, t *table, below entry.FS, plain bool) (m Meta, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return m, err
 	}
@@ -56,7 +64,6 @@ func importTar(ctx context.Context, dir string, r io.Reader, below entry.FS, pla
 			removeTar(dir)
 		}
 	}()
-	t := newTable()
 	sparse := &lazyExtents{dir: dir}
 	defer func() { err = errors.Join(err, sparse.close()) }()
 	if err := copyTar(ctx, out, r, t, sparse, plain); err != nil {
@@ -252,11 +259,20 @@ func (t *table) inheritDir(i uint32, p string, below entry.FS) error {
 // path with a slash. It differs from the layer's own in the directories that
 // the tar only implies: they have the metadata that they have in below.
 func Reindex(dir string, below entry.FS, out string) (err error) {
-	sparse := &lazyExtents{dir: filepath.Dir(indexPath(dir, out))}
-	defer func() { err = errors.Join(err, sparse.close()) }()
-	t, m, err := rescan(dir, sparse)
+	m, err := ReadMeta(dir)
 	if err != nil {
 		return err
+	}
+	f, err := os.Open(filepath.Join(dir, TarName))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	sparse := &lazyExtents{dir: filepath.Dir(indexPath(dir, out))}
+	defer func() { err = errors.Join(err, sparse.close()) }()
+	t, err := rescan(f, m, sparse)
+	if err != nil {
+		return fmt.Errorf("layer %s: %w", dir, err)
 	}
 	if err := t.inherit(below); err != nil {
 		return err
@@ -265,20 +281,6 @@ func Reindex(dir string, below entry.FS, out string) (err error) {
 		return err
 	}
 	return writeIndex(indexPath(dir, out), t, []device{{m.DiffID.Hex(), m.TarSize}}, sparse.x)
-}
-
-// Implied returns the paths of the directories that the tar in dir has only as
-// parents of something.
-func Implied(dir string) (_ map[string]bool, err error) {
-	sparse := &lazyExtents{dir: dir}
-	defer func() { err = errors.Join(err, sparse.close()) }()
-	t, _, err := rescan(dir, sparse)
-	if err != nil {
-		return nil, err
-	}
-	paths := map[string]bool{}
-	t.implied(rootIno, ".", paths)
-	return paths, nil
 }
 
 // implied adds to paths what is implied of the directory i, which is p, and of
@@ -297,25 +299,8 @@ func (t *table) implied(i uint32, p string, paths map[string]bool) {
 	}
 }
 
-// rescan reads the headers of the tar in dir, which was taken before.
-func rescan(dir string, sparse *lazyExtents) (*table, Meta, error) {
-	m, err := ReadMeta(dir)
-	if err != nil {
-		return nil, m, err
-	}
-	f, err := os.Open(filepath.Join(dir, TarName))
-	if err != nil {
-		return nil, m, err
-	}
-	defer f.Close()
-	t, err := scanAgain(f, m, sparse)
-	if err != nil {
-		return nil, m, fmt.Errorf("layer %s: %w", dir, err)
-	}
-	return t, m, nil
-}
-
-func scanAgain(f *os.File, m Meta, sparse *lazyExtents) (*table, error) {
+// rescan reads the headers of a tar that was taken before.
+func rescan(f *os.File, m Meta, sparse *lazyExtents) (*table, error) {
 	r := io.NewSectionReader(f, 0, m.TarSize)
 	pos := func() int64 {
 		n, _ := r.Seek(0, io.SeekCurrent)

@@ -369,7 +369,7 @@ func TestALayerWithAllItsFoldersImpliesNothing(t *testing.T) {
 func TestAnArchiveKeepsNamesThatLookLikeDeletions(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "l")
 	b := makeTar(t, regular(".wh.a"), regular(".wh..wh..opq"), regular("d/.wh.x"))
-	if _, err := ImportArchive(t.Context(), dir, bytes.NewReader(b)); err != nil {
+	if _, _, err := ImportArchive(t.Context(), dir, bytes.NewReader(b)); err != nil {
 		t.Fatal(err)
 	}
 	const want = ".wh..wh..opq .wh.a d/ d/.wh.x"

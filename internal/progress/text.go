@@ -61,6 +61,16 @@ func Clean(s string) string {
 	return b.String()
 }
 
+// Brief is Clean for a line that may be long: at most 200 characters of it.
+func Brief(line string) string {
+	const most = 200
+	runes := []rune(Clean(line))
+	if len(runes) <= most {
+		return string(runes)
+	}
+	return string(runes[:most]) + "…"
+}
+
 // CleanLines is Clean for text of several lines.
 func CleanLines(s string) string {
 	lines := strings.Split(s, "\n")

@@ -105,19 +105,12 @@ func explainStatus(ref Ref, err *transport.Error, keys string) error {
 	return e
 }
 
-// maxRemark is how much of a registry's words about an error are repeated.
-const maxRemark = 200
-
 // remark is an error that a registry sent: one short line of it. It may be a
 // whole page, and what a terminal obeys.
 type remark struct{ err *transport.Error }
 
 func (a *remark) Error() string {
-	s := strings.Join(strings.Fields(progress.Clean(a.err.Error())), " ")
-	if r := []rune(s); len(r) > maxRemark {
-		s = string(r[:maxRemark]) + "…"
-	}
-	return s
+	return progress.Brief(strings.Join(strings.Fields(progress.Clean(a.err.Error())), " "))
 }
 
 func (a *remark) Unwrap() error { return a.err }

@@ -18,9 +18,6 @@ type kernelFS struct {
 	null, empty              int      // attached, to be cloned as masks
 }
 
-// stdNull is the number of /dev/null, as stat(2) has it.
-var stdNull = unix.Mkdev(1, 3)
-
 type device struct {
 	name string
 	fd   int
