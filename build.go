@@ -167,22 +167,31 @@ func (b *build) prepare(ctx context.Context) (*plan.Plan, error) {
 	if b.file, err = dockerfile.Parse(b.shortName(), b.text); !collect(&known, err) || b.file == nil {
 		return nil, reported(known, err)
 	}
-	var p *plan.Plan
-	certain := len(known)
-	p, b.images, err = b.planned(ctx, b.planRequest(), b.req.Pull, b.sink)
-	if !collect(&known, err) || p == nil {
-		return nil, reported(b.certain(known, certain), err)
+	p, more, err := b.inspect(ctx)
+	for _, m := range more {
+		if b.file.Certain(m) {
+			known = append(known, m)
+		}
 	}
-	if err := b.openContext(ctx, p); err != nil {
-		return nil, reported(b.certain(known, certain), err)
-	}
-	missing, err := b.checkSources(ctx, p)
-	known = b.certain(append(known, missing...), certain)
 	if err != nil || len(known) > 0 {
 		return nil, reported(known, err)
 	}
 	b.announce(p)
 	return p, nil
+}
+
+// inspect plans what Parse could read, and looks for what the plan names. Its
+// error is what is no mistake of the Dockerfile.
+func (b *build) inspect(ctx context.Context) (p *plan.Plan, mistakes dockerfile.Errors, err error) {
+	p, b.images, err = b.planned(ctx, b.planRequest(), b.req.Pull, b.sink)
+	if !collect(&mistakes, err) || p == nil {
+		return nil, mistakes, err
+	}
+	if err := b.openContext(ctx, p); err != nil {
+		return nil, mistakes, err
+	}
+	missing, err := b.checkSources(ctx, p)
+	return p, append(mistakes, missing...), err
 }
 
 // collect adds the mistakes that err is to known, and reports whether err was
@@ -194,12 +203,6 @@ func collect(known *dockerfile.Errors, err error) bool {
 		return true
 	}
 	return err == nil
-}
-
-// certain is known without what a wrong instruction among the first n mistakes
-// may be the cause of.
-func (b *build) certain(known dockerfile.Errors, n int) dockerfile.Errors {
-	return append(known[:n:n], slices.DeleteFunc(known[n:], func(m *dockerfile.Error) bool { return !b.file.Certain(m) })...)
 }
 
 // reported is the error for the mistakes known, or if there are none err.

@@ -78,29 +78,6 @@ a name, a container or a running build needs always stays.`,
 	return c
 }
 
-// imagePruneCommand is docker image prune.
-func (p *program) imagePruneCommand() *cobra.Command {
-	var all bool
-	var f pruneFlags
-	c := &cobra.Command{
-		Use: "prune [flags]", Short: "Remove images that have no name and no container",
-		Args: args(0, 0, "no operand"),
-		RunE: func(c *cobra.Command, _ []string) error {
-			var req whittle.PruneRequest
-			if all {
-				req.Images = whittle.UnusedImages
-			}
-			if err := f.age(&req.Unused); err != nil {
-				return err
-			}
-			return p.withStore(func(w *whittle.Whittle) error { return p.pruneStore(c.Context(), w, req) })
-		},
-	}
-	f.add(c)
-	c.Flags().BoolVarP(&all, "all", "a", false, "all images that no container was made from, also those with a name")
-	return c
-}
-
 // pruneStore prunes and tells what went.
 func (p *program) pruneStore(ctx context.Context, w *whittle.Whittle, req whittle.PruneRequest) error {
 	done, err := w.Prune(ctx, req)
@@ -135,40 +112,54 @@ func (p *program) containerPruneCommand() *cobra.Command {
 	return c
 }
 
+// imagePruneCommand is docker image prune.
+func (p *program) imagePruneCommand() *cobra.Command {
+	c := p.pruneImagesCommand("all images that no container was made from, also those with a name", p.pruneStore)
+	c.Short = "Remove images that have no name and no container"
+	return c
+}
+
 // systemPruneCommand is docker system prune: containers, images and, with -a,
 // build cache that are not in use.
 func (p *program) systemPruneCommand() *cobra.Command {
-	var all, volumes bool
+	c := p.pruneImagesCommand("all images that no container was made from, and all build cache that nothing needs",
+		func(ctx context.Context, w *whittle.Whittle, req whittle.PruneRequest) error {
+			req.All = req.Images == whittle.UnusedImages && req.Unused == 0
+			if err := p.removeEnded(ctx, w, req.Unused); err != nil {
+				return err
+			}
+			return p.pruneStore(ctx, w, req)
+		})
+	c.Short = "Remove containers that do not run and images without a name"
+	c.Flags().Bool("volumes", false, "accepted: a volume goes with its container")
+	return c
+}
+
+// pruneImagesCommand prunes images without a name or, with -a, all that are not
+// in use.
+func (p *program) pruneImagesCommand(all string, prune func(context.Context, *whittle.Whittle, whittle.PruneRequest) error) *cobra.Command {
+	var every bool
 	var f pruneFlags
 	c := &cobra.Command{
-		Use: "prune [flags]", Short: "Remove containers that do not run and images without a name",
-		Args: args(0, 0, "no operand"),
+		Use: "prune [flags]", Args: args(0, 0, "no operand"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			var req whittle.PruneRequest
-			if all {
+			if every {
 				req.Images = whittle.UnusedImages
 			}
 			if err := f.age(&req.Unused); err != nil {
 				return err
 			}
-			req.All = all && req.Unused == 0
-			return p.withStore(func(w *whittle.Whittle) error {
-				if err := p.removeEnded(c.Context(), w, req.Unused); err != nil {
-					return err
-				}
-				return p.pruneStore(c.Context(), w, req)
-			})
+			return p.withStore(func(w *whittle.Whittle) error { return prune(c.Context(), w, req) })
 		},
 	}
 	f.add(c)
-	c.Flags().BoolVarP(&all, "all", "a", false, "all images that no container was made from, and all build cache that nothing needs")
-	c.Flags().BoolVar(&volumes, "volumes", false, "accepted: a volume goes with its container")
+	c.Flags().BoolVarP(&every, "all", "a", false, all)
 	return c
 }
 
 // removeEnded removes the containers that do not run and were made so long
-// ago. What was started or
-// removed while it was at it is none of its business.
+// ago. What was started or removed while it was at it is none of its business.
 func (p *program) removeEnded(ctx context.Context, w *whittle.Whittle, age time.Duration) error {
 	list, err := w.Containers().List()
 	if err != nil {
