@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/whittle-build/whittle/internal/dockerfile"
+	"github.com/whittle-build/whittle/internal/execute"
 	"github.com/whittle-build/whittle/internal/progress"
 	"github.com/whittle-build/whittle/internal/source"
 )
@@ -96,7 +97,7 @@ func (e *hinted) Unwrap() error { return e.error }
 // since what the part says of its own trouble misleads then.
 func Hint(err error) string {
 	if errors.Is(err, syscall.EMFILE) {
-		return "this process may not open more files: raise the limit, ulimit -n"
+		return execute.FilesHint
 	}
 	var h interface{ Hint() string }
 	if errors.As(err, &h) {

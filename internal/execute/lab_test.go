@@ -10,9 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/whittle-build/whittle/internal/config"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/dockerfile"
 	"github.com/whittle-build/whittle/internal/entry"
@@ -278,3 +280,11 @@ func (l *lab) clean() {
 		l.t.Errorf("left in tmp: %v, %v", left, err)
 	}
 }
+
+// baseConfig is the config of "FROM base".
+func baseConfig() *plan.Base {
+	return &plan.Base{ID: digest.Of([]byte("base")), Config: &config.Image{OS: "linux", Architecture: "amd64",
+		Config: config.Config{Env: []string{"PATH=/bin"}}}}
+}
+
+func setUmask(mask int) (old int) { return syscall.Umask(mask) }

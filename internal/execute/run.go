@@ -84,11 +84,14 @@ func (l *Local) startError(job solve.Job, err error) error {
 	return l.File.Mistake(job.Step.Line.Pos, fmt.Sprintf("stage %s: %v", job.Step.Stage.Display, err), startHint(start))
 }
 
+// FilesHint is the way out of too many open files.
+const FilesHint = "this process may not open more files: raise the limit, ulimit -n"
+
 // startHint is the way out for a process that could not be started.
 func startHint(start *sandbox.StartError) (hint string) {
 	switch {
 	case errors.Is(start.Err, syscall.EMFILE):
-		hint = "this process may not open more files: raise the limit, ulimit -n"
+		hint = FilesHint
 	case start.Op == "exec" && start.Found != "":
 		hint = fmt.Sprintf("%s exists: write the whole path, RUN [%q], or add its folder to PATH with ENV", start.Found, start.Found)
 	case start.Op == "exec" && errors.Is(start.Err, sandbox.ErrNotInPath):

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/whittle-build/whittle/internal/config"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/dockerfile"
 	"github.com/whittle-build/whittle/internal/plan"
@@ -138,3 +139,10 @@ func soon(t *testing.T, ch <-chan struct{}, what string) {
 }
 
 const twoStages = "FROM scratch AS a\nRUN [\"a1\"]\nRUN [\"a2\"]\nFROM scratch AS b\nRUN [\"b1\"]\nCOPY --from=a /x /x\nRUN [\"b2\"]\n"
+
+// testBase is a base image of one layer.
+func testBase() *plan.Base {
+	return &plan.Base{ID: digest.Of([]byte("base")), Config: &config.Image{
+		OS: "linux", Architecture: "amd64", DiffIDs: []digest.Digest{digest.Of([]byte("layer"))},
+	}}
+}

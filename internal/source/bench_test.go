@@ -53,13 +53,13 @@ func BenchmarkScan(b *testing.B) {
 		}
 	}
 	b.Run("cold", func(b *testing.B) { scan(b, Options{Now: later}) })
-	b.Run("nothing-changed", func(b *testing.B) { scan(b, Options{CacheFile: cache, Now: later}) })
+	b.Run("nothing-changed", func(b *testing.B) { scan(b, Options{CacheFile: cache, PutCache: replaceFile(cache), Now: later}) })
 	b.Run("memory", func(b *testing.B) {
 		var before, after runtime.MemStats
 		for b.Loop() {
 			runtime.GC()
 			runtime.ReadMemStats(&before)
-			c := open(b, dir, Options{CacheFile: cache, Now: later})
+			c := open(b, dir, Options{CacheFile: cache, PutCache: replaceFile(cache), Now: later})
 			if err := c.Scan(b.Context(), []string{"."}); err != nil {
 				b.Fatal(err)
 			}
@@ -70,6 +70,6 @@ func BenchmarkScan(b *testing.B) {
 		}
 	})
 	b.Run("nothing-changed-ignore", func(b *testing.B) {
-		scan(b, Options{CacheFile: cache, Now: later, Ignore: []string{"**/*.o", "*.log", ".git", "node_modules/**", "!a/b"}})
+		scan(b, Options{CacheFile: cache, PutCache: replaceFile(cache), Now: later, Ignore: []string{"**/*.o", "*.log", ".git", "node_modules/**", "!a/b"}})
 	})
 }

@@ -39,8 +39,8 @@ type Options struct {
 	// CacheFile keeps content digests between builds. It may be shared by any
 	// number of processes and of contexts; a missing or damaged file is empty.
 	CacheFile string
-	// PutCache replaces the cache file, whole, by what write writes; nil means
-	// through a temporary file beside it.
+	// PutCache replaces the cache file, whole, by what write writes. It goes with
+	// CacheFile.
 	PutCache func(write func(io.Writer) error) error
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
@@ -111,9 +111,6 @@ func OpenFolder(dir string, o Options) (*Context, error) {
 	}
 	if c.cacheFile != "" {
 		c.cache = loadStatCache(c.cacheFile)
-	}
-	if c.putCache == nil {
-		c.putCache = replaceFile(c.cacheFile)
 	}
 	return c, nil
 }

@@ -393,7 +393,7 @@ func TestXattrsThatTravelAreKept(t *testing.T) {
 	set("d", "user.dir", "")
 	cache := filepath.Join(t.TempDir(), "cache")
 	for _, round := range []string{"read", "from the cache"} {
-		c := open(t, dir, Options{CacheFile: cache, Now: hourLater})
+		c := open(t, dir, Options{CacheFile: cache, PutCache: replaceFile(cache), Now: hourLater})
 		scan(t, c, ".")
 		if x := lstat(t, c, "f").Xattrs; len(x) != 1 || x["user.note"] != "n" {
 			t.Errorf("%s: f has %q", round, x)

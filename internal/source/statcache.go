@@ -4,12 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"hash/crc32"
 	"io"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -249,23 +247,6 @@ func (c *Context) writeCache(f io.Writer) error {
 	_, err := f.Write(binary.LittleEndian.AppendUint32(nil, sum.Sum32()))
 	crash.Point("source.statcache")
 	return err
-}
-
-// replaceFile is the putCache of those who have no store.
-func replaceFile(name string) func(func(io.Writer) error) error {
-	return func(write func(io.Writer) error) error {
-		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-			return err
-		}
-		f, err := os.CreateTemp(filepath.Dir(name), "statcache-*")
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(write(f), f.Close()); err != nil {
-			return errors.Join(err, os.Remove(f.Name()))
-		}
-		return os.Rename(f.Name(), name)
-	}
 }
 
 // writeBlocks writes the block of every directory.

@@ -23,7 +23,7 @@ func hourLater() time.Time { return time.Now().Add(time.Hour) }
 // a test can see what is answered from the cache.
 func plant(t testing.TB, dir, cache string, now func() time.Time) digest.Digest {
 	t.Helper()
-	c := open(t, dir, Options{CacheFile: cache, Now: now})
+	c := open(t, dir, Options{CacheFile: cache, PutCache: replaceFile(cache), Now: now})
 	scan(t, c, ".")
 	lie := digest.Of([]byte("a lie"))
 	var set func(n *node)
@@ -73,12 +73,12 @@ func TestTheCacheAnswersForUnchangedFilesOnly(t *testing.T) {
 			if tt.cached {
 				want = lie
 			}
-			scanned := open(t, dir, Options{CacheFile: cache})
+			scanned := open(t, dir, Options{CacheFile: cache, PutCache: replaceFile(cache)})
 			scan(t, scanned, ".")
 			if got := digestOf(t, scanned, "d/f"); got != want {
 				t.Errorf("scanned: got %v, want %v", got, want)
 			}
-			if got := digestOf(t, open(t, dir, Options{CacheFile: cache}), "d/f"); got != want {
+			if got := digestOf(t, open(t, dir, Options{CacheFile: cache, PutCache: replaceFile(cache)}), "d/f"); got != want {
 				t.Errorf("asked: got %v, want %v", got, want)
 			}
 		})
@@ -123,7 +123,7 @@ func TestAScanRightAfterAWriteSavesNothing(t *testing.T) {
 	dir := makeTree(t, t.TempDir(), map[string]string{"f": "abc"})
 	cache := filepath.Join(t.TempDir(), "cache")
 	now := time.Now()
-	c := open(t, dir, Options{CacheFile: cache, Now: func() time.Time { return now }})
+	c := open(t, dir, Options{CacheFile: cache, PutCache: replaceFile(cache), Now: func() time.Time { return now }})
 	scan(t, c, ".")
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
@@ -138,7 +138,7 @@ func TestAnUnchangedContextDoesNotRewriteItsCache(t *testing.T) {
 	cache := filepath.Join(t.TempDir(), "cache")
 	plant(t, dir, cache, hourLater)
 	before, _ := os.Stat(cache)
-	c := open(t, dir, Options{CacheFile: cache, Now: hourLater})
+	c := open(t, dir, Options{CacheFile: cache, PutCache: replaceFile(cache), Now: hourLater})
 	scan(t, c, ".")
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
@@ -159,7 +159,7 @@ func TestPartsThatWereNotLookedAtStayCached(t *testing.T) {
 		t.Fatal(err)
 	}
 	makeTree(t, dir, map[string]string{"a/1": "new", "a/0": "new"})
-	c := open(t, dir, Options{CacheFile: cache, Now: hourLater, Ignore: []string{"ignored"}})
+	c := open(t, dir, Options{CacheFile: cache, PutCache: replaceFile(cache), Now: hourLater, Ignore: []string{"ignored"}})
 	scan(t, c, "a/1", "a/0", "*.none")
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
@@ -201,7 +201,7 @@ func TestADamagedCacheIsEmpty(t *testing.T) {
 	if err := os.WriteFile(cache, good[:len(good)/2], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c := open(t, dir, Options{CacheFile: cache, Now: hourLater})
+	c := open(t, dir, Options{CacheFile: cache, PutCache: replaceFile(cache), Now: hourLater})
 	scan(t, c, ".")
 	if got := digestOf(t, c, "f"); got != digest.Of([]byte("abc")) {
 		t.Errorf("got %v", got)
@@ -218,7 +218,7 @@ func TestManyMaySaveAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {
-			c, err := OpenFolder(dir, Options{CacheFile: cache, Now: hourLater})
+			c, err := OpenFolder(dir, Options{CacheFile: cache, PutCache: replaceFile(cache), Now: hourLater})
 			if err != nil {
 				t.Error(err)
 				return
@@ -276,7 +276,7 @@ func TestAnImageMountedInTheContextIsNotTrusted(t *testing.T) {
 		if err := unix.Mount(img, mnt, "erofs", unix.MS_RDONLY, ""); err != nil {
 			t.Skipf("needs a kernel that mounts EROFS from files: %v", err)
 		}
-		c, err := OpenFolder(dir, Options{CacheFile: cache, Now: hourLater})
+		c, err := OpenFolder(dir, Options{CacheFile: cache, PutCache: replaceFile(cache), Now: hourLater})
 		if err != nil {
 			t.Fatal(err)
 		}
