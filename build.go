@@ -43,6 +43,7 @@ type Request struct {
 	// SOURCE_DATE_EPOCH, and without one the time at which the steps ran.
 	SourceDateEpoch string
 	Sink            progress.Sink // is told what happens; nil is told nothing
+	Secrets         []Secret      // what RUN --mount=type=secret and downloads may use
 }
 
 // build is one call of Build.
@@ -127,6 +128,9 @@ func (b *build) read(ctx context.Context) error {
 		epoch = b.req.Args["SOURCE_DATE_EPOCH"]
 	}
 	if b.epoch, err = parseEpoch(epoch); err != nil {
+		return err
+	}
+	if err := b.req.checkSecrets(); err != nil {
 		return err
 	}
 	return b.readFile(ctx)

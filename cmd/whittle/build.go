@@ -28,6 +28,7 @@ type buildFlags struct {
 	idFile   string
 	metaFile string
 	platform string
+	secrets  []string
 }
 
 func (p *program) buildCommand() *cobra.Command {
@@ -67,6 +68,7 @@ Steps that nothing changed for are not run again. The image's ID goes to standar
 	fl.StringVar(&r.Network, "network", "default", "network `MODE` of RUN steps: default, host or none")
 	fl.IntVar(&r.Jobs, "jobs", 0, "run at most `N` steps at once (default no limit)")
 	fl.StringVar(&f.platform, "platform", "", "`OS/ARCH` to build for: this machine's and no other")
+	fl.StringArrayVar(&f.secrets, "secret", nil, "let steps that ask for it see a secret: `id=ID,src=FILE` or id=ID,env=NAME; may be repeated")
 	c.SetFlagErrorFunc(buildFlagError)
 	if p.docker {
 		p.addDockerFlags(fl)
@@ -161,6 +163,9 @@ func (p *program) complete(f *buildFlags) error {
 		r.Hosts[i] = name + ":" + ip
 	}
 	var err error
+	if r.Secrets, err = p.parseSecrets(f.secrets); err != nil {
+		return err
+	}
 	r.Args, err = p.buildArgs(f.args)
 	r.In, r.SourceDateEpoch = p.stdin, p.getenv("SOURCE_DATE_EPOCH")
 	return err
