@@ -85,7 +85,7 @@ func (st *state) inherit() {
 	st.out.Root = st.out.Base
 	st.c.Created = nil
 	st.c.Config.OnBuild = nil
-	if _, ok := st.c.Config.Getenv("PATH"); !ok {
+	if _, ok := st.c.Config.Getenv("PATH"); !ok && (!s.replaced || s.image == nil) {
 		st.c.Config.Env = append(st.c.Config.Env, "PATH="+config.DefaultPath)
 	}
 	if s.base == nil {
@@ -119,6 +119,9 @@ func (st *state) begin() {
 		}
 		st.line.Label = st.prefix() + "FROM " + name
 	}
+	if st.s.context != "" {
+		st.contextStep()
+	}
 	if st.s.base != nil {
 		lines := st.s.base.out.Lines
 		st.sum = lines[len(lines)-1].State
@@ -144,7 +147,7 @@ func (st *state) baseSum() digest.Digest {
 // and every trigger.
 func (st *state) count() int {
 	n := len(st.s.triggers)
-	if st.s.image != nil {
+	if st.s.image != nil || st.s.context != "" {
 		n++
 	}
 	for _, in := range st.s.src.Instructions {

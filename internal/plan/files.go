@@ -188,7 +188,7 @@ func (st *state) copyFrom(cp *Copy) bool {
 		cp.From, cp.FromStage = &root, from.stage.out
 		cp.Dir = from.stage.out.Config.Config.WorkingDir
 	default:
-		cp.From = &Root{}
+		cp.From = &Root{Context: from.context}
 	}
 	return true
 }

@@ -24,7 +24,7 @@ func (p *planner) from(src *dockerfile.Stage) {
 	if ok {
 		ok = p.fromPlatform(s)
 	}
-	if ok {
+	if ok && !p.replace(s) {
 		p.fromBase(s, base)
 	}
 	if src.Name != "" {
@@ -49,6 +49,10 @@ func (p *planner) fromBase(s *stage, base string) {
 	}
 	if err := dockerfile.CheckImageName(base); err != nil {
 		p.badFrom(s, fmt.Sprintf("failed to parse stage name %q: invalid reference format: %v", base, err), p.imageHint(s, base))
+		return
+	}
+	if key, c, ok := p.named(base, s.platform); ok {
+		s.take(p.replaced(key, c, s.platform))
 		return
 	}
 	s.image = &Ref{Name: base, Platform: s.platform}
@@ -129,14 +133,9 @@ func (p *planner) copySource(s *stage, in *dockerfile.Instruction) bool {
 		p.copyFromNumber(s, in, src, n, bad)
 		return true
 	}
-	if src.stage = p.byName[strings.ToLower(c.From)]; src.stage != nil || c.From == scratch {
-		return true
+	if *src, err = p.meaning(c.From); err != nil {
+		bad(err.Error(), p.imageHint(s, c.From))
 	}
-	if err := dockerfile.CheckImageName(c.From); err != nil {
-		bad(fmt.Sprintf("failed to parse stage name %q: invalid reference format: %v", c.From, err), p.imageHint(s, c.From))
-		return true
-	}
-	src.image = &Ref{Name: c.From, Platform: p.target}
 	return true
 }
 

@@ -15,8 +15,8 @@ import (
 	"github.com/whittle-build/whittle/internal/dockerfile"
 )
 
-// Ref is an image that the Dockerfile names: the name as written, variables
-// replaced, and the platform that is wanted of it.
+// Ref is an image that the Dockerfile names, or a context in its place: the name
+// as written, variables replaced, and the platform that is wanted of it.
 type Ref struct {
 	Name     string
 	Platform Platform
@@ -43,6 +43,9 @@ type Request struct {
 	// says.
 	Platform      Platform
 	BuildPlatform Platform // of this machine
+	// Contexts are what is put in the place of stages and images, by ContextName
+	// of the name, perhaps with "::" and a platform after it.
+	Contexts map[string]NamedContext
 	// Images are the refs resolved so far. The first call may have none.
 	Images map[Ref]*Base
 }
@@ -56,11 +59,12 @@ type Plan struct {
 	Warnings []dockerfile.Warning
 }
 
-// Root is a file system: the one after Step, or that of Image, or with both
-// nil the empty one.
+// Root is a file system: the one after Step, or that of Image, or the files of
+// the named context Context, or with none of them the empty one.
 type Root struct {
-	Step  *Step
-	Image *Ref
+	Step    *Step
+	Image   *Ref
+	Context string // a key of Request.Contexts
 }
 
 // Stage is one stage of the plan.

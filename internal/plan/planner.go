@@ -34,6 +34,10 @@ type stage struct {
 	base  *stage // FROM a stage
 	image *Ref   // FROM an image; with base nil too: scratch, or unknown if bad
 	bad   bool   // its FROM is a mistake
+	// context is the named context of files that FROM means, and replaced says
+	// that a named context stands in the place of the whole stage.
+	context  string
+	replaced bool
 	// platform is what the stage is for.
 	platform  Platform
 	triggers  []*dockerfile.Instruction // of its base
@@ -48,11 +52,13 @@ type stage struct {
 	workdirSet bool
 }
 
-// source is what a COPY --from names; both nil: scratch, or a mistake if bad.
+// source is what a COPY --from names; with none of the three set: scratch, or
+// a mistake if bad.
 type source struct {
-	stage *stage
-	image *Ref
-	bad   bool
+	stage   *stage
+	image   *Ref
+	context string // a named context of files
+	bad     bool
 }
 
 // New makes the plan. Its error is a *Missing when it needs images, or a
@@ -116,7 +122,7 @@ func prepare(r Request) (p *planner, target *stage) {
 		p.from(src)
 	}
 	for _, s := range p.stages {
-		for _, in := range s.src.Instructions {
+		for _, in := range s.instructions() {
 			p.copySource(s, in)
 		}
 	}
@@ -135,6 +141,9 @@ func (p *planner) fail(pos dockerfile.Pos, msg, hint string) {
 
 // instructions returns the triggers of the base and then the stage's own.
 func (s *stage) instructions() []*dockerfile.Instruction {
+	if s.replaced {
+		return nil
+	}
 	return slices.Concat(s.triggers, s.src.Instructions)
 }
 
@@ -224,7 +233,7 @@ func (p *planner) forcePlatform(c *config.Image) {
 // unusedArgs warns of build arguments that nothing in the file declares.
 func (p *planner) unusedArgs() {
 	for _, s := range p.stages {
-		for _, in := range s.instructions() {
+		for _, in := range slices.Concat(s.triggers, s.src.Instructions) {
 			if a, ok := in.Command.(*dockerfile.Arg); ok {
 				p.declare(a)
 			}
