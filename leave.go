@@ -60,14 +60,16 @@ func (b *build) imageLayers(ctx context.Context, chain rootfs.Chain) ([]image.La
 // date gives the config and the new entries of its history their times: those
 // at which their layers were made, so that a build of which nothing ran gives
 // the same image to the last byte; or the epoch that the request names. An
-// instruction that made no layer has the time of the one before it.
+// instruction that made no layer has the time of the one before it, and if
+// there is none, of the first one after it; without any layer there is no time
+// to tell, as in the reference.
 func (b *build) date(cfg *config.Image, p *plan.Plan, solved *solve.Result) {
 	var last *time.Time
 	own := map[int]time.Time{}
 	for s := p.Target.Root.Step; s != nil; s = s.Below.Step {
 		own[s.Line.History] = solved.Steps[s].Created
 	}
-	cfg.Created = nil
+	undated := 0
 	for i := range cfg.History {
 		h := &cfg.History[i]
 		if t, ok := own[i]; ok {
@@ -76,11 +78,17 @@ func (b *build) date(cfg *config.Image, p *plan.Plan, solved *solve.Result) {
 		if h.Created == nil {
 			h.Created = last
 		}
-		last = h.Created
+		if last = h.Created; last == nil {
+			undated = i + 1
+		}
 	}
 	cfg.Created = last
 	if b.epoch != nil {
 		b.pin(cfg, p)
+		return
+	}
+	for i := b.inherited(p); i < undated && undated < len(cfg.History); i++ {
+		cfg.History[i].Created = cfg.History[undated].Created
 	}
 }
 
