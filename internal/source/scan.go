@@ -9,10 +9,10 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/moby/patternmatcher"
 	"golang.org/x/sys/unix"
 
 	"github.com/whittle-build/whittle/internal/entry"
+	"github.com/whittle-build/whittle/internal/pattern"
 )
 
 // Scan reads the metadata of everything at and below paths, and the digests
@@ -140,7 +140,7 @@ func (c *Context) names(at string) (dir string, names []string, err error) {
 // lister reads directories for one goroutine.
 type lister struct {
 	c     *Context
-	match *patternmatcher.PatternMatcher
+	match *pattern.Matcher
 	buf   []byte
 }
 

@@ -25,8 +25,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/moby/patternmatcher"
 	"golang.org/x/sys/unix"
+
+	"github.com/whittle-build/whittle/internal/pattern"
 )
 
 // Options is how to open a context. The zero value excludes nothing and keeps
@@ -61,7 +62,7 @@ type Context struct {
 
 	mu      sync.RWMutex // guards all below: shared to read, exclusive to look at the disk
 	tree    *node
-	match   *patternmatcher.PatternMatcher
+	match   *pattern.Matcher
 	cache   statCache
 	dirty   bool // the cache file lacks something that is known
 	counted totals

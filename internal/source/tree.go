@@ -7,11 +7,11 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/moby/patternmatcher"
 	"golang.org/x/sys/unix"
 
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/entry"
+	"github.com/whittle-build/whittle/internal/pattern"
 )
 
 // node is what is known of one file. There may be millions: about 110 bytes
@@ -47,7 +47,7 @@ type extra struct {
 	// Directories only.
 	kids     []*node // sorted by name
 	listed   bool    // kids are complete
-	info     patternmatcher.MatchInfo
+	info     pattern.Info
 	excluded bool // matched by the ignore patterns; there for what is below it
 	visible  bool // of an excluded directory: something below is not excluded
 	settled  bool // visible is known
