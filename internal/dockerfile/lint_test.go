@@ -87,18 +87,6 @@ func TestSuggestions(t *testing.T) {
 	}
 }
 
-func TestKindsOfSources(t *testing.T) {
-	for src, want := range map[string]SourceKind{
-		"a": SourcePath, "./a:b": SourcePath, "github.com/a/b": SourcePath, "github.com/a/b.git": SourcePath, "ftp://a": SourcePath, "a@b": SourcePath,
-		"http://a": SourceURL, "https://a/b.git.zip": SourceURL, "https://a/b.gz#x.git": SourceURL, "http://%zz": SourceURL,
-		"https://a/b.git": SourceGit, "https://a/b.git#ref:dir": SourceGit, "https://a/b.git?ref=x": SourceGit, "git://a/b": SourceGit, "ssh://git@a/b": SourceGit, "git@a.b:c/d.git": SourceGit,
-	} {
-		if got := KindOf(src); got != want {
-			t.Errorf("KindOf(%q) = %d, want %d", src, got, want)
-		}
-	}
-}
-
 func TestImageNames(t *testing.T) {
 	hex := strings.Repeat("a", 64)
 	for _, good := range []string{

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/whittle-build/whittle/internal/address"
 	"github.com/whittle-build/whittle/internal/dockerfile"
 )
 
@@ -213,14 +214,14 @@ func (st *state) heredocs(c *dockerfile.Copy) ([]Heredoc, bool) {
 // localSources refuses what would have to be fetched.
 func (st *state) localSources(c *dockerfile.Copy, sources []string) bool {
 	for _, s := range sources {
-		kind := dockerfile.KindOf(s)
+		kind := address.KindOf(s)
 		switch {
-		case kind == dockerfile.SourcePath:
+		case kind == address.Path:
 			continue
-		case kind == dockerfile.SourceURL && c.Add:
+		case kind == address.URL && c.Add:
 			st.fail(fmt.Sprintf("ADD %s: this version does not download", s),
 				"download in a RUN of an earlier stage, RUN wget -O /file URL, and COPY --from it; or put the file into the build context")
-		case kind == dockerfile.SourceURL:
+		case kind == address.URL:
 			st.fail("source can't be a URL for COPY", "download in a RUN of an earlier stage and COPY --from it")
 		case c.Add:
 			st.fail(fmt.Sprintf("ADD %s: this version does not clone repositories", s),

@@ -3,47 +3,9 @@ package dockerfile
 import (
 	"errors"
 	"fmt"
-	"net/url"
 	"regexp"
 	"strings"
 )
-
-// SourceKind says where a source of COPY or ADD is.
-type SourceKind int
-
-// The kinds of sources.
-const (
-	SourcePath SourceKind = iota // in the context, stage or image
-	SourceURL                    // http or https
-	SourceGit
-)
-
-var (
-	reScheme = regexp.MustCompile(`^[a-zA-Z0-9]+://`)
-	reSCP    = regexp.MustCompile(`^[a-zA-Z0-9-_]+@[a-zA-Z0-9-.]+:.*$`)
-)
-
-// KindOf tells paths from URLs and git repositories as the reference does.
-func KindOf(source string) SourceKind {
-	scheme := strings.ToLower(strings.TrimSuffix(reScheme.FindString(source), "://"))
-	switch scheme {
-	case "git", "ssh":
-		return SourceGit
-	case "http", "https":
-		u, err := url.Parse(source)
-		if err == nil && strings.HasSuffix(u.Path, ".git") {
-			return SourceGit
-		}
-		if strings.HasPrefix(source, "http") {
-			return SourceURL
-		}
-	case "":
-		if reSCP.MatchString(source) {
-			return SourceGit
-		}
-	}
-	return SourcePath
-}
 
 // The grammar of image names, after the distribution project's reference.
 var (
