@@ -100,7 +100,7 @@ func (g *generator) keyword(name string) string {
 func (g *generator) text() string {
 	var b strings.Builder
 	if g.one(8) {
-		b.WriteString(g.pick("# syntax=dockerfile.v0\n", "# check=skip=all\n", "# escape=\\\n"))
+		b.WriteString(g.pick("# check=skip=all\n", "# escape=\\\n"))
 	}
 	for _, l := range g.lines {
 		if g.one(12) {

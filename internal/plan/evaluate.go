@@ -91,6 +91,14 @@ func (st *state) inherit() {
 	if s.base == nil {
 		st.vars, s.args = dockerfile.NewVars(st.c.Config.Env), dockerfile.NewVars(nil)
 	}
+	if s.base != nil {
+		// An ARG of the stage below that hid an ENV there no longer does: the
+		// environment of the config is set anew in every stage.
+		for _, kv := range st.c.Config.Env {
+			k, v, _ := strings.Cut(kv, "=")
+			st.vars.Set(k, v)
+		}
+	}
 	if wd := st.c.Config.WorkingDir; wd != "" {
 		st.c.Config.WorkingDir = joinDir("/", wd)
 	}

@@ -68,6 +68,7 @@ func TestVariablesOfRun(t *testing.T) {
 		"ENV sees the values of its start":              {"FROM a\nENV A=1 B=$A\nRUN x", "A=1 B="},
 		"ARG sees the item before":                      {"FROM a\nARG C=1 D=$C\nRUN x", "C=1 D=1"},
 		"a later ARG wins over ENV":                     {"FROM a\nENV X=a\nARG X=b\nRUN x", "X=b"},
+		"but not in a stage on that one":                {"FROM a AS s\nENV X=a\nARG X=b Y=c\nFROM s\nRUN x", "X=a Y=c"},
 		"a later ENV wins over ARG":                     {"FROM a\nARG X=b\nENV X=a\nRUN x", "X=a"},
 		"ARG without a value does not hide ENV":         {"FROM a\nENV X=a\nARG X\nRUN x", "X=a"},
 		"ARG without a value stays unset":               {"FROM a\nARG X\nENV Y=${X-unset}\nRUN x", "Y=unset"},
