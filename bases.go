@@ -129,6 +129,9 @@ func (w *Whittle) resolveAll(ctx context.Context, missing *plan.Missing, pull bo
 // resolve finds one image: in the store, and in its registry only when the
 // store does not have it or pull says so.
 func (w *Whittle) resolve(ctx context.Context, ref plan.Ref, pull bool, sink progress.Sink) (*image.Image, error) {
+	if path, ok := strings.CutPrefix(ref.Name, layoutScheme); ok {
+		return w.fromLayout(ctx, path, ref.Platform)
+	}
 	name, err := image.ParseName(ref.Name)
 	if err != nil && !pull {
 		m, _, rerr := w.catalog.ResolveBase(ref.Name) // perhaps an image ID

@@ -23,18 +23,24 @@ import (
 // Request says what to build. The zero value of every field but Context is a
 // usable default.
 type Request struct {
-	Context string            // folder sent to COPY and ADD
-	File    string            // Dockerfile; "" means Context/Dockerfile, "-" what In holds
-	In      io.Reader         // the Dockerfile's text when File is "-"
-	Target  string            // stage to build; "" means the last one
-	Tags    []string          // names that the image gets
-	Args    map[string]string // build arguments
-	Labels  []string          // "k=v", added to the image last
-	Hosts   []string          // "host:ip" for the steps' /etc/hosts
-	Network string            // of RUN steps: "" or "default", "host", "none"
-	NoCache bool              // run every step
-	Pull    bool              // ask registries for newer base images
-	Jobs    int               // steps run at once; 0 means no limit
+	// Context holds what COPY and ADD read: a folder, "-" for what In holds (an
+	// archive, or a Dockerfile and no files), a git repository or an http(s) URL.
+	Context  string
+	Contexts map[string]string // named contexts, by the name that a Dockerfile calls them
+	File     string            // Dockerfile; "" means that of the context, "-" what In holds
+	In       io.Reader         // standard input
+	Target   string            // stage to build; "" means the last one
+	Tags     []string          // names that the image gets
+	Args     map[string]string // build arguments
+	Labels   []string          // "k=v", added to the image last
+	Hosts    []string          // "host:ip" for the steps' /etc/hosts
+	Network  string            // of RUN steps: "" or "default", "host", "none"
+	NoCache  bool              // run every step
+	// NoCacheStages are the stages whose RUN, COPY and ADD run; names that no
+	// stage has mean nothing.
+	NoCacheStages []string
+	Pull          bool // ask registries for newer base images
+	Jobs          int  // steps run at once; 0 means no limit
 	// WholeContext scans all of the context and not only what steps name, to
 	// tell its size as Docker's classic builder does.
 	WholeContext bool
@@ -55,11 +61,16 @@ type build struct {
 	path  string // of the Dockerfile
 	text  []byte
 	file  *dockerfile.File
-	ctx   *source.Context
 	began time.Time
 	epoch *time.Time
 
 	images map[plan.Ref]*image.Image // bases by what the plan calls them
+
+	kind     contextKind
+	contexts map[string]contextSpec // that are given, by what the plan calls them
+	stdin    io.Reader              // the archive that the main context is
+	main     *buildContext          // nil: there is nothing in it
+	named    map[string]*buildContext
 }
 
 // Build runs req and returns what is left; of a build that fails while steps
@@ -85,10 +96,11 @@ func (w *Whittle) Build(ctx context.Context, req Request) (_ *Result, err error)
 		return nil, err
 	}
 	defer join(&err, lock.Close)
-	p, err := b.prepare(ctx)
-	if b.ctx != nil {
-		defer b.ctx.Close() // saves the stat cache; without it the next build is slower, no more
+	defer b.closeContexts()
+	if err := b.enter(ctx); err != nil {
+		return nil, err
 	}
+	p, err := b.prepare(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +108,7 @@ func (w *Whittle) Build(ctx context.Context, req Request) (_ *Result, err error)
 	local := b.local()
 	s := &solve.Solver{
 		Store: w.store, Runner: local, Contents: local, Sink: b.sink, Bases: bases,
-		Jobs: req.Jobs, NoCache: req.NoCache, Epoch: b.epochText(), Now: w.opt.Now,
+		Jobs: req.Jobs, NoCache: b.anew, Epoch: b.epochText(), Now: w.opt.Now,
 	}
 	solved, err := s.Solve(ctx, p)
 	if err != nil {
@@ -132,6 +144,15 @@ func (b *build) read(ctx context.Context) error {
 	}
 	if err := b.req.checkSecrets(); err != nil {
 		return err
+	}
+	if b.contexts, err = parseContexts(b.req.Contexts); err != nil {
+		return err
+	}
+	switch b.kind = kindOfContext(b.req.Context); {
+	case b.kind == stdinContext:
+		return b.readStdin(ctx)
+	case b.kind != folderContext && b.req.File != "-":
+		return nil // enter takes it from the context
 	}
 	return b.readFile(ctx)
 }
@@ -191,7 +212,7 @@ func (b *build) inspect(ctx context.Context) (p *plan.Plan, mistakes dockerfile.
 	if !collect(&mistakes, err) || p == nil {
 		return nil, mistakes, err
 	}
-	if err := b.openContext(ctx, p); err != nil {
+	if err := b.openContexts(ctx, p); err != nil {
 		return nil, mistakes, err
 	}
 	missing, err := b.checkSources(ctx, p)
@@ -219,7 +240,7 @@ func reported(known dockerfile.Errors, err error) error {
 
 // shortName is how messages call the Dockerfile.
 func (b *build) shortName() string {
-	if b.req.File == "-" {
+	if b.req.File == "-" || b.path == "-" {
 		return "stdin"
 	}
 	rel, err := filepath.Rel(b.req.Context, b.path)
@@ -233,42 +254,8 @@ func (b *build) shortName() string {
 func (b *build) planRequest() plan.Request {
 	return plan.Request{
 		File: b.file, Target: b.req.Target, Args: b.req.Args, Labels: b.req.Labels,
-		Hosts: b.req.Hosts, Network: b.req.Network, BuildPlatform: platform(),
+		Hosts: b.req.Hosts, Network: b.req.Network, BuildPlatform: platform(), Contexts: planContexts(b.contexts),
 	}
-}
-
-// openContext opens the build context and scans the parts of it that steps
-// name: one walk, with content digests from the stat cache.
-func (b *build) openContext(ctx context.Context, p *plan.Plan) error {
-	patterns, ignoreFile, err := source.LoadIgnore(b.req.Context, b.path)
-	if err != nil {
-		return err
-	}
-	abs, err := filepath.Abs(b.req.Context)
-	if err != nil {
-		return err
-	}
-	b.ctx, err = source.OpenFolder(b.req.Context, source.Options{
-		Ignore: append(patterns, b.storeInside(abs)...), IgnoreFile: ignoreFile,
-		CacheFile: b.store.CacheFile("context", abs), Now: b.opt.Now,
-		PutCache: func(write func(io.Writer) error) error { return b.store.WriteCacheFile("context", abs, write) },
-	})
-	if err != nil {
-		return err
-	}
-	var paths []string
-	for _, s := range p.Steps {
-		if s.Copy != nil && s.Copy.From == nil {
-			paths = append(paths, s.Copy.Sources...)
-		}
-	}
-	if b.req.WholeContext {
-		paths = []string{"."}
-	}
-	if len(paths) == 0 {
-		return nil
-	}
-	return b.ctx.Scan(ctx, paths)
 }
 
 // storeInside is the pattern that leaves the store out of a context which it
@@ -283,7 +270,7 @@ func (b *build) storeInside(dir string) []string {
 
 // announce tells the display what is going to happen.
 func (b *build) announce(p *plan.Plan) {
-	b.sink.Emit(progress.Event{Kind: progress.Context, Time: b.opt.Now(), Bytes: b.ctx.Size()})
+	b.sink.Emit(progress.Event{Kind: progress.Context, Time: b.opt.Now(), Bytes: b.main.size()})
 	begin := progress.Event{Kind: progress.Begin, Time: b.opt.Now()}
 	for _, l := range p.Lines {
 		begin.Vertices = append(begin.Vertices, progress.Vertex{
@@ -323,7 +310,7 @@ func (b *build) checkSources(ctx context.Context, p *plan.Plan) (dockerfile.Erro
 
 // local is the runner of this build's steps.
 func (b *build) local() *execute.Local {
-	return &execute.Local{Store: b.store, Roots: b.rootFS(), Context: b.ctx, File: b.file, Sink: b.sink, Now: b.opt.Now, Epoch: b.epoch}
+	return &execute.Local{Store: b.store, Roots: b.rootFS(), Context: b.main.files(), Named: b.namedFiles(), File: b.file, Sink: b.sink, Now: b.opt.Now, Epoch: b.epoch}
 }
 
 // tagged says whether the image has all its names already.

@@ -222,14 +222,7 @@ func (w *Whittle) Load(ctx context.Context, in io.Reader) (_ []image.Loaded, err
 		return nil, err
 	}
 	defer join(&err, tmp.Remove)
-	p := platform()
-	list, err := image.Load(ctx, in, image.Sink{
-		Layer: func(ctx context.Context, _ digest.Digest, r io.Reader) (image.Layer, error) {
-			return w.takeLayer(ctx, r)
-		},
-		Have: w.haveLayer, TempDir: tmp.Path,
-		Platform: image.Platform{OS: p.OS, Architecture: p.Arch, Variant: p.Variant},
-	})
+	list, err := image.Load(ctx, in, w.imageSink(tmp.Path, platform()))
 	if err != nil {
 		return nil, w.store.Explain(err)
 	}
@@ -239,6 +232,18 @@ func (w *Whittle) Load(ctx context.Context, in io.Reader) (_ []image.Loaded, err
 		}
 	}
 	return list, nil
+}
+
+// imageSink takes what is loaded for p into the store; tmp is where an archive
+// may be kept meanwhile.
+func (w *Whittle) imageSink(tmp string, p plan.Platform) image.Sink {
+	return image.Sink{
+		Layer: func(ctx context.Context, _ digest.Digest, r io.Reader) (image.Layer, error) {
+			return w.takeLayer(ctx, r)
+		},
+		Have: w.haveLayer, TempDir: tmp,
+		Platform: image.Platform{OS: p.OS, Architecture: p.Arch, Variant: p.Variant},
+	}
 }
 
 // Now is the clock that ages are counted from.

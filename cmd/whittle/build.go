@@ -29,6 +29,7 @@ type buildFlags struct {
 	metaFile string
 	platform string
 	secrets  []string
+	from     contextFlags
 }
 
 func (p *program) buildCommand() *cobra.Command {
@@ -36,12 +37,16 @@ func (p *program) buildCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "build [flags] CONTEXT",
 		Short: "Build an image from a Dockerfile",
-		Long: `Build an image from the Dockerfile in CONTEXT, a folder whose files COPY and ADD can read.
+		Long: `Build an image from the Dockerfile in CONTEXT, whose files COPY and ADD can read: a folder, a git
+repository (https://host/repo.git#REF:DIR), the http(s) URL of an archive or a Dockerfile, or - for
+an archive or a Dockerfile from standard input.
 Steps that nothing changed for are not run again. The image's ID goes to standard output, all else to standard error.`,
 		Example: `  whittle build -t http-server .
   whittle build -t http-server:builder --target builder .
   whittle build -f Dockerfile.build --build-arg VERSION=1.2 --progress plain .
-  echo 'FROM scratch' | whittle build -f - .`,
+  echo 'FROM scratch' | whittle build -f - .
+  tar c app | whittle build -f app/Dockerfile -
+  whittle build --build-context src=../src --build-context alpine=docker-image://alpine:3.20 .`,
 		Args: args(1, 1, "one build context (a folder; . is this one)"),
 		RunE: func(c *cobra.Command, a []string) error {
 			f.request.Context = a[0]
@@ -54,7 +59,7 @@ Steps that nothing changed for are not run again. The image's ID goes to standar
 	fl := c.Flags()
 	r := &f.request
 	fl.StringArrayVarP(&r.Tags, "tag", "t", nil, "name the image `NAME[:TAG]`; may be repeated")
-	fl.StringVarP(&r.File, "file", "f", "", "build from `FILE` (default CONTEXT/Dockerfile; - is standard input)")
+	fl.StringVarP(&r.File, "file", "f", "", "build from `FILE` (default CONTEXT/Dockerfile; - is standard input), a path inside CONTEXT unless that is a folder")
 	fl.StringArrayVar(&f.args, "build-arg", nil, "set an ARG: `K=V`, or K to take it from the environment; may be repeated")
 	fl.StringVar(&r.Target, "target", "", "build `STAGE` and what it needs (default the last one)")
 	fl.StringArrayVar(&r.Labels, "label", nil, "add the label `K=V` to the image; may be repeated")
@@ -69,6 +74,7 @@ Steps that nothing changed for are not run again. The image's ID goes to standar
 	fl.IntVar(&r.Jobs, "jobs", 0, "run at most `N` steps at once (default no limit)")
 	fl.StringVar(&f.platform, "platform", "", "`OS/ARCH` to build for: this machine's and no other")
 	fl.StringArrayVar(&f.secrets, "secret", nil, "let steps that ask for it see a secret: `id=ID,src=FILE` or id=ID,env=NAME; may be repeated")
+	f.from.add(fl)
 	c.SetFlagErrorFunc(buildFlagError)
 	if p.docker {
 		p.addDockerFlags(fl)
@@ -133,8 +139,8 @@ func toldError(ctx context.Context) error {
 // complete checks the flags and makes the request of them.
 func (p *program) complete(f *buildFlags) error {
 	r := &f.request
-	if r.Context == "-" {
-		return &usageError{errors.New("the build context - is not a folder"), "for a Dockerfile from standard input write -f - and a folder, which may be empty"}
+	if err := f.from.complete(f); err != nil {
+		return err
 	}
 	if err := checkPlatform(f.platform); err != nil {
 		return err

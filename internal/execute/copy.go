@@ -17,13 +17,14 @@ import (
 
 // from returns the file system that a COPY or ADD reads.
 func (l *Local) from(c *plan.Copy, chain rootfs.Chain) (entry.FS, error) {
-	if c.From != nil {
+	in, ok := l.context(c.From)
+	switch {
+	case !ok:
 		return l.Roots.View(chain)
-	}
-	if l.Context == nil {
+	case in == nil:
 		return entry.NewMem(), nil
 	}
-	return l.Context, nil
+	return in.FS, nil
 }
 
 // request is the COPY as the copying package takes it, without a destination
@@ -33,8 +34,9 @@ func (l *Local) request(ctx context.Context, c *plan.Copy, chain rootfs.Chain) (
 	if err != nil {
 		return copying.Request{}, err
 	}
+	in, ok := l.context(c.From)
 	r := copying.Request{
-		From: until{ctx, fsys}, Sources: c.Sources, FromContext: c.From == nil,
+		From: until{ctx, fsys}, Sources: c.Sources, FromContext: ok && (in == nil || !in.Owned),
 		Dest: c.Dest, Chown: c.Chown, Chmod: c.Chmod,
 	}
 	if c.Dir != "" {
@@ -50,17 +52,18 @@ func (l *Local) Content(ctx context.Context, job solve.Job) (digest.Digest, erro
 	if len(c.Sources) == 0 {
 		return digest.Digest{}, nil // here-documents are in the step itself
 	}
-	if c.From == nil {
+	in, ok := l.context(c.From)
+	if ok && (in == nil || in.ID.IsZero()) {
 		r, err := l.request(ctx, c, nil)
 		if err != nil {
 			return digest.Digest{}, err
 		}
 		var known entry.Digester
-		if l.Context != nil {
-			known = l.Context
+		if in != nil {
+			known = in.Digests
 		}
 		d, _, err := copying.Content(r, known)
-		return d, l.refused(ctx, job, err)
+		return contextID(c, in, d), l.refused(ctx, job, err)
 	}
 	if d, ok := l.remembered(job); ok {
 		return d, nil
@@ -74,11 +77,14 @@ func (l *Local) Content(ctx context.Context, job solve.Job) (digest.Digest, erro
 	if err != nil {
 		return d, l.refused(ctx, job, err)
 	}
+	if ok {
+		d = contextID(c, in, d)
+	}
 	text, err := json.Marshal(d)
 	if err != nil {
 		return d, err
 	}
-	return d, l.Store.PutCacheFile(contentKind, contentName(job), text)
+	return d, l.Store.PutCacheFile(contentKind, l.contentName(job), text)
 }
 
 // contentKind is the kind of the cache files that keep contents.
@@ -87,17 +93,22 @@ const contentKind = "content"
 // remembered returns what an earlier build found of these sources in this
 // chain.
 func (l *Local) remembered(job solve.Job) (d digest.Digest, ok bool) {
-	b, err := os.ReadFile(l.Store.CacheFile(contentKind, contentName(job)))
+	b, err := os.ReadFile(l.Store.CacheFile(contentKind, l.contentName(job)))
 	return d, err == nil && json.Unmarshal(b, &d) == nil && !d.IsZero()
 }
 
 // contentName names the content of a copy: it covers all that copying.Content
 // looks at. Sources, owner and mode decide what counts; the chain decides the
 // rest.
-func contentName(job solve.Job) string {
+func (l *Local) contentName(job solve.Job) string {
 	c := job.Step.Copy
 	k := digest.NewKey(copying.ContentFormat)
-	k.Digest("chain", job.From.ID())
+	if in, ok := l.context(c.From); ok {
+		k.Digest("context", in.ID)
+		k.Bool("main", c.From == nil)
+	} else {
+		k.Digest("chain", job.From.ID())
+	}
 	k.List("source", c.Sources)
 	k.Text("chown", c.Chown)
 	k.Text("chmod", c.Chmod)

@@ -23,7 +23,6 @@ import (
 	"github.com/whittle-build/whittle/internal/rootfs"
 	"github.com/whittle-build/whittle/internal/sandbox"
 	"github.com/whittle-build/whittle/internal/solve"
-	"github.com/whittle-build/whittle/internal/source"
 	"github.com/whittle-build/whittle/internal/store"
 )
 
@@ -31,7 +30,8 @@ import (
 type Local struct {
 	Store   *store.Store
 	Roots   *rootfs.Roots
-	Context *source.Context // nil when the build has none
+	Context *Context            // nil when the build has none
+	Named   map[string]*Context // those of files, by plan.Root.Context
 	File    *dockerfile.File
 	Sink    progress.Sink
 	Now     func() time.Time

@@ -74,8 +74,9 @@ func (l *Local) refused(ctx context.Context, job solve.Job, err error) error {
 		return err
 	}
 	hint := tableHint(err)
-	if hint == "" && job.Step.Copy != nil {
-		hint = fileHint(job.Step.Copy, err)
+	if c := job.Step.Copy; hint == "" && c != nil {
+		in, ok := l.context(c.From)
+		hint = fileHint(ok && in != nil && in.Ignored != nil, err)
 	}
 	return l.File.Mistake(job.Step.Line.Pos, err.Error(), hint)
 }
@@ -103,8 +104,9 @@ func badTable(path string) string {
 		" a regular file in an earlier RUN, or write numbers, such as 1000:1000"
 }
 
-// fileHint is the way out of a file that no layer can hold.
-func fileHint(c *plan.Copy, err error) string {
+// fileHint is the way out of a file that no layer can hold. folder says that it
+// is one of a folder, which a file there can leave out.
+func fileHint(folder bool, err error) string {
 	var archive *copying.InArchive
 	var broken *layer.BrokenError
 	var unfit *copying.Unfit
@@ -113,11 +115,11 @@ func fileHint(c *plan.Copy, err error) string {
 		return "the archive is cut off or broken: make it, or get it, again"
 	case errors.As(err, &archive):
 		return "make the archive without it, or COPY the archive and unpack it in a RUN"
-	case errors.As(err, &unfit) && c.From == nil:
+	case errors.As(err, &unfit) && folder:
 		return "give it another name, or list it in .dockerignore"
 	case errors.As(err, &unfit):
 		return "give it another name"
-	case c.From == nil:
+	case folder:
 		return "if the image does not need the file, list it in .dockerignore"
 	}
 	return ""
@@ -138,8 +140,8 @@ func (l *Local) linkHint(c *plan.Copy, e *copying.NotFound) string {
 	if !strings.HasPrefix(e.Link, "/") {
 		target = entry.Clean(entry.Join(entry.Parent(entry.Clean(e.Source)), e.Link))
 	}
-	if c.From == nil && l.Context != nil {
-		if name := l.Context.IgnoreFile(target); name != "" {
+	if in, ok := l.context(c.From); ok {
+		if name := in.ignored(target); name != "" {
 			return fmt.Sprintf("the file is there, but %s leaves it out: the line !%s at its end takes it in again", name, target)
 		}
 	}
@@ -150,7 +152,7 @@ func (l *Local) linkHint(c *plan.Copy, e *copying.NotFound) string {
 // system is known already: nothing is copied.
 func (l *Local) Missing(ctx context.Context, job solve.Job) (dockerfile.Errors, error) {
 	c := job.Step.Copy
-	if c.From != nil {
+	if in, ok := l.context(c.From); !ok || in != nil && !in.ID.IsZero() {
 		if _, ok := l.remembered(job); ok {
 			return nil, nil // an earlier build found them all
 		}
@@ -181,6 +183,8 @@ func where(c *plan.Copy) string {
 		return "the build context"
 	case c.FromStage != nil:
 		return fmt.Sprintf("stage %q", c.FromStage.Display)
+	case c.From.Context != "":
+		return fmt.Sprintf("the context %q", c.From.Context)
 	}
 	return fmt.Sprintf("image %q", c.FromText)
 }
@@ -188,11 +192,9 @@ func where(c *plan.Copy) string {
 // nearHint offers what the user probably meant. Sources are relative to the
 // root of a stage and not to its WORKDIR, which is the commonest mistake.
 func (l *Local) nearHint(c *plan.Copy, e *copying.NotFound) string {
-	if c.From == nil && l.Context != nil {
-		path := strings.TrimPrefix(e.Source, "/")
-		if name := l.Context.IgnoreFile(path); name != "" {
-			return fmt.Sprintf("the file is there, but %s leaves it out: the line !%s at its end takes it in again", name, path)
-		}
+	in, isContext := l.context(c.From)
+	if path := strings.TrimPrefix(e.Source, "/"); isContext && in.ignored(path) != "" {
+		return fmt.Sprintf("the file is there, but %s leaves it out: the line !%s at its end takes it in again", in.ignored(path), path)
 	}
 	near := make([]string, len(e.Near))
 	for i, n := range e.Near {

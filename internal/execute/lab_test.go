@@ -192,7 +192,7 @@ func (l *lab) local(text string) (*Local, *solve.Solver, *plan.Plan) {
 	}
 	l.t.Cleanup(func() { ctx.Close() })
 	now := func() time.Time { return l.now }
-	local := &Local{Store: l.store, Roots: l.roots, Context: ctx, File: f, Sink: l, Now: now}
+	local := &Local{Store: l.store, Roots: l.roots, Context: Folder(ctx), File: f, Sink: l, Now: now}
 	return local, &solve.Solver{Store: l.store, Runner: local, Contents: local, Sink: l, Bases: bases, Now: now}, p
 }
 

@@ -26,9 +26,15 @@ const (
 	maxLinks = 8
 )
 
+// archive is files by name: a tar, or a folder of the same form. A missing one
+// is fs.ErrNotExist.
+type archive interface {
+	open(name string) (*io.SectionReader, error)
+}
+
 // readAll reads a whole document of bounded size.
-func (t *tarFile) readAll(name string) ([]byte, error) {
-	r, err := t.open(name)
+func readAll(a archive, name string) ([]byte, error) {
+	r, err := a.open(name)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +137,7 @@ func inArchive(name string) string {
 	return strings.TrimPrefix(path.Clean("/"+name), "/")
 }
 
-// open returns the content of a file. A missing one is fs.ErrNotExist.
+// open implements archive.
 func (t *tarFile) open(name string) (*io.SectionReader, error) {
 	key := inArchive(name)
 	for range maxLinks {

@@ -61,7 +61,7 @@ func Load(ctx context.Context, r io.Reader, sink Sink) (_ []Loaded, err error) {
 	return load(ctx, a, sink)
 }
 
-func load(ctx context.Context, a *tarFile, sink Sink) ([]Loaded, error) {
+func load(ctx context.Context, a archive, sink Sink) ([]Loaded, error) {
 	l := &loader{Sink: sink, a: a, layers: map[digest.Digest]Layer{}}
 	docker, err := l.dockerList()
 	if err != nil {
@@ -91,7 +91,7 @@ func load(ctx context.Context, a *tarFile, sink Sink) ([]Loaded, error) {
 // loader loads one archive. Layers that several images share are taken once.
 type loader struct {
 	Sink
-	a      *tarFile
+	a      archive
 	layers map[digest.Digest]Layer
 }
 
@@ -218,7 +218,7 @@ func checkDiffID(layer Layer, want digest.Digest) error {
 
 // blob reads a document that a descriptor names.
 func (l *loader) blob(d Descriptor) ([]byte, error) {
-	b, err := l.a.readAll(blobPath(d.Digest))
+	b, err := readAll(l.a, blobPath(d.Digest))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("blob %s: %w in the archive", d.Digest, fs.ErrNotExist)
 	}
@@ -230,7 +230,7 @@ func (l *loader) blob(d Descriptor) ([]byte, error) {
 
 // dockerList reads manifest.json; nil when there is none.
 func (l *loader) dockerList() ([]dockerImage, error) {
-	b, err := l.a.readAll("manifest.json")
+	b, err := readAll(l.a, "manifest.json")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -278,7 +278,7 @@ func (l *loader) docker(ctx context.Context, list []dockerImage, index []Descrip
 	}
 	var out []Loaded
 	for _, d := range list {
-		raw, err := l.a.readAll(d.Config)
+		raw, err := readAll(l.a, d.Config)
 		if err != nil {
 			return nil, fmt.Errorf("manifest.json: config: %w", err)
 		}

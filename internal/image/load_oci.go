@@ -49,7 +49,7 @@ func (l *loader) oci(ctx context.Context, entries []Descriptor) ([]Loaded, error
 
 // index returns the entries of index.json, none if there is none.
 func (l *loader) index() ([]Descriptor, error) {
-	b, err := l.a.readAll(manifest.IndexFile)
+	b, err := readAll(l.a, manifest.IndexFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -64,7 +64,7 @@ func (l *loader) index() ([]Descriptor, error) {
 }
 
 func (l *loader) layoutVersion() error {
-	b, err := l.a.readAll(manifest.LayoutFile)
+	b, err := readAll(l.a, manifest.LayoutFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &Error{Msg: "archive: index.json without " + manifest.LayoutFile + ": not an OCI layout"}
 	}

@@ -27,6 +27,12 @@ func SniffArchive(r io.Reader) bool {
 	return err == nil || err == io.ErrUnexpectedEOF
 }
 
+// SniffPacked says of the beginning of a stream whether it is an archive, or is
+// compressed, which nothing but an archive is here.
+func SniffPacked(head []byte) bool {
+	return sniff(head) != None || SniffArchive(bytes.NewReader(head))
+}
+
 // isEmptyTar is asked after one block of zeros: an archive without entries is
 // two of them and nothing but zeros after.
 func isEmptyTar(r io.Reader) bool {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/whittle-build/whittle/internal/config"
 	"github.com/whittle-build/whittle/internal/dockerfile"
 )
 
@@ -109,6 +110,11 @@ func (st *state) contextStep() {
 		Copy: &Copy{Sources: []string{"/"}, Dest: "/", From: &Root{Context: s.context}, FromText: s.context},
 	}
 	st.line.Step = step
+	// As the reference's exporter says it of a layer that no instruction made.
+	st.line.History = len(st.c.History)
+	st.c.History = append(st.c.History, config.History{
+		CreatedBy: fmt.Sprintf("[context %s] load from client", s.context), Comment: "buildkit.exporter.image.v0",
+	})
 	st.p.plan.Steps = append(st.p.plan.Steps, step)
 	st.out.Base = Root{Step: step}
 	st.out.Root = st.out.Base

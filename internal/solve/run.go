@@ -19,7 +19,7 @@ type flight struct {
 }
 
 func (r *run) lookUpOrRun(ctx context.Context, line *plan.Line, job Job, key *digest.Key) (*Done, error) {
-	if d := r.record(job.Key); d != nil {
+	if d := r.record(job); d != nil {
 		return d, nil
 	}
 	f, first := r.flight(job.Key)
@@ -29,7 +29,7 @@ func (r *run) lookUpOrRun(ctx context.Context, line *plan.Line, job Job, key *di
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
-		if d := r.record(job.Key); d != nil {
+		if d := r.record(job); d != nil {
 			return d, nil
 		}
 		// Somebody has removed the record since.
@@ -80,7 +80,7 @@ func (r *run) runAlone(ctx context.Context, line *plan.Line, job Job, key *diges
 		return nil, err
 	}
 	defer lock.Close()
-	if d := r.record(job.Key); d != nil {
+	if d := r.record(job); d != nil {
 		return d, nil
 	}
 	if err := slot.take(ctx); err != nil {
@@ -116,8 +116,9 @@ func (s *slot) give() {
 }
 
 // record looks the key up. Under NoCache only what this build made counts.
-func (r *run) record(key digest.Digest) *Done {
-	if r.NoCache && !r.own(key) {
+func (r *run) record(job Job) *Done {
+	key := job.Key
+	if r.NoCache != nil && r.NoCache(job.Step) && !r.own(key) {
 		return nil
 	}
 	rec, err := r.Store.Record(key)

@@ -63,8 +63,10 @@ type Solver struct {
 	Contents Contents
 	Sink     progress.Sink
 	Bases    map[plan.Ref]Base
-	Jobs     int  // steps run at once; 0 means no limit
-	NoCache  bool // run every step, use no record that an earlier build made
+	Jobs     int // steps run at once; 0 means no limit
+	// NoCache says whether to run a step without looking for a record that an
+	// earlier build made; nil: none is.
+	NoCache func(*plan.Step) bool
 	// Epoch is the time that folders made by COPY, ADD and WORKDIR get, as text;
 	// "" means that of the build, which is no part of a key.
 	Epoch string

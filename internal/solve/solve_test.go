@@ -184,7 +184,7 @@ func TestTheSameStepTwiceRunsOnce(t *testing.T) {
 	for _, jobs := range []int{0, 1} {
 		for _, noCache := range []bool{false, true} {
 			b := newBench(t, nil)
-			b.Jobs, b.NoCache = jobs, noCache
+			b.Jobs, b.NoCache = jobs, always(noCache)
 			r := b.mustSolve("FROM scratch AS a\nRUN [\"same\"]\nRUN [\"a\"]\nFROM scratch AS b\nRUN [\"same\"]\nRUN [\"b\"]\nFROM scratch\nCOPY --from=a /x /a\nCOPY --from=b /x /b\n")
 			b.wantRan("COPY --from=a /x /a", "COPY --from=b /x /b", `RUN ["a"]`, `RUN ["b"]`, `RUN ["same"]`)
 			layers := map[digest.Digest]bool{}
@@ -209,10 +209,10 @@ func TestNoCacheRunsEverythingAndLaterBuildsUseIt(t *testing.T) {
 	b := newBench(t, nil)
 	b.mustSolve(twoStages)
 	all := b.took()
-	b.NoCache = true
+	b.NoCache = always(true)
 	fresh := b.mustSolve(twoStages)
 	b.wantRan(all...)
-	b.NoCache = false
+	b.NoCache = nil
 	again := b.mustSolve(twoStages)
 	b.wantRan()
 	layers := func(r *Result) (out []string) {
@@ -376,7 +376,7 @@ func TestTwoBuildsWithOneJobEachDoNotBlockEachOther(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 4 {
 			b := newBench(t, s)
-			b.Jobs, b.NoCache = 1, i%2 == 0
+			b.Jobs, b.NoCache = 1, always(i%2 == 0)
 			text := a
 			if i >= 2 {
 				text = other
@@ -507,3 +507,5 @@ func TestABaseImageIsTheBottomOfTheChain(t *testing.T) {
 		t.Error("another base image gives the same key")
 	}
 }
+
+func always(yes bool) func(*plan.Step) bool { return func(*plan.Step) bool { return yes } }
