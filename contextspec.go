@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/whittle-build/whittle/internal/address"
 	"github.com/whittle-build/whittle/internal/dockerfile"
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/plan"
@@ -41,13 +42,13 @@ func kindOfContext(value string) contextKind {
 	case strings.HasPrefix(value, layoutScheme):
 		return layoutContext
 	}
-	kind := dockerfile.KindOf(value)
+	kind := address.KindOf(value)
 	switch {
-	case kind == dockerfile.SourceURL:
+	case kind == address.URL:
 		return urlContext
-	case kind == dockerfile.SourceGit && strings.Contains(value, "://"):
+	case kind == address.Git && strings.Contains(value, "://"):
 		return gitContext
-	case kind == dockerfile.SourceGit || strings.HasPrefix(value, "github.com/"):
+	case kind == address.Git || strings.HasPrefix(value, "github.com/"):
 		if st, err := os.Stat(value); err != nil || !st.IsDir() {
 			return gitContext
 		}
