@@ -53,7 +53,7 @@ func (w *Whittle) planned(ctx context.Context, req plan.Request, pull bool, sink
 // run.
 func withoutImages(req plan.Request, missing *plan.Missing) (*plan.Plan, dockerfile.Errors) {
 	for _, ref := range missing.Refs {
-		req.Images[ref] = &plan.Base{Config: &config.Image{}, Name: ref.Name}
+		req.Images[ref] = &plan.Base{Config: &config.Image{}, Name: ref.Name, Unknown: true}
 	}
 	p, err := plan.New(req)
 	var mistakes dockerfile.Errors

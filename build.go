@@ -189,6 +189,9 @@ func (b *build) readFile(ctx context.Context) error {
 func (b *build) prepare(ctx context.Context) (*plan.Plan, error) {
 	var known dockerfile.Errors
 	var err error
+	if m := dockerfile.CheckSyntax(b.shortName(), b.text, b.req.Args); m != nil {
+		return nil, dockerfile.Errors{m}
+	}
 	if b.file, err = dockerfile.Parse(b.shortName(), b.text); !collect(&known, err) || b.file == nil {
 		return nil, reported(known, err)
 	}
@@ -211,6 +214,9 @@ func (b *build) inspect(ctx context.Context) (p *plan.Plan, mistakes dockerfile.
 	p, b.images, err = b.planned(ctx, b.planRequest(), b.req.Pull, b.sink)
 	if !collect(&mistakes, err) || p == nil {
 		return nil, mistakes, err
+	}
+	if p.Refused {
+		b.warn(p.Warnings)
 	}
 	if err := b.openContexts(ctx, p); err != nil {
 		return nil, mistakes, err
@@ -255,6 +261,7 @@ func (b *build) planRequest() plan.Request {
 	return plan.Request{
 		File: b.file, Target: b.req.Target, Args: b.req.Args, Labels: b.req.Labels,
 		Hosts: b.req.Hosts, Network: b.req.Network, BuildPlatform: platform(), Contexts: planContexts(b.contexts),
+		Ignored: b.ignored(),
 	}
 }
 
@@ -279,7 +286,11 @@ func (b *build) announce(p *plan.Plan) {
 		})
 	}
 	b.sink.Emit(begin)
-	for _, w := range p.Warnings {
+	b.warn(p.Warnings)
+}
+
+func (b *build) warn(list []dockerfile.Warning) {
+	for _, w := range list {
 		b.sink.Emit(progress.Event{Kind: progress.Warned, Time: b.opt.Now(), Warning: &progress.Warning{
 			File: w.File, Line: w.Line, Text: w.Text, Msg: w.Rule + ": " + w.Msg, Hint: w.Hint}})
 	}

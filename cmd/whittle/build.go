@@ -28,6 +28,8 @@ type buildFlags struct {
 	idFile   string
 	metaFile string
 	platform string
+	call     string
+	check    bool
 	secrets  []string
 	from     contextFlags
 }
@@ -46,7 +48,9 @@ Steps that nothing changed for are not run again. The image's ID goes to standar
   whittle build -f Dockerfile.build --build-arg VERSION=1.2 --progress plain .
   echo 'FROM scratch' | whittle build -f - .
   tar c app | whittle build -f app/Dockerfile -
-  whittle build --build-context src=../src --build-context alpine=docker-image://alpine:3.20 .`,
+  whittle build --build-context src=../src --build-context alpine=docker-image://alpine:3.20 .
+  whittle build --check .
+  whittle build --call=targets .`,
 		Args: args(1, 1, "one build context (a folder; . is this one)"),
 		RunE: func(c *cobra.Command, a []string) error {
 			f.request.Context = a[0]
@@ -75,6 +79,7 @@ Steps that nothing changed for are not run again. The image's ID goes to standar
 	fl.StringVar(&f.platform, "platform", "", "`OS/ARCH` to build for: this machine's and no other")
 	fl.StringArrayVar(&f.secrets, "secret", nil, "let steps that ask for it see a secret: `id=ID,src=FILE` or id=ID,env=NAME; may be repeated")
 	f.from.add(fl)
+	f.addCallFlags(fl)
 	c.SetFlagErrorFunc(buildFlagError)
 	if p.docker {
 		p.addDockerFlags(fl)
@@ -85,6 +90,9 @@ Steps that nothing changed for are not run again. The image's ID goes to standar
 // build runs one build: the story goes to stderr, the result to stdout.
 func (p *program) build(ctx context.Context, f *buildFlags) error {
 	if err := p.complete(f); err != nil {
+		return err
+	}
+	if done, err := p.called(ctx, f); done {
 		return err
 	}
 	// The display is made before anything else: a wrong name is a mistake of

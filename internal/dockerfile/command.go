@@ -17,6 +17,7 @@ type Pair struct {
 type ArgItem struct {
 	Key     string
 	Default *string // nil: none was given
+	Doc     string  // what a comment above it says of the argument
 }
 
 // Heredoc is a file written in the Dockerfile itself.

@@ -99,7 +99,7 @@ func wordCount(c Command) int {
 func convertArg(c *instructions.ArgCommand) *Arg {
 	items := make([]ArgItem, len(c.Args))
 	for i, a := range c.Args {
-		items[i] = ArgItem{Key: a.Key, Default: a.Value}
+		items[i] = ArgItem{Key: a.Key, Default: a.Value, Doc: a.DocComment}
 	}
 	return &Arg{items}
 }

@@ -37,7 +37,8 @@ type File struct {
 	Warnings []Warning
 
 	check    string // value of "# check="
-	unsure   bool   // a wrong instruction may have set a variable
+	checkPos Pos
+	unsure   bool // a wrong instruction may have set a variable
 	findings []found
 	lines    []string
 }
@@ -58,6 +59,7 @@ type Stage struct {
 	Platform     string // --platform as written
 	Text         string // the FROM line
 	Check        string // value of a "check=" comment above it
+	Doc          string // what a comment above it says of the stage
 	Instructions []*Instruction
 }
 

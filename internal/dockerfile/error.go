@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/moby/buildkit/util/suggest"
+
 	"github.com/whittle-build/whittle/internal/nearest"
 )
 
@@ -59,13 +61,15 @@ func (e Errors) Sorted() Errors {
 // Warning is something that builds but is probably not meant. Rule is the
 // reference's name of its lint rule, or whittle's own, in the same style.
 type Warning struct {
-	Rule string
-	File string
-	Line int
-	Text string
-	Msg  string
-	URL  string
-	Hint string
+	Rule          string
+	File          string
+	Line, EndLine int
+	Text          string
+	Msg           string
+	About         string // what the rule is for
+	URL           string
+	Hint          string
+	Own           bool // a rule of whittle's own, which never fails a build
 }
 
 func (w Warning) String() string {
@@ -73,6 +77,17 @@ func (w Warning) String() string {
 		return fmt.Sprintf("%s: %s: %s", w.File, w.Rule, w.Msg)
 	}
 	return fmt.Sprintf("%s:%d: %s: %s", w.File, w.Line, w.Rule, w.Msg)
+}
+
+// SuggestVariable returns what the reference takes for the variable that name
+// was meant to be, or "": its messages have it in them.
+func SuggestVariable(name string, options []string) string {
+	const long = 128 // the cost of a comparison is the product of both lengths
+	if len(name) > long {
+		return ""
+	}
+	near, _ := suggest.Search(name, slices.DeleteFunc(slices.Clone(options), func(o string) bool { return len(o) > long }), true)
+	return near
 }
 
 // Suggest returns the option that val was most likely meant to be, or "".

@@ -9,12 +9,13 @@ import (
 // Finding is one case of a lint rule, without its place.
 type Finding struct {
 	Rule, Msg, URL, Hint string
+	About                string // what the rule is for
 	// Own marks whittle's own rules: they never fail a build.
 	Own bool
 }
 
 func finding[F any](r linter.LinterRule[F], msg, hint string) Finding {
-	return Finding{Rule: r.Name, Msg: msg, URL: r.URL, Hint: hint}
+	return Finding{Rule: r.Name, Msg: msg, URL: r.URL, Hint: hint, About: r.Description}
 }
 
 func own(rule, hint, format string, args ...any) Finding {
@@ -112,6 +113,16 @@ func InvalidDefaultArgInFrom(base string) Finding {
 func FromPlatformFlagConstDisallowed(platform string) Finding {
 	r := linter.RuleFromPlatformFlagConstDisallowed
 	return finding(r, r.Format(platform), "write --platform=$BUILDPLATFORM or leave it out, or name the stage after the platform")
+}
+
+// CopyIgnoredFile is a source of COPY or ADD that the ignore file leaves out
+// of the context.
+func CopyIgnoredFile(add bool, file string) Finding {
+	r, command := linter.RuleCopyIgnoredFile, "Copy"
+	if add {
+		command = "Add"
+	}
+	return finding(r, r.Format(command, file), "take it out of the ignore file, or copy something else")
 }
 
 // ExposeProtoCasing is EXPOSE 80/TCP.

@@ -97,7 +97,7 @@ func ownRefusal(errs Errors) bool {
 	for _, e := range errs {
 		for _, own := range []string{
 			"this version does not know", "not UTF-8", "NUL byte", "a heredoc's name", "RUN requires at least one", "a heredoc cannot be part",
-			"check: ", "cannot be empty", "max allowed", "most allowed",
+			"cannot be empty", "max allowed", "most allowed",
 		} {
 			if strings.Contains(e.Msg, own) {
 				return true

@@ -35,12 +35,13 @@ type Linter struct {
 // NewLinter returns a Linter that has seen what Parse found. check is the
 // grammar of "# check="; nil means the file's own line.
 func (f *File) NewLinter(check *string) (*Linter, *Error) {
-	if check == nil {
-		check = &f.check
+	text, pos, what := f.check, f.checkPos, "check options"
+	if check != nil {
+		text, pos, what = *check, Pos{}, "build-arg:"+CheckArg
 	}
-	cfg, err := linter.ParseLintOptions(*check)
+	cfg, err := linter.ParseLintOptions(text)
 	if err != nil {
-		return nil, f.Mistake(Pos{}, err.Error(), "write check=skip=Rule1,Rule2 or skip=all, and error=true, with ; between them")
+		return nil, f.Mistake(pos, "failed to parse "+what+": "+err.Error(), "write check=skip=Rule1,Rule2 or skip=all, and error=true, with ; between them")
 	}
 	l := &Linter{file: f, checks: cfg, asErrors: cfg.ReturnAsError}
 	for _, one := range f.findings {
@@ -51,27 +52,29 @@ func (f *File) NewLinter(check *string) (*Linter, *Error) {
 
 // Report adds a finding about what stands at pos under a comment with check.
 func (l *Linter) Report(pos Pos, check string, f Finding) {
-	if silenced(l.checks, f.Rule) {
-		return
-	}
+	above := &linter.Config{}
 	if check != "" {
-		cfg, err := linter.ParseLintOptions(check)
-		if err == nil && skipped(cfg, f.Rule) {
-			return
+		if cfg, err := linter.ParseLintOptions(check); err == nil {
+			above = cfg
 		}
 	}
-	l.found = append(l.found, found{pos, check, f})
-}
-
-func silenced(cfg *linter.Config, rule string) bool {
-	if rule == linter.RuleInvalidDefinitionDescription.Name {
-		return !cfg.ExperimentalAll && !slices.Contains(cfg.ExperimentalRules, rule)
+	if lets(f.Rule, l.checks, above) {
+		l.found = append(l.found, found{pos, check, f})
 	}
-	return skipped(cfg, rule)
 }
 
-func skipped(cfg *linter.Config, rule string) bool {
-	return cfg.SkipAll || slices.Contains(cfg.SkipRules, rule)
+// lets reports whether checks let a rule through: one that skips it silences
+// it, and one that asks for it is what an experimental rule needs, whatever is
+// skipped.
+func lets(rule string, checks ...*linter.Config) bool {
+	if rule == linter.RuleInvalidDefinitionDescription.Name {
+		return slices.ContainsFunc(checks, func(c *linter.Config) bool {
+			return c.ExperimentalAll || slices.Contains(c.ExperimentalRules, rule)
+		})
+	}
+	return !slices.ContainsFunc(checks, func(c *linter.Config) bool {
+		return c.SkipAll || slices.Contains(c.SkipRules, rule)
+	})
 }
 
 // checkAbove returns the value of the first comment "check=…".
@@ -88,58 +91,57 @@ func checkAbove(comments []string) string {
 	return ""
 }
 
-// Warnings returns what was let through, in the order of lines, each once.
+// Warnings returns what was let through, in the order of lines. What is wrong
+// twice on a line is there twice, as in the reference.
 func (l *Linter) Warnings() []Warning {
 	var out []Warning
 	for _, f := range l.found {
 		out = append(out, Warning{
-			Rule: f.Rule, File: l.file.Name, Line: f.pos.Line, Text: l.file.Line(f.pos.Line),
-			Msg: f.Msg, URL: f.URL, Hint: f.Hint,
+			Rule: f.Rule, File: l.file.Name, Line: f.pos.Line, EndLine: f.pos.EndLine, Text: l.file.Line(f.pos.Line),
+			Msg: f.Msg, About: f.About, URL: f.URL, Hint: f.Hint, Own: f.Own,
 		})
 	}
-	slices.SortStableFunc(out, func(a, b Warning) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Rule, b.Rule))
-	})
-	return slices.CompactFunc(out, func(a, b Warning) bool {
-		return a.Line == b.Line && a.Rule == b.Rule && a.Msg == b.Msg
-	})
+	slices.SortStableFunc(out, func(a, b Warning) int { return cmp.Compare(a.Line, b.Line) })
+	return out
 }
 
-// Errors returns the findings as mistakes if the checks say "error=true".
-func (l *Linter) Errors() Errors {
+// Error is the mistake that the findings are if the checks say "error=true";
+// nil otherwise. Where they are the warnings say.
+func (l *Linter) Error() *Error {
 	if !l.asErrors {
 		return nil
 	}
-	var out Errors
+	var rules []string
 	for _, f := range l.found {
 		if !f.Own {
-			out = append(out, l.file.Mistake(f.pos, "lint violation found for rule "+f.Rule+": "+f.Msg, f.Hint))
+			rules = append(rules, f.Rule)
 		}
 	}
-	return out.Sorted()
+	if len(rules) == 0 {
+		return nil
+	}
+	slices.Sort(rules)
+	return l.file.Mistake(Pos{}, "lint violation found for rules: "+strings.Join(slices.Compact(rules), ", "),
+		`the warnings say where; "# check=error=true" makes them fail the build`)
 }
 
 // lint does the checks that need the whole file.
 func (p *reading) lint(ast *parser.Node) {
 	f := p.file
 	check, _, at, ok := parser.ParseDirective("check", f.Source)
-	if ok {
-		f.check = check
+	if ok && len(at) > 0 {
+		f.check, f.checkPos = check, Pos{at[0].Start.Line, at[0].End.Line}
 	}
 	p.lintNames()
 	p.lintCasing()
-	l, err := f.NewLinter(nil)
-	if err != nil {
-		pos := Pos{1, 1}
-		if len(at) > 0 {
-			pos = Pos{at[0].Start.Line, at[0].End.Line}
-		}
-		p.add(pos, "check: "+err.Msg, err.Hint)
-		return
+	// A build argument may stand for a wrong line, so that it is no mistake yet.
+	if l, err := f.NewLinter(nil); err == nil {
+		f.Warnings = l.Warnings()
 	}
-	f.Warnings = l.Warnings()
 }
 
+// lintNames, like lintCasing, is about the file: a comment above one
+// instruction does not silence it.
 func (p *reading) lintNames() {
 	seen := map[string]bool{}
 	for _, s := range p.file.Stages {
@@ -147,10 +149,10 @@ func (p *reading) lintNames() {
 			continue
 		}
 		if s.Name == "scratch" || s.Name == "context" {
-			p.find(s.Pos, s.Check, ReservedStageName(s.Name))
+			p.find(s.Pos, "", ReservedStageName(s.Name))
 		}
 		if seen[s.Name] {
-			p.find(s.Pos, s.Check, DuplicateStageName(s.Name))
+			p.find(s.Pos, "", DuplicateStageName(s.Name))
 		}
 		seen[s.Name] = true
 	}
@@ -168,21 +170,21 @@ func (p *reading) lintCasing() {
 			upper++
 		}
 	}
-	each := func(do func(pos Pos, check, keyword string)) {
+	each := func(do func(pos Pos, keyword string)) {
 		for _, s := range p.file.Stages {
-			do(s.Pos, s.Check, s.Keyword)
+			do(s.Pos, s.Keyword)
 			for _, in := range s.Instructions {
-				do(in.Pos, in.Check, in.Keyword)
+				do(in.Pos, in.Keyword)
 			}
 		}
 	}
-	each(func(_ Pos, _, keyword string) { count(keyword) })
-	each(func(pos Pos, check, keyword string) {
+	each(func(_ Pos, keyword string) { count(keyword) })
+	each(func(pos Pos, keyword string) {
 		switch {
 		case lower > upper && keyword != strings.ToLower(keyword):
-			p.find(pos, check, ConsistentInstructionCasing(keyword, "lowercase"))
+			p.find(pos, "", ConsistentInstructionCasing(keyword, "lowercase"))
 		case lower <= upper && keyword != strings.ToUpper(keyword):
-			p.find(pos, check, ConsistentInstructionCasing(keyword, "uppercase"))
+			p.find(pos, "", ConsistentInstructionCasing(keyword, "uppercase"))
 		}
 	})
 }

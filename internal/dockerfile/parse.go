@@ -256,7 +256,7 @@ func meant(keyword string) string {
 func (p *reading) stage(n *parser.Node, st *instructions.Stage) {
 	p.file.Stages = append(p.file.Stages, &Stage{
 		Pos: nodePos(n), Index: len(p.file.Stages), Keyword: n.Value, Name: st.Name, Base: st.BaseName,
-		Platform: st.Platform, Text: st.SourceCode, Check: checkAbove(st.Comments),
+		Platform: st.Platform, Text: st.SourceCode, Check: checkAbove(st.Comments), Doc: st.DocComment,
 	})
 }
 
@@ -269,8 +269,8 @@ func (p *reading) instruction(n *parser.Node) (cmd any, msg, hint string) {
 	if msg, hint := unknownFlag(n); msg != "" {
 		return nil, msg, hint
 	}
-	lint := linter.New(&linter.Config{ExperimentalAll: true, Warn: func(rule, _, url, msg string, at []parser.Range) {
-		p.find(nodePos(n), "", Finding{Rule: rule, Msg: msg, URL: url, Hint: parserHint(rule)})
+	lint := linter.New(&linter.Config{ExperimentalAll: true, Warn: func(rule, about, url, msg string, at []parser.Range) {
+		p.find(nodePos(n), checkAbove(n.PrevComment), Finding{Rule: rule, Msg: msg, URL: url, Hint: parserHint(rule), About: about})
 	}})
 	cmd, err := instructions.ParseInstructionWithLinter(n, lint)
 	if err != nil {

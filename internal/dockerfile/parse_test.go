@@ -215,7 +215,6 @@ func TestMistakesSayWhereWhatAndTheWayOut(t *testing.T) {
 		{from + "RUN --network=x a", `2: invalid network mode "x"`, "none or host"},
 		{"# escape=x\n" + from, "1: invalid escape token", "# escape="},
 		{"# escape=`\n# escape=`\n" + from, "2: only one escape parser directive can be used", "one of the two"},
-		{"# check=foo\n" + from, "1: check: invalid check option", "skip=all"},
 		{from + "RUN \xff", "2: instruction is not UTF-8 text", "UTF-8"},
 		{from + "RUN a\x00b", "2: line contains a NUL byte", "UTF-8"},
 		{from + "RUN " + strings.Repeat("x", maxLine), "2: dockerfile line greater than max allowed size of 65535", "break the line"},

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -22,23 +23,28 @@ func (p *planner) globals() bool {
 // metaArgs is the global scope under the given build arguments.
 func (p *planner) metaArgs(given map[string]string, fail func(*dockerfile.Instruction, error)) *dockerfile.Vars {
 	vars := p.predefined()
+	p.meta = map[string]definition{}
 	for _, in := range p.file.Args {
 		arg := in.Command.(*dockerfile.Arg)
 		p.declare(arg)
 		for _, item := range arg.Items {
+			def := definition{item: item, pos: in.Pos}
 			if v, ok := given[item.Key]; ok {
 				vars.Set(item.Key, v)
-				continue
+				def.value = v
+			} else if item.Default != nil {
+				out, err := p.x.Word(*item.Default, vars)
+				if err != nil {
+					fail(in, err)
+					continue
+				}
+				vars.Set(item.Key, out.Text)
+				def.value, def.needs = out.Text, out.Used
+				if slices.Contains(out.Used, item.Key) {
+					def.needs = slices.Concat(out.Used, p.meta[item.Key].needs)
+				}
 			}
-			if item.Default == nil {
-				continue
-			}
-			out, err := p.x.Word(*item.Default, vars)
-			if err != nil {
-				fail(in, err)
-				continue
-			}
-			vars.Set(item.Key, out.Text)
+			p.meta[item.Key] = def
 		}
 	}
 	return vars
@@ -77,6 +83,9 @@ func (p *planner) predefined() *dockerfile.Vars {
 	return vars
 }
 
+// reImageID is a text that can be an image's ID and so cannot be its name.
+var reImageID = regexp.MustCompile(`^[a-f0-9]{64}$`)
+
 // defaultsInFrom warns of stages that have an image only when the right build
 // arguments are given.
 func (p *planner) defaultsInFrom() {
@@ -90,8 +99,10 @@ func (p *planner) defaultsInFrom() {
 		if err != nil {
 			return
 		}
-		if out.Text == "" || dockerfile.CheckImageName(strings.ToLower(out.Text)) != nil {
-			p.lint.Report(s.Pos, s.Check, dockerfile.InvalidDefaultArgInFrom(s.Base))
+		// A comment above does not silence it, and a stage's name in upper case
+		// is none either: the reference looks at the text alone.
+		if dockerfile.CheckImageName(out.Text) != nil || reImageID.MatchString(out.Text) {
+			p.lint.Report(s.Pos, "", dockerfile.InvalidDefaultArgInFrom(s.Base))
 		}
 	}
 }

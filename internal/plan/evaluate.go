@@ -71,13 +71,14 @@ func (st *state) inherit() {
 		*st.c = s.base.out.Config.Clone()
 		st.vars = s.base.vars.Clone()
 		s.args = s.base.args.Clone()
-		s.workdirSet = s.base.workdirSet
+		s.workdirSet, s.unknown = s.base.workdirSet, s.base.unknown
 		st.out.Base = s.base.out.Root
 	case s.image != nil:
-		*st.c = st.p.req.Images[*s.image].Config.Clone()
+		image := st.p.req.Images[*s.image]
+		*st.c, s.unknown = image.Config.Clone(), image.Unknown
 		st.c.Extra = nil // how the base was made (container_config, docker_version) is not how this image was
 		st.out.Base = Root{Image: s.image}
-		st.lintBasePlatform()
+		st.p.lintPlatformOf(*s.image, s.src.Pos)
 	default:
 		*st.c = config.Image{OS: s.platform.OS, Architecture: s.platform.Arch, Variant: s.platform.Variant}
 		st.c.Config.WorkingDir = "/"
@@ -104,13 +105,15 @@ func (st *state) inherit() {
 	}
 }
 
-func (st *state) lintBasePlatform() {
-	want, is := st.s.platform, Platform{st.c.OS, st.c.Architecture, st.c.Variant}
+// lintPlatformOf tells an image, of FROM or COPY --from at pos, that is for
+// another platform than was asked for.
+func (p *planner) lintPlatformOf(ref Ref, pos dockerfile.Pos) {
+	c := p.req.Images[ref].Config
+	want, is := ref.Platform, Platform{c.OS, c.Architecture, c.Variant}
 	if is.OS == "" || is.Arch == "" || want.OS == is.OS && want.Arch == is.Arch {
 		return
 	}
-	st.p.lint.Report(st.s.src.Pos, st.s.src.Check,
-		dockerfile.InvalidBaseImagePlatform(st.s.image.Name, want.Normalize().String(), is.Normalize().String()))
+	p.lint.Report(pos, "", dockerfile.InvalidBaseImagePlatform(ref.Name, want.Normalize().String(), is.Normalize().String()))
 }
 
 // begin makes the line of FROM.
@@ -237,8 +240,8 @@ func (st *state) word(word string) (string, bool) {
 
 func (st *state) expanded(out dockerfile.Expanded, err error) (string, bool) {
 	for _, name := range out.Unset {
-		if _, declared := st.s.args.Get(name); !declared {
-			st.report(dockerfile.UndefinedVar(name, st.p.suggest(name, st.vars.Keys())))
+		if _, declared := st.s.args.Get(name); !declared && !st.s.unknown && !isScanArg(name) {
+			st.report(dockerfile.UndefinedVar(name, st.p.suggestVariable(name, st.vars.Keys())))
 		}
 	}
 	if err != nil {

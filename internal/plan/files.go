@@ -153,6 +153,7 @@ func (st *state) copy(c *dockerfile.Copy) {
 	if !st.localSources(c, sources) {
 		return
 	}
+	st.lintIgnored(c, sources)
 	cp := &Copy{Add: c.Add, Heredocs: heredocs, Dest: st.dest(dest), Chown: chown, Chmod: chmod, FromText: c.From}
 	for _, s := range sources {
 		cp.Sources = append(cp.Sources, path.Join("/", s))
@@ -179,6 +180,7 @@ func (st *state) copyFrom(cp *Copy) bool {
 	case from.bad:
 		return false
 	case from.image != nil:
+		st.p.lintPlatformOf(*from.image, st.in.Pos)
 		cp.From = &Root{Image: from.image}
 		cp.Dir = st.p.req.Images[*from.image].Config.Config.WorkingDir
 	case from.stage != nil:
@@ -192,6 +194,18 @@ func (st *state) copyFrom(cp *Copy) bool {
 		cp.From = &Root{Context: from.context}
 	}
 	return true
+}
+
+// lintIgnored tells sources that the ignore file leaves out of the context.
+func (st *state) lintIgnored(c *dockerfile.Copy, sources []string) {
+	if st.p.req.Ignored == nil || c.From != "" {
+		return
+	}
+	for _, s := range sources {
+		if address.KindOf(s) == address.Path && st.p.req.Ignored(s) {
+			st.report(dockerfile.CopyIgnoredFile(c.Add, path.Clean(s)))
+		}
+	}
 }
 
 func (st *state) heredocs(c *dockerfile.Copy) ([]Heredoc, bool) {

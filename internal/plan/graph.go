@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,16 +61,22 @@ func (p *planner) fromBase(s *stage, base string) {
 
 // globalWord expands a word of FROM, which sees the global ARGs only.
 func (p *planner) globalWord(s *stage, word string) (string, bool) {
+	out, ok := p.globalExpand(s, word)
+	return out.Text, ok
+}
+
+func (p *planner) globalExpand(s *stage, word string) (dockerfile.Expanded, bool) {
 	out, err := p.x.Word(word, p.global)
 	for _, name := range out.Unset {
-		if !p.declared[name] {
-			p.lint.Report(s.src.Pos, s.src.Check, dockerfile.UndefinedArgInFrom(name, p.suggest(name, p.global.Keys())))
+		if _, predefined := p.global.Get(name); !predefined && !p.declared[name] {
+			p.lint.Report(s.src.Pos, s.src.Check, dockerfile.UndefinedArgInFrom(name, p.suggestVariable(name, slices.Concat(p.global.Keys(), slices.Sorted(maps.Keys(p.declared))))))
 		}
 	}
 	if err != nil {
-		return "", p.badFrom(s, err.Error(), expansionHint(err))
+		return out, p.badFrom(s, err.Error(), expansionHint(err))
 	}
-	return out.Text, true
+	s.fromArgs = append(s.fromArgs, out.Used...)
+	return out, true
 }
 
 func (p *planner) fromPlatform(s *stage) bool {
@@ -78,10 +85,11 @@ func (p *planner) fromPlatform(s *stage) bool {
 		return true
 	}
 	const hint = "write --platform=$BUILDPLATFORM, or os/arch such as linux/arm64"
-	text, ok := p.globalWord(s, word)
+	out, ok := p.globalExpand(s, word)
 	if !ok {
 		return false
 	}
+	text := out.Text
 	if text == "" {
 		return p.badFrom(s, "empty platform value from expression "+word, hint)
 	}
@@ -89,24 +97,24 @@ func (p *planner) fromPlatform(s *stage) bool {
 	if err != nil {
 		return p.badFrom(s, fmt.Sprintf("failed to parse platform %s: %v", word, err), hint)
 	}
+	p.lintPlatform(s, out, platform)
 	if platform.OS != "linux" {
 		return p.badFrom(s, fmt.Sprintf("platform %s: this version builds Linux images only", platform), hint)
 	}
 	s.platform = platform
-	p.lintPlatform(s, text, platform)
 	return true
 }
 
-func (p *planner) lintPlatform(s *stage, text string, platform Platform) {
-	word := s.src.Platform
-	if !strings.Contains(word, "$") {
+func (p *planner) lintPlatform(s *stage, out dockerfile.Expanded, platform Platform) {
+	if len(out.Used)+len(out.Unset) == 0 {
 		if !strings.Contains(s.src.Name, platform.OS) && !strings.Contains(s.src.Name, platform.Arch) {
-			p.lint.Report(s.src.Pos, s.src.Check, dockerfile.FromPlatformFlagConstDisallowed(text))
+			p.lint.Report(s.src.Pos, s.src.Check, dockerfile.FromPlatformFlagConstDisallowed(out.Text))
 		}
 		return
 	}
-	if target, _ := p.global.Get("TARGETPLATFORM"); text == target && (word == "$TARGETPLATFORM" || word == "${TARGETPLATFORM}") {
-		p.lint.Report(s.src.Pos, s.src.Check, dockerfile.RedundantTargetPlatform(word))
+	target, _ := p.global.Get("TARGETPLATFORM")
+	if len(out.Unset) == 0 && slices.Equal(out.Used, []string{"TARGETPLATFORM"}) && out.Text == target {
+		p.lint.Report(s.src.Pos, s.src.Check, dockerfile.RedundantTargetPlatform(s.src.Platform))
 	}
 }
 

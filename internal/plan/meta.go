@@ -35,14 +35,21 @@ func (st *state) arg(c *dockerfile.Arg) {
 		text := item.Key
 		if set {
 			text += "=" + value
-			if item.Key != "BUILDKIT_SBOM_SCAN_CONTEXT" && item.Key != "BUILDKIT_SBOM_SCAN_STAGE" {
+			if !isScanArg(item.Key) {
 				st.vars.Set(item.Key, value)
 			}
 		}
 		st.s.args.Set(item.Key, "")
+		st.define(item, value)
 		said = append(said, text)
 	}
 	st.commit("ARG "+strings.Join(said, " "), false, said...)
+}
+
+// isScanArg reports whether an ARG is for the reference's builder only: it is
+// no variable of steps.
+func isScanArg(name string) bool {
+	return name == "BUILDKIT_SBOM_SCAN_CONTEXT" || name == "BUILDKIT_SBOM_SCAN_STAGE"
 }
 
 // argValue is the build argument, else the default, else the global ARG of
@@ -130,7 +137,9 @@ func (st *state) label(c *dockerfile.Label) {
 // once warns of an instruction that this one replaces, and remembers this.
 func (st *state) once(last **dockerfile.Instruction) {
 	if *last != nil {
-		st.p.lint.Report((*last).Pos, (*last).Check, dockerfile.MultipleInstructionsDisallowed(st.in.Keyword))
+		// The place is the earlier one's; the comment that can silence it is
+		// this one's.
+		st.p.lint.Report((*last).Pos, st.in.Check, dockerfile.MultipleInstructionsDisallowed(st.in.Keyword))
 	}
 	*last = st.in
 }
@@ -149,7 +158,7 @@ func (st *state) commandLine(w dockerfile.Words) []string {
 }
 
 func (st *state) lintShellForm(w dockerfile.Words) {
-	if w.Shell && len(st.c.Config.Shell) == 0 {
+	if w.Shell && len(st.c.Config.Shell) == 0 && !st.s.unknown {
 		st.report(dockerfile.JSONArgsRecommended(st.in.Keyword))
 	}
 }

@@ -39,7 +39,8 @@ func TestMistakesSayWhereWhatAndTheWayOut(t *testing.T) {
 		"downloads":              {"FROM a\nADD https://x/y /\nADD https://x/y.git#main /\nADD git@host:a/b /\nCOPY http://x /\nCOPY git://x /\nADD github.com/a/b /", []string{"2: ADD https://x/y: this version does not download | wget", "3: ADD https://x/y.git#main: this version does not clone | git clone", "4: ADD git@host:a/b: this", "5: source can't be a URL for COPY", "6: source can't be a git ref for COPY"}},
 		"a quoted path":          {"FROM a\nCOPY \"a b\" /", []string{"2: unexpected end of statement while looking for matching double-quote | close the quote"}},
 		"a trigger in this file": {"FROM a AS x\nONBUILD COPI a b\nFROM x", []string{"3: ONBUILD COPI a b: unknown instruction: COPI | did you mean COPY?"}},
-		"lint as errors":         {"# check=error=true;skip=MaintainerDeprecated\nFROM a\nMAINTAINER x\nCMD x\nRUN ['a']", []string{"4: lint violation found for rule JSONArgsRecommended"}},
+		"bad checks":             {"# escape=`\n# check=foo\nFROM a", []string{`2: failed to parse check options: invalid check option "foo" | skip=all`}},
+		"lint as errors":         {"# check=error=true;skip=MaintainerDeprecated\nFROM a\nMAINTAINER x\nCMD x\nRUN ['a']", []string{" lint violation found for rules: JSONArgsRecommended"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := mistakes(t, c.src, nil)

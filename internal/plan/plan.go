@@ -27,14 +27,20 @@ type Base struct {
 	Config *config.Image // never changed
 	ID     digest.Digest // its identity: manifest digest or image ID
 	Name   string        // full name for people; "" means the Ref's
+	// Unknown says that the image could not be had: Config is made up, and what
+	// rests on it is not told.
+	Unknown bool
 }
 
 // Request says what to plan.
 type Request struct {
 	File   *dockerfile.File
-	Target string            // a stage's name; "" means the last one
-	Args   map[string]string // build arguments
-	Labels []string          // NAME=value, applied last, without history
+	Target string // a stage's name; "" means the last one
+	// AllStages plans every stage, not only what the target needs, to find what
+	// is wrong with any.
+	AllStages bool
+	Args      map[string]string // build arguments
+	Labels    []string          // NAME=value, applied last, without history
 	// Hosts are "name:ip", for the hosts file of steps.
 	Hosts   []string
 	Network string // of steps that do not say: "default" (or ""), "host", "none"
@@ -46,6 +52,9 @@ type Request struct {
 	// Contexts are what is put in the place of stages and images, by ContextName
 	// of the name, perhaps with "::" and a platform after it.
 	Contexts map[string]NamedContext
+	// Ignored reports whether the context's ignore file leaves out a source of
+	// COPY or ADD, as far as that can be told without looking. nil: never.
+	Ignored func(source string) bool
 	// Images are the refs resolved so far. The first call may have none.
 	Images map[Ref]*Base
 }
@@ -57,6 +66,7 @@ type Plan struct {
 	Lines    []*Line // the instructions of these stages, in file order
 	Steps    []*Step // each after all that it needs
 	Warnings []dockerfile.Warning
+	Refused  bool // that there are warnings is among the mistakes
 }
 
 // Root is a file system: the one after Step, or that of Image, or the files of

@@ -23,8 +23,9 @@ type planner struct {
 	errs   dockerfile.Errors
 
 	global   *dockerfile.Vars
-	guesses  int             // suggestions made so far
-	declared map[string]bool // names of all ARGs seen
+	meta     map[string]definition // ARGs before the first FROM
+	guesses  int                   // suggestions made so far
+	declared map[string]bool       // names of all ARGs seen
 	plan     *Plan
 }
 
@@ -41,13 +42,16 @@ type stage struct {
 	// platform is what the stage is for.
 	platform  Platform
 	triggers  []*dockerfile.Instruction // of its base
+	fromArgs  []string                  // global ARGs that its FROM names
+	defined   map[string]definition     // its own ARGs, for the outline
 	fired     bool                      // triggers are known
 	copies    map[*dockerfile.Instruction]*source
 	reachable bool
 
-	out  *Stage
-	vars *dockerfile.Vars // after its last instruction
-	args *dockerfile.Vars // names of ARGs in scope, in order of declaration
+	out     *Stage
+	vars    *dockerfile.Vars // after its last instruction
+	args    *dockerfile.Vars // names of ARGs in scope, in order of declaration
+	unknown bool             // the image below, of this stage or its base, could not be had
 	// workdirSet: a WORKDIR of this file has been seen, here or below.
 	workdirSet bool
 }
@@ -65,21 +69,37 @@ type source struct {
 // dockerfile.Errors with all mistakes; with these may come a plan that has
 // nothing but steps which they do not change, to look for more mistakes in.
 func New(r Request) (*Plan, error) {
+	_, _, plan, err := run(r)
+	return plan, err
+}
+
+func run(r Request) (*planner, *stage, *Plan, error) {
 	p, target := prepare(r)
 	if target == nil {
-		return nil, p.errs.Sorted()
+		return p, nil, &Plan{Warnings: p.warnings()}, p.errs.Sorted()
 	}
 	if m := p.missing(); m != nil {
-		return nil, m
+		return p, target, nil, m
 	}
 	p.evaluateAll()
 	p.unusedArgs()
-	p.errs = append(p.errs, p.lint.Errors()...)
+	refused := p.lint.Error()
+	if refused != nil {
+		p.errs = append(p.errs, refused)
+	}
 	if len(p.errs) > 0 {
-		return &Plan{Steps: p.certain()}, p.errs.Sorted()
+		return p, target, &Plan{Steps: p.certain(), Warnings: p.warnings(), Refused: refused != nil}, p.errs.Sorted()
 	}
 	p.finish(target)
-	return p.plan, nil
+	return p, target, p.plan, nil
+}
+
+// warnings is what was found unwise so far.
+func (p *planner) warnings() []dockerfile.Warning {
+	if p.lint == nil {
+		return nil
+	}
+	return p.lint.Warnings()
 }
 
 // certain returns the steps of a file with mistakes that these do not change:
@@ -102,7 +122,7 @@ func prepare(r Request) (p *planner, target *stage) {
 		p.target = p.req.Platform
 	}
 	var check *string
-	if v, ok := r.Args["BUILDKIT_DOCKERFILE_CHECK"]; ok {
+	if v, ok := r.Args[dockerfile.CheckArg]; ok {
 		check = &v
 	}
 	lint, mistake := p.file.NewLinter(check)
@@ -131,6 +151,11 @@ func prepare(r Request) (p *planner, target *stage) {
 		return p, nil
 	}
 	p.reach(target)
+	if r.AllStages {
+		for _, s := range p.stages {
+			p.reach(s)
+		}
+	}
 	p.order()
 	return p, target
 }
@@ -258,6 +283,15 @@ func (p *planner) suggest(name string, options []string) string {
 		return ""
 	}
 	return dockerfile.Suggest(name, options)
+}
+
+// suggestVariable is suggest with the reference's own idea of what is near.
+func (p *planner) suggestVariable(name string, options []string) string {
+	p.guesses++
+	if p.guesses > 100 {
+		return ""
+	}
+	return dockerfile.SuggestVariable(name, options)
 }
 
 func (p *planner) declare(a *dockerfile.Arg) {
