@@ -37,10 +37,9 @@ type Client struct {
 	SSH func(id string) (string, bool, error)
 	// Environ is what git is found and finds its proxies by: PATH, HTTP_PROXY
 	// and its like. Nothing else of it is used.
-	Environ []string
-	// Git is the program; "" means git, found in PATH.
-	Git string
-	Now func() time.Time // nil means time.Now
+	Environ    []string
+	GitProgram string           // "" means git, found in PATH
+	Now        func() time.Time // nil means time.Now
 
 	Transport http.RoundTripper // nil means Go's own, with the bounds above
 	MaxBytes  int64             // of one file; 0 means what a layer can hold

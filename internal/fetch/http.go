@@ -25,8 +25,7 @@ import (
 // Download says what to download.
 type Download struct {
 	URL string
-	// Checksum is "sha256:", "sha384:" or "sha512:" and hex digits; "" takes
-	// whatever comes. CheckChecksum has said that it is one.
+	// Checksum is what address.CheckChecksum takes; "" takes whatever comes.
 	Checksum string
 	Progress Progress
 }
