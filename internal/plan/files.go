@@ -46,7 +46,11 @@ func (st *state) workdir(c *dockerfile.Workdir) {
 	st.c.Config.WorkingDir = dir
 	layer := st.dir() != "/"
 	if layer {
-		st.step(&Step{Workdir: &Workdir{Path: st.dir(), User: st.c.Config.User}}, st.in.Text, false)
+		made := st.dir()
+		if strings.Contains(dir, "..") {
+			made = dir // what it goes through is made too
+		}
+		st.step(&Step{Workdir: &Workdir{Path: made, User: st.c.Config.User}}, st.in.Text, false)
 	}
 	st.commit("WORKDIR "+dir, layer)
 }
