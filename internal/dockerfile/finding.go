@@ -192,3 +192,9 @@ func BuildArgNotUsed(name, suggestion string) Finding {
 	}
 	return own("BuildArgNotUsed", hint, "build argument %s was given, but no ARG declares it", name)
 }
+
+// BuildArgIdle is a --build-arg that means something to the reference and has
+// no effect here.
+func BuildArgIdle(name, why string) Finding {
+	return own("BuildArgIdle", "leave it out", "build argument %s changes nothing: %s", name, why)
+}

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -253,27 +252,6 @@ func (p *planner) forcePlatform(c *config.Image) {
 	}
 	n := Platform{c.OS, c.Architecture, c.Variant}.Normalize()
 	c.OS, c.Architecture, c.Variant = n.OS, n.Arch, n.Variant
-}
-
-// unusedArgs warns of build arguments that nothing in the file declares.
-func (p *planner) unusedArgs() {
-	for _, s := range p.stages {
-		for _, in := range slices.Concat(s.triggers, s.src.Instructions) {
-			if a, ok := in.Command.(*dockerfile.Arg); ok {
-				p.declare(a)
-			}
-		}
-	}
-	names := slices.Sorted(maps.Keys(p.declared))
-	for _, name := range slices.Sorted(maps.Keys(p.req.Args)) {
-		if p.declared[name] || isProxy(name) || strings.HasPrefix(name, "BUILDKIT_") || name == "SOURCE_DATE_EPOCH" {
-			continue
-		}
-		if _, predefined := p.global.Get(name); predefined {
-			continue
-		}
-		p.lint.Report(dockerfile.Pos{}, "", dockerfile.BuildArgNotUsed(name, p.suggest(name, names)))
-	}
 }
 
 // suggest is dockerfile.Suggest for names that a file may have any number of.
