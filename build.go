@@ -11,8 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/whittle-build/whittle/internal/address"
 	"github.com/whittle-build/whittle/internal/dockerfile"
 	"github.com/whittle-build/whittle/internal/execute"
+	"github.com/whittle-build/whittle/internal/fetch"
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/progress"
@@ -69,7 +71,9 @@ type build struct {
 	kind     contextKind
 	contexts map[string]contextSpec // that are given, by what the plan calls them
 	stdin    io.Reader              // the archive that the main context is
-	main     *buildContext          // nil: there is nothing in it
+	remote   bool                   // the Dockerfile is neither here nor in the context
+	fetch    *fetch.Client
+	main     *buildContext // nil: there is nothing in it
 	named    map[string]*buildContext
 }
 
@@ -151,8 +155,8 @@ func (b *build) read(ctx context.Context) error {
 	switch b.kind = kindOfContext(b.req.Context); {
 	case b.kind == stdinContext:
 		return b.readStdin(ctx)
-	case b.kind != folderContext && b.req.File != "-":
-		return nil // enter takes it from the context
+	case b.kind != folderContext && b.req.File != "-", address.KindOf(b.req.File) == address.URL:
+		return nil // enter brings it in
 	}
 	return b.readFile(ctx)
 }
@@ -250,7 +254,7 @@ func (b *build) shortName() string {
 		return "stdin"
 	}
 	rel, err := filepath.Rel(b.req.Context, b.path)
-	if err == nil && filepath.IsLocal(rel) && b.req.File == "" {
+	if err == nil && b.kind == folderContext && filepath.IsLocal(rel) && b.req.File == "" {
 		return rel
 	}
 	return b.path

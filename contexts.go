@@ -12,9 +12,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/whittle-build/whittle/internal/address"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/execute"
+	"github.com/whittle-build/whittle/internal/fetch"
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/layer"
 	"github.com/whittle-build/whittle/internal/plan"
@@ -112,6 +114,16 @@ func untilDone(ctx context.Context, r io.Reader) io.Reader {
 // enter opens a main context that is not a folder, and takes the Dockerfile
 // from it if that is not known yet.
 func (b *build) enter(ctx context.Context) (err error) {
+	if address.KindOf(b.req.File) == address.URL {
+		f, err := b.download(ctx, "[internal] load remote Dockerfile", b.req.File)
+		if err != nil {
+			return err
+		}
+		b.path, b.remote = address.Redact(b.req.File), true
+		if b.text, err = dockerfileIn(f, b.path); err != nil {
+			return err
+		}
+	}
 	switch b.kind {
 	case folderContext:
 		return nil
@@ -119,11 +131,22 @@ func (b *build) enter(ctx context.Context) (err error) {
 		if b.stdin == nil {
 			return nil
 		}
-		b.main, err = b.importContext(ctx, "standard input", b.stdin)
+		id, size, ierr := b.importArchive(ctx, "standard input", b.stdin)
+		if ierr != nil {
+			return ierr
+		}
+		b.main, err = b.layerContext(id, size)
+	case urlContext:
+		err = b.enterURL(ctx)
 	}
 	if err != nil || b.path != "" {
 		return err
 	}
+	return b.findFile()
+}
+
+// findFile reads the Dockerfile of a main context that is not a folder.
+func (b *build) findFile() (err error) {
 	if filepath.IsAbs(b.req.File) {
 		b.path, b.text, err = source.FindDockerfile(filepath.Dir(b.req.File), b.req.File)
 		return err
@@ -140,27 +163,23 @@ func (b *build) mainName() string {
 	return b.req.Context
 }
 
-// importContext takes an archive in as a context. It becomes a layer of a kind
-// of its own, so nothing of it is unpacked, and who reads it needs no more than
-// for an image.
-func (b *build) importContext(ctx context.Context, what string, r io.Reader) (_ *buildContext, err error) {
+// importArchive takes an archive in. It becomes a layer of a kind of its own, so
+// nothing of it is unpacked, and who reads it needs no more than for an image.
+func (b *build) importArchive(ctx context.Context, what string, r io.Reader) (id digest.Digest, size int64, err error) {
 	tmp, err := b.store.Temp("context")
 	if err != nil {
-		return nil, err
+		return id, 0, err
 	}
 	defer join(&err, tmp.Remove)
 	meta, _, err := layer.ImportArchive(ctx, tmp.Path, r)
 	if err != nil {
-		return nil, b.badArchive(ctx, what, err)
+		return id, 0, b.badArchive(ctx, what, err)
 	}
 	// In an archive of files nothing is a deletion: it is not the layer that
 	// an image would have by the same diffID.
 	k := digest.NewKey("archive of a context")
 	k.Digest("tar", meta.DiffID)
-	if err := b.store.CommitLayer(tmp, k.Sum()); err != nil {
-		return nil, err
-	}
-	return b.layerContext(k.Sum(), meta.TarSize)
+	return k.Sum(), meta.TarSize, b.store.CommitLayer(tmp, k.Sum())
 }
 
 func (b *build) badArchive(ctx context.Context, what string, err error) error {
@@ -209,7 +228,11 @@ func newest(fsys entry.FS) (*time.Time, error) {
 func (b *build) openContexts(ctx context.Context, p *plan.Plan) error {
 	if b.kind == folderContext && b.main == nil {
 		var err error
-		if b.main, err = b.openFolder(b.req.Context, b.path); err != nil {
+		dockerfile := b.path
+		if b.remote {
+			dockerfile = "-"
+		}
+		if b.main, err = b.openFolder(b.req.Context, dockerfile); err != nil {
 			return err
 		}
 	}
@@ -256,7 +279,7 @@ func contextPaths(p *plan.Plan) map[string][]string {
 }
 
 // namedContext opens the context of files that the plan calls name.
-func (b *build) namedContext(_ context.Context, name string) (*buildContext, error) {
+func (b *build) namedContext(ctx context.Context, name string) (*buildContext, error) {
 	if c := b.named[name]; c != nil {
 		return c, nil
 	}
@@ -266,8 +289,11 @@ func (b *build) namedContext(_ context.Context, name string) (*buildContext, err
 	switch spec.kind {
 	case folderContext:
 		c, err = b.openFolder(spec.value, "")
-	default:
-		err = fmt.Errorf("build context %s: %s: no files", spec.name, spec.value)
+	case urlContext:
+		var f *fetch.File
+		if f, err = b.download(ctx, fmt.Sprintf("[context %s] %s", spec.name, address.Redact(spec.value)), spec.value); err == nil {
+			c = fileContext(f)
+		}
 	}
 	if err != nil {
 		return nil, err

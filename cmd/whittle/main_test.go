@@ -53,6 +53,7 @@ func TestScript(t *testing.T) {
 			"httpget":   httpget,
 			"freeport":  freeport,
 			"registry":  startRegistry,
+			"serve":     serve,
 			"jsonlines": jsonLines,
 		},
 	})
