@@ -9,7 +9,8 @@ import (
 )
 
 // plain shows a build as BuildKit's plain progress does, for logs: every line
-// begins with its step's number. Steps that run at once take turns, so that
+// begins with its step's number, and what a failed step said last comes again at
+// the end. Steps that run at once take turns, so that
 // the lines of one stay together.
 type plain struct {
 	out   *output
@@ -19,6 +20,8 @@ type plain struct {
 	cur   *lane   // whose header was last
 	since time.Time
 	count int
+	// ends is the last lines of what failed steps printed.
+	ends map[*step][]string
 	// image is the result, held back: what is left tells it too.
 	image *Event
 	left  bool
@@ -31,6 +34,7 @@ type lane struct {
 	said  bytes.Buffer
 	parts [3]part // of the streams, by number
 	shown map[string]time.Time
+	end   []string // the last lines that it printed
 	over  bool
 }
 
@@ -43,12 +47,13 @@ type part struct {
 const (
 	turnTime = time.Second // how long a step keeps the word when others wait
 	turnSize = 64 << 10    // how much a step may hold back
+	endLines = 10          // how many lines of a failed step are told again at the end
 	// statusTime is how often something that goes on is mentioned.
 	statusTime = 5 * time.Second
 )
 
 func newPlain(out *output, t *tracker) *plain {
-	return &plain{out: out, track: t, lanes: map[*step]*lane{}}
+	return &plain{out: out, track: t, lanes: map[*step]*lane{}, ends: map[*step][]string{}}
 }
 
 func (p *plain) event(e Event) {
@@ -71,6 +76,9 @@ func (p *plain) event(e Event) {
 		l.over = true
 	case Done:
 		l.done()
+		if s.state == failed {
+			p.ends[s] = l.end
+		}
 	}
 	p.speak(l, e.Time, e.Kind != Log && e.Kind != Status || l.said.Len() > 0)
 }
@@ -110,6 +118,10 @@ func (l *lane) line(p *part) {
 	fmt.Fprintf(&l.said, "#%d %s ", l.n, seconds(p.at.Sub(l.s.started)))
 	l.said.Write(p.text)
 	l.said.WriteByte('\n')
+	if len(l.end) == endLines {
+		l.end = append(l.end[:0], l.end[1:]...)
+	}
+	l.end = append(l.end, string(p.text))
 	p.text = p.text[:0]
 }
 
@@ -267,7 +279,11 @@ func (p *plain) close(now time.Time) {
 		writeResult(p.out, p.image)
 	}
 	for _, s := range p.track.failures() {
-		p.out.printf("------\n > %s: %s\n------\n", Clean(s.Label), Clean(s.outcome()))
+		p.out.printf("------\n > %s: %s\n", Clean(s.Label), Clean(s.outcome()))
+		for _, line := range p.ends[s] {
+			p.out.printf("%s\n", line)
+		}
+		p.out.printf("------\n")
 	}
 }
 
