@@ -3,11 +3,9 @@ package whittle
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -46,9 +44,10 @@ type Request struct {
 	// WholeContext scans all of the context and not only what steps name, to
 	// tell its size as Docker's classic builder does.
 	WholeContext bool
-	// SourceDateEpoch, in seconds, is the time of the image, of its history and
-	// of folders that COPY, ADD and WORKDIR make; "" means the build argument
-	// SOURCE_DATE_EPOCH, and without one the time at which the steps ran.
+	// SourceDateEpoch is the time of the image, of its history and of folders that
+	// COPY, ADD and WORKDIR make: seconds, "context" or the name of a context. It
+	// is the build argument SOURCE_DATE_EPOCH where that is not given; without
+	// any it is the time at which the steps ran.
 	SourceDateEpoch string
 	Sink            progress.Sink // is told what happens; nil is told nothing
 	Secrets         []Secret      // what RUN --mount=type=secret and downloads may use
@@ -139,13 +138,7 @@ func (b *build) read(ctx context.Context) error {
 		b.tags = append(b.tags, n)
 	}
 	var err error
-	epoch := b.req.SourceDateEpoch
-	if epoch == "" {
-		epoch = b.req.Args["SOURCE_DATE_EPOCH"]
-	}
-	if b.epoch, err = parseEpoch(epoch); err != nil {
-		return err
-	}
+	b.takeEpoch()
 	if err := b.req.checkSecrets(); err != nil {
 		return err
 	}
@@ -215,6 +208,9 @@ func (b *build) prepare(ctx context.Context) (*plan.Plan, error) {
 // inspect plans what Parse could read, and looks for what the plan names. Its
 // error is what is no mistake of the Dockerfile.
 func (b *build) inspect(ctx context.Context) (p *plan.Plan, mistakes dockerfile.Errors, err error) {
+	if err := b.findEpoch(ctx); err != nil {
+		return nil, nil, err
+	}
 	p, b.images, err = b.planned(ctx, b.planRequest(), b.req.Pull, b.sink)
 	if !collect(&mistakes, err) || p == nil {
 		return nil, mistakes, err
@@ -334,27 +330,4 @@ func (b *build) tagged(m *image.Image) bool {
 		id, err := b.catalog.Lookup(n)
 		return err != nil || id != m.ID
 	})
-}
-
-// epochText is the epoch as keys have it.
-func (b *build) epochText() string {
-	if b.epoch == nil {
-		return ""
-	}
-	return strconv.FormatInt(b.epoch.Unix(), 10)
-}
-
-// maxEpoch is the last second that a document can tell (RFC 3339).
-const maxEpoch = 253402300799
-
-func parseEpoch(s string) (*time.Time, error) {
-	if s == "" {
-		return nil, nil
-	}
-	sec, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || sec < 0 || sec > maxEpoch {
-		return nil, fmt.Errorf("SOURCE_DATE_EPOCH=%q: want whole seconds since 1970", s)
-	}
-	t := time.Unix(sec, 0).UTC()
-	return &t, nil
 }

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/whittle-build/whittle/internal/address"
@@ -147,4 +149,56 @@ func (b *build) archiveLayer(ctx context.Context, what string, f *fetch.File, k 
 		return nil, err
 	}
 	return b.layerContext(id, size)
+}
+
+// parseRepo reads the address of a repository.
+func parseRepo(text string) (*address.Repo, error) {
+	url := text
+	if strings.HasPrefix(text, "github.com/") {
+		url = "https://" + text
+	}
+	repo, err := address.ParseGit(url)
+	if err != nil {
+		return nil, &hinted{fmt.Errorf("%s: %w", address.Redact(text), err), "write https://host/repository.git#branch:folder, or git@host:repository.git"}
+	}
+	return repo, nil
+}
+
+// gitOptions are what build arguments say of the main context.
+func (b *build) gitOptions() fetch.GitOptions {
+	keep, err := strconv.ParseBool(b.req.Args["BUILDKIT_CONTEXT_KEEP_GIT_DIR"])
+	return fetch.GitOptions{KeepGitDir: err == nil && keep, CommitTime: b.req.Args[epochArg] != ""}
+}
+
+// checkOut opens a git repository as a context.
+func (b *build) checkOut(ctx context.Context, label, text string, o fetch.GitOptions) (*buildContext, error) {
+	repo, err := parseRepo(text)
+	if err != nil {
+		return nil, err
+	}
+	if repo.KeepGitDir != nil && *repo.KeepGitDir {
+		o.KeepGitDir = true
+	}
+	_, done := b.loading(label + " " + repo.String())
+	tree, err := b.fetcher().Git(ctx, *repo, o)
+	done(err)
+	if err != nil {
+		return nil, err
+	}
+	c, err := b.layerContext(tree.Layer, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := tree.CheckSubdir(c.FS, repo); err != nil {
+		return nil, err
+	}
+	if tree.Subdir != "." {
+		k := digest.NewKey("folder of a context")
+		k.Digest("context", c.ID)
+		k.Text("folder", tree.Subdir)
+		c.FS, c.ID, c.Dir = entry.Sub(c.FS, tree.Subdir), k.Sum(), tree.Subdir
+	}
+	c.Identity = tree.Identity
+	c.made = func() (*time.Time, error) { return &tree.Time, nil }
+	return c, nil
 }

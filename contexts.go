@@ -138,6 +138,8 @@ func (b *build) enter(ctx context.Context) (err error) {
 		b.main, err = b.layerContext(id, size)
 	case urlContext:
 		err = b.enterURL(ctx)
+	case gitContext:
+		b.main, err = b.checkOut(ctx, "[internal] load git source", b.req.Context, b.gitOptions())
 	}
 	if err != nil || b.path != "" {
 		return err
@@ -160,7 +162,7 @@ func (b *build) mainName() string {
 	if b.kind == stdinContext {
 		return "the archive from standard input"
 	}
-	return b.req.Context
+	return address.Redact(b.req.Context)
 }
 
 // importArchive takes an archive in. It becomes a layer of a kind of its own, so
@@ -204,7 +206,7 @@ func (b *build) layerContext(id digest.Digest, size int64) (*buildContext, error
 		return nil, err
 	}
 	return &buildContext{
-		Context: &execute.Context{FS: fsys, Owned: true, ID: chain.ID()},
+		Context: &execute.Context{FS: fsys, Owned: true, ID: chain.ID(), Chain: chain, Dir: "."},
 		bytes:   size,
 		made:    func() (*time.Time, error) { return newest(fsys) },
 	}, nil
@@ -289,6 +291,8 @@ func (b *build) namedContext(ctx context.Context, name string) (*buildContext, e
 	switch spec.kind {
 	case folderContext:
 		c, err = b.openFolder(spec.value, "")
+	case gitContext:
+		c, err = b.checkOut(ctx, "[context "+spec.name+"] load git source", spec.value, fetch.GitOptions{})
 	case urlContext:
 		var f *fetch.File
 		if f, err = b.download(ctx, fmt.Sprintf("[context %s] %s", spec.name, address.Redact(spec.value)), spec.value); err == nil {

@@ -75,7 +75,7 @@ func parseContext(name, value string) (key string, c contextSpec, err error) {
 	c = contextSpec{name, value, kindOfContext(value)}
 	bare, osArch, forPlatform := strings.Cut(name, "::")
 	if bare == "" {
-		return "", c, &hinted{fmt.Errorf("build context %q: has no name", name+"="+value), "write NAME=VALUE: what COPY --from, FROM and mounts call it, and what it is"}
+		return "", c, &hinted{fmt.Errorf("build context %q: has no name", "="+address.Redact(value)), "write NAME=VALUE: what COPY --from, FROM and mounts call it, and what it is"}
 	}
 	if err := dockerfile.CheckImageName(bare); err != nil {
 		return "", c, &hinted{fmt.Errorf("build context %q: the name is no stage's or image's: %w", bare, err), "write a name such as src or golang:1.24"}
@@ -107,6 +107,10 @@ func (c contextSpec) check() error {
 		if err := dockerfile.CheckImageName(ref); err != nil {
 			return bad("write docker-image://NAME, for example docker-image://alpine:3", "%s: %v", c.value, err)
 		}
+	case gitContext:
+		if _, err := parseRepo(c.value); err != nil {
+			return fmt.Errorf("build context %s: %w", c.name, err)
+		}
 	case layoutContext:
 		_, err := image.ParseLayout(strings.TrimPrefix(c.value, layoutScheme))
 		if err != nil {
@@ -118,7 +122,7 @@ func (c contextSpec) check() error {
 			return bad("build that target first with -t, and name it: docker-image://NAME", "%s: targets are of bake files", c.value)
 		}
 		if ok {
-			return bad(kinds, "%s: unknown kind %q", c.value, scheme)
+			return bad(kinds, "%s: unknown kind %q", address.Redact(c.value), scheme)
 		}
 		st, err := os.Stat(c.value)
 		if c.value == "" || os.IsNotExist(err) {

@@ -4,6 +4,7 @@ import (
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/rootfs"
 	"github.com/whittle-build/whittle/internal/source"
 )
 
@@ -17,6 +18,13 @@ type Context struct {
 	Owned bool
 	// ID names what is in the context, for ever; zero for what may change.
 	ID digest.Digest
+	// Identity stands for the content in keys, where that is another each time
+	// the same thing is fetched; zero where it is not.
+	Identity digest.Digest
+	// Chain and Dir are the layers and the folder in them that FS shows, for who
+	// mounts them; without any FS is the only way to read it.
+	Chain rootfs.Chain
+	Dir   string
 	// Ignored names the file that leaves path out of the context, "" if none
 	// does. It may be nil.
 	Ignored func(path string) string

@@ -65,6 +65,12 @@ func (l *Local) Content(ctx context.Context, job solve.Job) (digest.Digest, erro
 		d, _, err := copying.Content(r, known)
 		return contextID(c, in, d), l.refused(ctx, job, err)
 	}
+	if ok && !in.Identity.IsZero() {
+		k := digest.NewKey("identity of a context")
+		k.Digest("identity", in.Identity)
+		k.List("sources", c.Sources)
+		return k.Sum(), nil
+	}
 	if d, ok := l.remembered(job); ok {
 		return d, nil
 	}

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/whittle-build/whittle/internal/config"
@@ -118,4 +119,20 @@ func (st *state) contextStep() {
 	st.p.plan.Steps = append(st.p.plan.Steps, step)
 	st.out.Base = Root{Step: step}
 	st.out.Root = st.out.Base
+}
+
+// GlobalArg is the value that a build argument has before the first FROM: what
+// was given, or the default there. ok is false when it has none.
+func GlobalArg(r Request, name string) (value string, ok bool) {
+	if v, ok := r.Args[name]; ok {
+		return v, true
+	}
+	if len(r.File.Stages) == 0 || !slices.ContainsFunc(r.File.Args, func(in *dockerfile.Instruction) bool {
+		return slices.ContainsFunc(in.Command.(*dockerfile.Arg).Items, func(i dockerfile.ArgItem) bool { return i.Key == name })
+	}) {
+		return "", false
+	}
+	p := &planner{req: r, file: r.File, x: r.File.NewExpander(), declared: map[string]bool{}, target: r.BuildPlatform}
+	vars := p.metaArgs(r.Args, func(*dockerfile.Instruction, error) {}) // New tells the mistakes
+	return vars.Get(name)
 }

@@ -1,0 +1,104 @@
+package whittle
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strconv"
+	"time"
+
+	"github.com/whittle-build/whittle/internal/plan"
+)
+
+// epochArg is the build argument that pins the times of an image.
+const epochArg = "SOURCE_DATE_EPOCH"
+
+// takeEpoch makes the request's time a build argument, unless one is given.
+func (b *build) takeEpoch() {
+	if _, given := b.req.Args[epochArg]; !given && b.req.SourceDateEpoch != "" {
+		b.setArg(epochArg, b.req.SourceDateEpoch)
+	}
+}
+
+// setArg changes a build argument of this build; the map is the caller's.
+func (b *build) setArg(name, value string) {
+	args := maps.Clone(b.req.Args)
+	if args == nil {
+		args = map[string]string{}
+	}
+	args[name] = value
+	b.req.Args = args
+}
+
+// findEpoch finds what SOURCE_DATE_EPOCH is: seconds, or the time of a context.
+// The argument is then seconds, for the Dockerfile too.
+func (b *build) findEpoch(ctx context.Context) error {
+	text, ok := plan.GlobalArg(b.planRequest(), epochArg)
+	if !ok || text == "" {
+		return nil
+	}
+	t, err := b.epochOf(ctx, text)
+	if err != nil {
+		return err
+	}
+	b.epoch = t
+	b.setArg(epochArg, b.epochText())
+	return nil
+}
+
+// epochOf is the time that text means; nil is none, as that of a folder.
+func (b *build) epochOf(ctx context.Context, text string) (*time.Time, error) {
+	if _, err := strconv.ParseInt(text, 10, 64); err == nil {
+		return parseEpoch(text)
+	}
+	if text == "context" {
+		return b.main.time()
+	}
+	for _, key := range []string{plan.ContextName(text) + "::" + platform().Normalize().String(), plan.ContextName(text)} {
+		if spec, ok := b.contexts[key]; ok {
+			return b.timeOf(ctx, key, spec)
+		}
+	}
+	return nil, &hinted{fmt.Errorf("%s=%q: want whole seconds since 1970", epochArg, text),
+		"give seconds, as date +%s and git log -1 --format=%ct print them, or the word context, or the name of a build context"}
+}
+
+// timeOf is the time of a named context. Folders and images have none.
+func (b *build) timeOf(ctx context.Context, key string, spec contextSpec) (*time.Time, error) {
+	if spec.kind != gitContext && spec.kind != urlContext {
+		return nil, nil
+	}
+	c, err := b.namedContext(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	return c.time()
+}
+
+// time is that of what came from elsewhere; nil when it has none.
+func (c *buildContext) time() (*time.Time, error) {
+	if c == nil || c.made == nil {
+		return nil, nil
+	}
+	return c.made()
+}
+
+// epochText is the epoch as keys have it.
+func (b *build) epochText() string {
+	if b.epoch == nil {
+		return ""
+	}
+	return strconv.FormatInt(b.epoch.Unix(), 10)
+}
+
+// maxEpoch is the last second that a document can tell (RFC 3339).
+const maxEpoch = 253402300799
+
+func parseEpoch(s string) (*time.Time, error) {
+	sec, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || sec < 0 || sec > maxEpoch {
+		return nil, &hinted{fmt.Errorf("%s=%q: want whole seconds since 1970", epochArg, s), "date +%s prints them"}
+	}
+	t := time.Unix(sec, 0).UTC()
+	return &t, nil
+}
