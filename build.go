@@ -18,6 +18,7 @@ import (
 	"github.com/whittle-build/whittle/internal/progress"
 	"github.com/whittle-build/whittle/internal/solve"
 	"github.com/whittle-build/whittle/internal/source"
+	"github.com/whittle-build/whittle/internal/sshagent"
 )
 
 // Request says what to build. The zero value of every field but Context is a
@@ -51,6 +52,7 @@ type Request struct {
 	SourceDateEpoch string
 	Sink            progress.Sink // is told what happens; nil is told nothing
 	Secrets         []Secret      // what RUN --mount=type=secret and downloads may use
+	StepOptions
 }
 
 // build is one call of Build.
@@ -65,6 +67,7 @@ type build struct {
 	began time.Time
 	epoch *time.Time
 
+	agents map[string]*sshagent.Source
 	images map[plan.Ref]*image.Image // bases by what the plan calls them
 
 	kind     contextKind
@@ -139,7 +142,10 @@ func (b *build) read(ctx context.Context) error {
 	}
 	var err error
 	b.takeEpoch()
-	if err := b.req.checkSecrets(); err != nil {
+	if err := errors.Join(b.req.checkSecrets(), b.req.checkAllow()); err != nil {
+		return err
+	}
+	if b.agents, err = b.req.openAgents(); err != nil {
 		return err
 	}
 	if b.contexts, err = parseContexts(b.req.Contexts); err != nil {
@@ -260,7 +266,8 @@ func (b *build) shortName() string {
 func (b *build) planRequest() plan.Request {
 	return plan.Request{
 		File: b.file, Target: b.req.Target, Args: b.req.Args, Labels: b.req.Labels,
-		Hosts: b.req.Hosts, Network: b.req.Network, BuildPlatform: platform(), Contexts: planContexts(b.contexts),
+		Hosts: b.req.Hosts, Network: b.req.Network, Allow: b.req.allowed(), Limits: b.req.limits(),
+		BuildPlatform: platform(), Contexts: planContexts(b.contexts),
 		Ignored: b.ignored(),
 	}
 }
@@ -302,6 +309,13 @@ func (b *build) checkSources(ctx context.Context, p *plan.Plan) (dockerfile.Erro
 	local := b.local()
 	var mistakes dockerfile.Errors
 	for _, s := range p.Steps {
+		if s.Run != nil {
+			m, err := b.checkMounts(ctx, s)
+			if err != nil {
+				return nil, err
+			}
+			mistakes = append(mistakes, m...)
+		}
 		c := s.Copy
 		if c == nil || c.From != nil && c.From.Step != nil {
 			continue
@@ -321,7 +335,8 @@ func (b *build) checkSources(ctx context.Context, p *plan.Plan) (dockerfile.Erro
 
 // local is the runner of this build's steps.
 func (b *build) local() *execute.Local {
-	return &execute.Local{Store: b.store, Roots: b.rootFS(), Context: b.main.files(), Named: b.namedFiles(), File: b.file, Sink: b.sink, Now: b.opt.Now, Epoch: b.epoch}
+	return &execute.Local{Store: b.store, Roots: b.rootFS(), Context: b.main.files(), Named: b.namedFiles(), File: b.file, Sink: b.sink, Now: b.opt.Now, Epoch: b.epoch,
+		Secret: b.req.Secret, Agents: b.agents, Resources: b.req.Resources}
 }
 
 // tagged says whether the image has all its names already.

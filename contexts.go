@@ -265,13 +265,13 @@ func (b *build) openContexts(ctx context.Context, p *plan.Plan) error {
 func contextPaths(p *plan.Plan) map[string][]string {
 	paths := map[string][]string{}
 	for _, s := range p.Steps {
-		c := s.Copy
-		switch {
-		case c == nil:
-		case c.From == nil:
-			paths[""] = append(paths[""], c.Sources...)
-		case c.From.Context != "":
-			paths[c.From.Context] = append(paths[c.From.Context], c.Sources...)
+		for _, c := range copies(s) {
+			switch {
+			case c.From == nil:
+				paths[""] = append(paths[""], c.Sources...)
+			case c.From.Context != "":
+				paths[c.From.Context] = append(paths[c.From.Context], c.Sources...)
+			}
 		}
 	}
 	if len(paths[""]) == 0 {

@@ -41,6 +41,7 @@ var house = map[string]struct {
 	"internal/sandbox/initproc": {2, "github.com/moby/sys/user golang.org/x/sys"},
 	"internal/fsroot":           {2, "golang.org/x/sys"},
 	"internal/progress":         {2, "golang.org/x/term"},
+	"internal/sshagent":         {2, "golang.org/x/crypto"},
 	"internal/entry":            {1, ""},
 	"internal/pattern":          {1, "github.com/moby/patternmatcher"},
 	"internal/config":           {1, ""},

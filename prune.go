@@ -26,6 +26,9 @@ type PruneRequest struct {
 	MaxBytes int64         // what the store may take on disk: the least recently used goes until it fits; 0 is no limit
 	Unused   time.Duration // what was not used for so long goes, whatever the size; images go only if they are so old
 	All      bool          // everything that no image, container or running build needs
+	// CacheMounts takes those of RUN --mount=type=cache and nothing else: all,
+	// unless Unused or MaxBytes say which.
+	CacheMounts bool
 }
 
 // Pruned is what Prune removed.
@@ -40,6 +43,9 @@ type Pruned struct {
 func (w *Whittle) Prune(ctx context.Context, req PruneRequest) (Pruned, error) {
 	var done Pruned
 	var err error
+	if req.CacheMounts {
+		req.Images, req.All = NoImages, req.Unused == 0 && req.MaxBytes == 0
+	}
 	if done.Images, err = w.pruneImages(req); err != nil {
 		return done, err
 	}
@@ -49,6 +55,7 @@ func (w *Whittle) Prune(ctx context.Context, req PruneRequest) (Pruned, error) {
 	}
 	done.Freed, err = w.store.Prune(ctx, store.PruneOptions{
 		Keep: keep, Recheck: w.kept, KeepBlob: noBlob, MaxBytes: req.MaxBytes, Unused: req.Unused, All: req.All, Now: w.opt.Now(),
+		CacheMounts: req.CacheMounts,
 	})
 	return done, err
 }

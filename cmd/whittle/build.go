@@ -30,8 +30,8 @@ type buildFlags struct {
 	platform string
 	call     string
 	check    bool
-	secrets  []string
 	from     contextFlags
+	steps    stepFlags
 }
 
 func (p *program) buildCommand() *cobra.Command {
@@ -77,9 +77,9 @@ Steps that nothing changed for are not run again. The image's ID goes to standar
 	fl.StringVar(&r.Network, "network", "default", "network `MODE` of RUN steps: default, host or none")
 	fl.IntVar(&r.Jobs, "jobs", 0, "run at most `N` steps at once (default no limit)")
 	fl.StringVar(&f.platform, "platform", "", "`OS/ARCH` to build for: this machine's and no other")
-	fl.StringArrayVar(&f.secrets, "secret", nil, "let steps that ask for it see a secret: `id=ID,src=FILE` or id=ID,env=NAME; may be repeated")
 	f.from.add(fl)
 	f.addCallFlags(fl)
+	f.steps.add(fl)
 	c.SetFlagErrorFunc(buildFlagError)
 	if p.docker {
 		p.addDockerFlags(fl)
@@ -176,10 +176,10 @@ func (p *program) complete(f *buildFlags) error {
 		}
 		r.Hosts[i] = name + ":" + ip
 	}
-	var err error
-	if r.Secrets, err = p.parseSecrets(f.secrets); err != nil {
+	if err := p.stepOptions(&f.steps, r); err != nil {
 		return err
 	}
+	var err error
 	r.Args, err = p.buildArgs(f.args)
 	r.In, r.SourceDateEpoch = p.stdin, p.getenv("SOURCE_DATE_EPOCH")
 	return err

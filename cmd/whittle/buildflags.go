@@ -18,10 +18,7 @@ var buildWays = [...]way{
 	{"provenance sbom attest annotation", "images have no attestations; leave it out, or write what is to be known with --label"},
 	{"squash", "leave it out: a last stage that copies what is needed has no more than that"},
 	{"compress stream", "leave it out: nothing is sent, the context is read where it is"},
-	{"isolation security-opt cgroup-parent allow builder debug", "leave it out: there is one builder, which runs every step in the same sandbox"},
-	{"ssh", "a RUN has no secrets: fetch what needs them before the build and COPY it into a stage that is not the last"},
-	{"memory m memory-swap cpu-period cpu-quota cpu-shares c cpuset-cpus cpuset-mems ulimit shm-size",
-		"limits are those of the shell that calls: ulimit, or systemd-run --scope -p MemoryMax=…"},
+	{"isolation security-opt builder debug", "leave it out: there is one builder, which runs every step in the same sandbox"},
 }
 
 // addDockerFlags adds what scripts pass to docker build and what makes no

@@ -43,6 +43,18 @@ func (f *pruneFlags) age(old *time.Duration) error {
 	return nil
 }
 
+// takeCacheFilter takes docker's filter for cache mounts out of the list.
+func takeCacheFilter(filters []string) (rest []string, found bool) {
+	for _, f := range filters {
+		if f == "type=exec.cachemount" {
+			found = true
+			continue
+		}
+		rest = append(rest, f)
+	}
+	return rest, found
+}
+
 func (p *program) pruneCommand() *cobra.Command { return p.prune(whittle.DanglingImages) }
 
 // cachePruneCommand is docker builder prune: images are none of its business.
@@ -58,13 +70,14 @@ func (p *program) prune(images whittle.PruneImages) *cobra.Command {
 from, layers that no image, container or build cache knows, and what died with a process.
 The flags choose build cache to go too, the least recently used first. What an image with
 a name, a container or a running build needs always stays.`,
-		Example: "  whittle prune --keep-storage 10GB\n  whittle prune --unused 168h\n  whittle prune -a",
+		Example: "  whittle prune --keep-storage 10GB\n  whittle prune --unused 168h\n  whittle prune -a\n  whittle prune --filter type=exec.cachemount",
 		Args:    args(0, 0, "no operand"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			var err error
 			if req.MaxBytes, err = parseSize("--keep-storage", keep, container.KiloDisk); err != nil {
 				return err
 			}
+			f.filters, req.CacheMounts = takeCacheFilter(f.filters)
 			if err := f.age(&req.Unused); err != nil {
 				return err
 			}

@@ -42,10 +42,14 @@ type Env struct{ Pairs []Pair }
 // Label is LABEL.
 type Label struct{ Pairs []Pair }
 
-// Run is RUN. Network is "default", "none" or "host".
+// Run is RUN. Network is "default", "none" or "host", and Insecure is
+// --security=insecure. For its mounts see Mounts.
 type Run struct {
 	Words
-	Network string
+	Network  string
+	Insecure bool
+	Devices  []Device
+	mounts   mounts
 	// Script is the body of a RUN that is one heredoc and nothing else; its
 	// text is the command. Other heredocs are part of Args already.
 	Script *Heredoc

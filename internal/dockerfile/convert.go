@@ -80,6 +80,8 @@ func convertConfig(c instructions.Command) (Command, *Error) {
 // wordCount is how many words an instruction has that are handled one by one.
 func wordCount(c Command) int {
 	switch c := c.(type) {
+	case *Run:
+		return 1 + c.mounts.count() + len(c.Devices)
 	case *Arg:
 		return len(c.Items)
 	case *Env:
@@ -117,7 +119,8 @@ func words(c instructions.ShellDependantCmdLine) Words {
 }
 
 func convertRun(c *instructions.RunCommand) (Command, *Error) {
-	run := &Run{Words: words(c.ShellDependantCmdLine), Network: instructions.GetNetwork(c)}
+	run := &Run{Words: words(c.ShellDependantCmdLine)}
+	runFlags(c, run)
 	if !run.Shell && len(run.Args) == 0 {
 		return nil, wrong(`write the command: RUN ["program", "argument"]`, "RUN requires at least one argument")
 	}

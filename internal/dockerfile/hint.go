@@ -1,6 +1,7 @@
 package dockerfile
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -24,7 +25,7 @@ func flagsOf(keyword string) []string {
 	case "FROM":
 		return []string{"platform"}
 	case "RUN":
-		return []string{"network"}
+		return []string{"mount", "network", "security", "device"}
 	case "COPY":
 		return []string{"from", "chown", "chmod"}
 	case "ADD":
@@ -53,15 +54,6 @@ func unknownFlag(n *parser.Node) (msg, hint string) {
 // knows; "" for all other flags.
 func insteadOf(keyword, name, value string) string {
 	switch keyword + " " + name {
-	case "RUN --mount":
-		return insteadOfMount(value)
-	case "RUN --security":
-		if value == "sandbox" {
-			return ""
-		}
-		return "leave it out; a step that needs all privileges has to run outside of the build"
-	case "RUN --device":
-		return "leave it out; steps have no access to devices of the host"
 	case "COPY --link", "ADD --link":
 		if strings.EqualFold(value, "false") {
 			return ""
@@ -85,18 +77,6 @@ func insteadOf(keyword, name, value string) string {
 		return "leave it out: ADD unpacks local archives by itself"
 	}
 	return ""
-}
-
-func insteadOfMount(value string) string {
-	switch {
-	case strings.Contains(value, "type=cache"):
-		return "leave it out: the step makes the same files, only without a cache that outlives it"
-	case strings.Contains(value, "type=secret"), strings.Contains(value, "type=ssh"):
-		return "there is no safe way to write it otherwise: do what needs the secret outside of the build, and COPY its result"
-	case strings.Contains(value, "type=tmpfs"):
-		return "leave it out, and remove the temporary files at the end of the same RUN"
-	}
-	return "COPY the files into this stage before the RUN"
 }
 
 // reSuggestion is what the reference adds to some of its messages. Where
@@ -145,6 +125,9 @@ func (p *reading) hintFor(n *parser.Node, msg string) string {
 	if flag, ok := strings.CutPrefix(msg, "unknown flag: --"); ok {
 		return flagHint(keyword, flag)
 	}
+	if hint := cmp.Or(deviceHint(msg), mountHint(msg)); keyword == "RUN" && hint != "" {
+		return hint
+	}
 	for _, h := range instructionHints() {
 		if strings.Contains(msg, h.in) {
 			return strings.ReplaceAll(h.hint, "KEYWORD", keyword)
@@ -168,6 +151,7 @@ func instructionHints() []struct{ in, hint string } {
 		{"cannot accept a heredoc as a destination", "write the destination path last: COPY <<name /path"},
 		{"names can not be blank", "write a name before the ="},
 		{"invalid network mode", "write default, none or host"},
+		{"security ", "write sandbox or insecure"},
 		{"HEALTHCHECK NONE takes no", "write HEALTHCHECK NONE alone on its line"},
 		{"Missing command after HEALTHCHECK", "write HEALTHCHECK CMD command"},
 		{"in HEALTHCHECK (try CMD)", "write HEALTHCHECK CMD command, or HEALTHCHECK NONE"},

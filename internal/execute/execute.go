@@ -23,6 +23,7 @@ import (
 	"github.com/whittle-build/whittle/internal/rootfs"
 	"github.com/whittle-build/whittle/internal/sandbox"
 	"github.com/whittle-build/whittle/internal/solve"
+	"github.com/whittle-build/whittle/internal/sshagent"
 	"github.com/whittle-build/whittle/internal/store"
 )
 
@@ -37,6 +38,14 @@ type Local struct {
 	Now     func() time.Time
 	// Epoch is the time of folders that steps make; nil means now.
 	Epoch *time.Time
+	// Secret returns the secret of an id, and Agents are what may be signed
+	// with; both may be nil.
+	Secret func(id string) ([]byte, bool, error)
+	Agents map[string]*sshagent.Source
+	// Resources limit every RUN.
+	Resources sandbox.Resources
+
+	fresh onces // caches that this build has begun anew
 }
 
 // Run makes the layer of job.Step and commits it to the store. An error for

@@ -102,6 +102,8 @@ func startHint(start *sandbox.StartError) (hint string) {
 		hint = "this file system has no shell: write the exec form, RUN [\"/program\", \"argument\"], or build on an image with a shell"
 	case start.Interp != "":
 		hint = "its interpreter is not in this stage; a static program needs none (for Go: CGO_ENABLED=0)"
+	case start.Op == "ulimit" && errors.Is(start.Err, syscall.EPERM):
+		hint = "only root can raise a hard limit: give a lower one, or raise that of the shell that calls"
 	case start.Op == "id":
 		hint = "more ids are given in /etc/subuid and /etc/subgid; root has all of them"
 	case start.Op == "exec" && errors.Is(start.Err, syscall.ENOENT):
@@ -112,6 +114,8 @@ func startHint(start *sandbox.StartError) (hint string) {
 		hint = badTable(start.Path)
 	case start.Op == "mount" && inTheWay(start.Err):
 		hint = "a RUN has file systems of its own at /proc, /sys and /dev, and files in /etc: build on an image where this path is a folder and no link"
+	case start.Op == "mount" && strings.HasPrefix(start.Path, "/proc"):
+		hint = "mount it elsewhere"
 	}
 	return hint
 }
@@ -148,9 +152,18 @@ func (l *Local) run(ctx context.Context, job solve.Job) (made solve.Made, err er
 	if err != nil {
 		return made, l.mountError(job, err)
 	}
-	err = l.process(ctx, job, root, tmp.Path)
+	points, err := l.process(ctx, job, root, tmp.Path)
 	if err = errors.Join(err, root.Close()); err != nil {
 		return made, err
+	}
+	if len(points) > 0 {
+		below, err := l.Roots.View(job.Below)
+		if err == nil {
+			err = tidy(up.Dir, points, below)
+		}
+		if err != nil {
+			return made, err
+		}
 	}
 	for _, rest := range []string{up.Work, filepath.Join(tmp.Path, scriptName)} {
 		if err := os.RemoveAll(rest); err != nil {
@@ -180,34 +193,70 @@ func scripts(r *plan.Run, tmp string) ([]sandbox.Mount, error) {
 }
 
 // process runs the step's command in root and turns a bad end into an error
-// that says how it ended and what it said last.
-func (l *Local) process(ctx context.Context, job solve.Job, root *os.File, tmp string) error {
+// that says how it ended and what it said last. It returns the mount points
+// that it made in root.
+func (l *Local) process(ctx context.Context, job solve.Job, root *os.File, tmp string) (points []string, err error) {
 	r := job.Step.Run
-	mounts, err := scripts(r, tmp)
+	m, err := l.mounts(ctx, job)
+	defer func() { err = errors.Join(err, m.close()) }()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	st, err := sandbox.Run(ctx, &sandbox.Config{
-		Root: root, Args: r.Args, Env: environment(r), Dir: r.Dir, User: r.User,
-		Hostname: "buildkitsandbox", Hosts: hosts(r.Hosts), Network: network(r.Network),
-		ResolvConf: true, ReadOnlyEtc: true, Mounts: mounts,
+	list, err := scripts(r, tmp)
+	if err != nil {
+		return nil, err
+	}
+	group, err := l.cgroup(r)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, group.Close()) }()
+	p, err := sandbox.Start(ctx, &sandbox.Config{
+		Root: root, Args: r.Args, Env: environment(r, m.env), Dir: r.Dir, User: r.User,
+		Hostname: r.Hostname, Hosts: hosts(r.Hosts), Network: network(r.Network),
+		ResolvConf: true, ReadOnlyEtc: true, Mounts: append(list, m.list...), ShmSize: r.Limits.ShmSize,
+		Insecure: r.Insecure, Rlimits: rlimits(r), Cgroup: group,
 		Stdout: stream{l, job.Vertex, 1}, Stderr: stream{l, job.Vertex, 2},
 	})
 	if err != nil {
-		return l.startError(job, err)
+		return nil, l.startError(job, err)
+	}
+	st, err := p.Wait()
+	if err != nil {
+		return nil, l.startError(job, err)
 	}
 	if st.Code != 0 || st.Signal != 0 {
-		return l.exitError(job, st)
+		return nil, l.exitError(job, st)
 	}
-	return nil
+	return p.Points(), nil
+}
+
+// cgroup is a control group of the step's own, if something asks for one.
+func (l *Local) cgroup(r *plan.Run) (*sandbox.Cgroup, error) {
+	if r.Limits.CgroupParent == "" && l.Resources == (sandbox.Resources{}) {
+		return nil, nil
+	}
+	return sandbox.NewCgroup(r.Limits.CgroupParent, l.Resources)
+}
+
+// rlimits are those that the build sets; their names have been checked.
+func rlimits(r *plan.Run) []sandbox.Rlimit {
+	var out []sandbox.Rlimit
+	for _, u := range r.Limits.Ulimits {
+		if l, ok := sandbox.NewRlimit(u.Name, u.Soft, u.Hard); ok {
+			out = append(out, l)
+		}
+	}
+	return out
 }
 
 // environment is what the process gets: of a name that is there twice the last
-// value counts, and what is hidden from the key counts most.
-func environment(r *plan.Run) []string {
+// value counts, and what is hidden from the key counts most: proxies, and then
+// secrets.
+func environment(r *plan.Run, secrets []string) []string {
 	var out []string
 	at := map[string]int{}
-	for _, kv := range slices.Concat(r.Env, r.HiddenEnv) {
+	for _, kv := range slices.Concat(r.Env, r.HiddenEnv, secrets) {
 		name, _, _ := strings.Cut(kv, "=")
 		if i, ok := at[name]; ok {
 			out[i] = kv

@@ -193,8 +193,10 @@ func (st *state) step(s *Step, text string, run bool) {
 	if s.Below.Step != nil {
 		s.Deps = append(s.Deps, s.Below.Step)
 	}
-	if s.Copy != nil && s.Copy.From != nil && s.Copy.From.Step != nil && s.Copy.From.Step != s.Below.Step {
-		s.Deps = append(s.Deps, s.Copy.From.Step)
+	for _, from := range s.Reads() {
+		if from.Step != nil && !slices.Contains(s.Deps, from.Step) {
+			s.Deps = append(s.Deps, from.Step)
+		}
 	}
 	trigger := ""
 	st.line.Label = st.prefix()

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"regexp"
@@ -56,9 +57,14 @@ func (st *state) workdir(c *dockerfile.Workdir) {
 }
 
 func (st *state) run(c *dockerfile.Run) {
+	mounts, ok := st.mounts(c)
+	if !st.entitled(c) || !ok {
+		return
+	}
 	run := &Run{
-		Env: st.vars.List(), HiddenEnv: st.hiddenEnv(), Dir: st.dir(), User: st.c.Config.User,
-		Network: st.network(c), Hosts: st.p.req.Hosts, Platform: st.s.platform,
+		Env: st.agentEnv(st.vars.List(), mounts), HiddenEnv: st.hiddenEnv(), Dir: st.dir(), User: st.c.Config.User,
+		Network: st.network(c), Hosts: st.p.req.Hosts, Platform: st.s.platform, Mounts: mounts, Insecure: c.Insecure,
+		Hostname: cmp.Or(st.p.req.Args["BUILDKIT_SANDBOX_HOSTNAME"], DefaultHostname), Limits: st.p.req.Limits,
 	}
 	words, title := c.Words, st.in.Text
 	if c.Script != nil {
@@ -74,8 +80,11 @@ func (st *state) run(c *dockerfile.Run) {
 		st.fail(err.Error(), expansionHint(err))
 		return
 	}
+	vars := st.vars
+	st.vars = st.masked(mounts)
 	st.step(&Step{Run: run}, title, true)
-	st.commit(text, true, run.Network)
+	st.vars = vars
+	st.commit(text, true, append(run.said(), run.Network)...)
 }
 
 // network is the step's own mode, or the build's if it does not say.

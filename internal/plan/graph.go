@@ -15,7 +15,7 @@ const scratch = "scratch"
 // from adds a stage: what its FROM names and for which platform. FROM sees the
 // stages above it only.
 func (p *planner) from(src *dockerfile.Stage) {
-	s := &stage{src: src, platform: p.target, copies: map[*dockerfile.Instruction]*source{}}
+	s := &stage{src: src, platform: p.target, copies: map[*dockerfile.Instruction]*source{}, mounts: map[*dockerfile.Instruction][]*source{}}
 	p.stages = append(p.stages, s)
 	base, ok := p.globalWord(s, src.Base)
 	if ok && base == "" {
@@ -183,8 +183,10 @@ func (s *stage) needs() []*stage {
 		out = append(out, s.base)
 	}
 	for _, in := range s.instructions() {
-		if c := s.copies[in]; c != nil && c.stage != nil {
-			out = append(out, c.stage)
+		for _, from := range s.sources(in) {
+			if from.stage != nil {
+				out = append(out, from.stage)
+			}
 		}
 	}
 	return out
@@ -223,6 +225,7 @@ func (p *planner) fire(s *stage) {
 		}
 		s.triggers = append(s.triggers, in)
 		p.copySource(s, in)
+		p.mountSources(s, in)
 	}
 }
 
@@ -231,32 +234,39 @@ func (p *planner) fire(s *stage) {
 func (p *planner) order() {
 	for _, s := range p.stages {
 		for _, in := range s.instructions() {
-			from := s.copies[in]
-			if from == nil || from.stage == nil || from.stage.src.Index < s.src.Index {
-				continue
+			for i, from := range s.sources(in) {
+				if from.stage != nil && from.stage.src.Index >= s.src.Index {
+					p.wrongOrder(s, in, i, from)
+				}
 			}
-			p.wrongOrder(s, in, from)
 		}
 	}
 }
 
-func (p *planner) wrongOrder(s *stage, in *dockerfile.Instruction, from *source) {
-	c := in.Command.(*dockerfile.Copy)
-	to := from.stage
+// wrongOrder reports the source with this number of an instruction, which is
+// the stage s itself or one below.
+func (p *planner) wrongOrder(s *stage, in *dockerfile.Instruction, number int, from *source) {
+	to, does, flag, msg := from.stage, "copies", "--from", ""
+	switch c := in.Command.(type) {
+	case *dockerfile.Copy:
+		msg = fmt.Sprintf("cannot copy from stage %q, it needs to be defined before current stage %q", c.From, s.display())
+	case *dockerfile.Run:
+		does, flag, msg = "mounts files", "from=", lateMount(c, number)
+	}
 	switch {
 	case to == s:
-		hint := "name another stage, or leave --from out to copy from the build context"
+		hint := "name another stage, or leave " + flag + " out to take files from the build context"
 		if other := slices.IndexFunc(p.stages, func(o *stage) bool {
 			return o != s && o.src.Index < s.src.Index && o.src.Name == s.src.Name && s.src.Name != ""
 		}); other >= 0 {
-			hint = fmt.Sprintf("two stages are called %q, and --from means the last one: give each its own name", s.src.Name)
+			hint = fmt.Sprintf("two stages are called %q, and %s means the last one: give each its own name", s.src.Name, flag)
 		}
-		p.fail(in.Pos, fmt.Sprintf("circular dependency detected on stage: %s: it copies from itself", s.display()), hint)
+		p.fail(in.Pos, fmt.Sprintf("circular dependency detected on stage: %s: it %s from itself", s.display(), does), hint)
 	case to.leadsTo(s):
-		p.fail(in.Pos, fmt.Sprintf("circular dependency detected on stage: %s: it copies from %s, which needs %s", s.display(), to.display(), s.display()),
+		p.fail(in.Pos, fmt.Sprintf("circular dependency detected on stage: %s: it %s from %s, which needs %s", s.display(), does, to.display(), s.display()),
 			fmt.Sprintf("move what both need into a stage of its own, above line %d", s.src.Line))
 	case s.reachable:
-		p.fail(in.Pos, fmt.Sprintf("cannot copy from stage %q, it needs to be defined before current stage %q", c.From, s.display()),
+		p.fail(in.Pos, msg,
 			fmt.Sprintf("move stage %q (line %d) above stage %q (line %d)", to.display(), to.src.Line, s.display(), s.src.Line))
 	default:
 		return

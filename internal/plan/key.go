@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/whittle-build/whittle/internal/digest"
@@ -36,6 +37,46 @@ func (r *Run) keyFields(k *digest.Key) {
 		k.Text("script.content", r.Script.Content)
 	}
 	k.Text("platform", r.Platform.String())
+	k.Text("hostname", r.Hostname)
+	k.Bool("insecure", r.Insecure)
+	for i := range r.Mounts {
+		r.Mounts[i].keyFields(k)
+	}
+	for _, u := range r.Limits.Ulimits {
+		k.Text("ulimit", fmt.Sprintf("%s=%d:%d", u.Name, u.Soft, u.Hard))
+	}
+	k.Text("shm", fmt.Sprint(r.Limits.ShmSize))
+	k.Text("cgroup", r.Limits.CgroupParent)
+}
+
+// keyFields leaves out what says where the files of a mount come from (their
+// content counts, see Mount.Reads) and who else uses a cache.
+func (m *Mount) keyFields(k *digest.Key) {
+	k.Text("mount", m.Type)
+	k.Text("mount.target", m.Target)
+	k.Bool("mount.readonly", m.ReadOnly)
+	switch m.Type {
+	case MountTmpfs:
+		k.Text("mount.size", fmt.Sprint(m.Size))
+	case MountSecret, MountSSH:
+		k.Text("mount.id", m.ID)
+		k.Text("mount.env", m.Env)
+		k.Bool("mount.required", m.Required)
+	}
+	if m.Owned {
+		k.Text("mount.owner", fmt.Sprintf("%o %d:%d", m.Mode, m.UID, m.GID))
+	}
+}
+
+// said is what of the mounts and limits of the step the State of its line
+// counts.
+func (r *Run) said() []string {
+	out := []string{r.Hostname, fmt.Sprint(r.Insecure, r.Limits)}
+	for i := range r.Mounts {
+		m := &r.Mounts[i]
+		out = append(out, m.Type, m.Target, m.FromText, m.Source, m.ID, m.Env, fmt.Sprint(m.ReadOnly, m.Size, m.Required, m.Owned, m.Mode, m.UID, m.GID))
+	}
+	return out
 }
 
 // hostNames drops the addresses: they say where a host is today, not what the

@@ -25,7 +25,7 @@ type Missing struct {
 type Use struct {
 	Ref  Ref
 	Pos  dockerfile.Pos
-	Copy bool   // COPY --from, not FROM
+	What string // "base image", or the flag that names it
 	Hint string // what may be meant when there is no such image
 }
 
@@ -46,11 +46,7 @@ func (m *Missing) Failed(causes map[Ref]error) dockerfile.Errors {
 		if cause == nil {
 			continue
 		}
-		what := "base image"
-		if u.Copy {
-			what = "COPY --from: image"
-		}
-		errs = append(errs, m.file.Mistake(u.Pos, fmt.Sprintf("%s %q: %v", what, u.Ref.Name, cause), u.Hint))
+		errs = append(errs, m.file.Mistake(u.Pos, fmt.Sprintf("%s %q: %v", u.What, u.Ref.Name, cause), u.Hint))
 	}
 	return errs.Sorted()
 }
@@ -74,11 +70,13 @@ func (p *planner) missing() *Missing {
 			continue
 		}
 		if s.image != nil {
-			add(Use{Ref: *s.image, Pos: s.src.Pos, Hint: p.imageHint(s, s.image.Name)})
+			add(Use{Ref: *s.image, Pos: s.src.Pos, What: "base image", Hint: p.imageHint(s, s.image.Name)})
 		}
 		for _, in := range s.instructions() {
-			if from := s.copies[in]; from != nil && from.image != nil {
-				add(Use{Ref: *from.image, Pos: in.Pos, Copy: true, Hint: p.imageHint(s, from.image.Name)})
+			for _, from := range s.sources(in) {
+				if from.image != nil {
+					add(p.use(s, in, *from.image))
+				}
 			}
 		}
 	}
@@ -86,6 +84,14 @@ func (p *planner) missing() *Missing {
 		return nil
 	}
 	return m
+}
+
+// use is that of an image by an instruction that reads files of it.
+func (p *planner) use(s *stage, in *dockerfile.Instruction, ref Ref) Use {
+	if _, ok := in.Command.(*dockerfile.Run); ok {
+		return Use{Ref: ref, Pos: in.Pos, What: "RUN --mount: image", Hint: p.mountFromHint(s, ref.Name)}
+	}
+	return Use{Ref: ref, Pos: in.Pos, What: "COPY --from: image", Hint: p.imageHint(s, ref.Name)}
 }
 
 // imageHint guesses what the name of an image was meant to be.

@@ -44,6 +44,10 @@ type Request struct {
 	// Hosts are "name:ip", for the hosts file of steps.
 	Hosts   []string
 	Network string // of steps that do not say: "default" (or ""), "host", "none"
+	// Allow is what steps may have that shuts them off from the machine no
+	// more: "network.host", "security.insecure".
+	Allow  []string
+	Limits Limits // of every RUN
 	// Platform is what the result must be for. Zero means that nobody asked:
 	// steps are planned for BuildPlatform, and the result says what its base
 	// says.
@@ -117,7 +121,7 @@ type Step struct {
 	Stage   *Stage
 	Line    *Line
 	Below   Root
-	Deps    []*Step // the steps of Below and Copy.From, each once
+	Deps    []*Step // the steps of Below, Copy.From and Run.Mounts, each once
 	Run     *Run
 	Copy    *Copy
 	Workdir *Workdir
@@ -143,6 +147,27 @@ type Run struct {
 	Hosts     []string // "name:ip"
 	Script    *Script
 	Platform  Platform
+	Mounts    []Mount
+	Insecure  bool // all rights that the builder has
+	Hostname  string
+	Limits    Limits
+}
+
+// DefaultHostname is the host name of a step.
+const DefaultHostname = "buildkitsandbox"
+
+// Limits are those of a step's processes that can change what it makes.
+type Limits struct {
+	Ulimits      []Ulimit
+	ShmSize      int64 // of /dev/shm in bytes; 0 is the default
+	CgroupParent string
+}
+
+// Ulimit is one limit of setrlimit(2): a name without its RLIMIT_, in lower
+// case; -1 is no limit.
+type Ulimit struct {
+	Name       string
+	Soft, Hard int64
 }
 
 // Heredoc is a file written in the Dockerfile, mode 0644.

@@ -45,6 +45,7 @@ type stage struct {
 	defined   map[string]definition     // its own ARGs, for the outline
 	fired     bool                      // triggers are known
 	copies    map[*dockerfile.Instruction]*source
+	mounts    map[*dockerfile.Instruction][]*source // one for each mount of a RUN
 	reachable bool
 
 	out     *Stage
@@ -105,7 +106,7 @@ func (p *planner) warnings() []dockerfile.Warning {
 // those that name no variable and read no other stage.
 func (p *planner) certain() []*Step {
 	return slices.DeleteFunc(slices.Clone(p.plan.Steps), func(s *Step) bool {
-		return strings.Contains(s.Line.Text, "$") || s.Copy != nil && s.Copy.FromStage != nil
+		return strings.Contains(s.Line.Text, "$") || s.readsStage()
 	})
 }
 
@@ -143,6 +144,7 @@ func prepare(r Request) (p *planner, target *stage) {
 	for _, s := range p.stages {
 		for _, in := range s.instructions() {
 			p.copySource(s, in)
+			p.mountSources(s, in)
 		}
 	}
 	p.single = len(p.stages) == 1 && !p.copiesImages()
@@ -183,6 +185,11 @@ func (p *planner) copiesImages() bool {
 	for _, s := range p.stages {
 		for _, c := range s.copies {
 			if c.stage == nil {
+				return true
+			}
+		}
+		for _, list := range s.mounts {
+			if slices.ContainsFunc(list, func(from *source) bool { return from.stage == nil }) {
 				return true
 			}
 		}

@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whittle-build/whittle/internal/layer"
 )
 
 // overlayOptions are said explicitly because a distribution may have changed
@@ -149,6 +152,12 @@ func cloneReadOnly(dir *os.File) (*os.File, error) {
 		return nil, fmt.Errorf("%s: mount_setattr: %w", dir.Name(), err)
 	}
 	return os.NewFile(uintptr(fd), dir.Name()), nil
+}
+
+// MountTar returns the layer in the folder dir, in the form of a tar that
+// implies nothing, as a read-only file system. The provider is Erofs.
+func (r *Roots) MountTar(dir string) (*os.File, error) {
+	return mountErofs(filepath.Join(dir, layer.IndexName), filepath.Join(dir, layer.TarName))
 }
 
 // mountErofs mounts the index of a layer over its tar, detached.

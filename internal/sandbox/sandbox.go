@@ -73,6 +73,12 @@ type Config struct {
 	ReadOnlyRoot bool
 	NoNewPrivs   bool
 
+	// Insecure gives the process every right that the caller has: all
+	// capabilities, no seccomp filter, a writable /sys, the machine's devices.
+	Insecure bool
+	Rlimits  []Rlimit // the others are the caller's
+	Cgroup   *Cgroup  // in which the process starts; nil is the caller's
+
 	// Stdin nil is /dev/null, and so are Stdout and Stderr. An *os.File is
 	// handed over as it is; anything else is copied through a pipe.
 	Stdin          io.Reader
@@ -107,7 +113,15 @@ type Mount struct {
 	ReadOnly bool
 	// Options are those of a tmpfs: size=, mode=, uid=, gid=, nr_inodes=.
 	Options []string
+	// Content, if not nil, is a file that is made in memory and bound.
+	Content *Content
 }
+
+// Content is a file that lies in memory only, such as a secret.
+type Content = initproc.File
+
+// Rlimit is a limit of setrlimit(2).
+type Rlimit = initproc.Rlimit
 
 // Status is how a process ended.
 type Status struct {
@@ -152,6 +166,16 @@ func (p *Process) Pid() int { return p.proc.Pid }
 func (p *Process) Wait() (Status, error) {
 	<-p.ended
 	return p.status, p.err
+}
+
+// Points are the mount points that were made in the root for the process,
+// relative to it. After Wait they are gone, unless they were put to use.
+func (p *Process) Points() []string {
+	out := make([]string, len(p.stubs))
+	for i := range p.stubs {
+		out[i] = p.stubs[i].Path()
+	}
+	return out
 }
 
 // Signal sends sig to the process. As the first of its pid namespace it only

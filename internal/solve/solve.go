@@ -41,12 +41,14 @@ type Contents interface {
 // Job is a step with its inputs.
 type Job struct {
 	Step   *plan.Step
-	Key    digest.Digest // zero while the key is being made
-	Nonce  string        // makes the id of a layer that is born as a tree
-	Below  rootfs.Chain  // the chain under the step
-	From   rootfs.Chain  // what a COPY --from reads
-	InRoot bool          // a later step of this plan runs a process on top of it
-	Vertex int           // for progress
+	Key    digest.Digest  // zero while the key is being made
+	Nonce  string         // makes the id of a layer that is born as a tree
+	Below  rootfs.Chain   // the chain under the step
+	From   rootfs.Chain   // what a COPY --from reads
+	Mounts []rootfs.Chain // what each mount of a RUN reads
+	InRoot bool           // a later step of this plan runs a process on top of it, or mounts it
+	Fresh  bool           // no cache of an earlier build may be used, those of mounts included
+	Vertex int            // for progress
 }
 
 // Made is the layer that a Runner made and committed.
@@ -150,16 +152,18 @@ func (s *Solver) Solve(ctx context.Context, p *plan.Plan) (*Result, error) {
 	return r.result, g.Wait()
 }
 
-// inRoot finds the steps on whose layers a process will run: only those need
-// the form that can be mounted.
+// inRoot finds the steps on whose layers a process will run: and that
+// mounts show: only those need the form that can be mounted.
 func inRoot(p *plan.Plan) map[*plan.Step]bool {
 	in := map[*plan.Step]bool{}
 	for _, s := range p.Steps {
 		if s.Run == nil {
 			continue
 		}
-		for b := s.Below.Step; b != nil && !in[b]; b = b.Below.Step {
-			in[b] = true
+		for _, root := range append(s.Reads(), s.Below) {
+			for b := root.Step; b != nil && !in[b]; b = b.Below.Step {
+				in[b] = true
+			}
 		}
 	}
 	return in
@@ -232,7 +236,7 @@ func (r *run) wait(ctx context.Context, own *plan.Stage, root plan.Root) (rootfs
 // step brings one step to its layer, by record or by running it.
 func (r *run) step(ctx context.Context, line *plan.Line) (*Done, error) {
 	s := line.Step
-	job := Job{Step: s, InRoot: r.inRoot[s], Vertex: line.Number}
+	job := Job{Step: s, InRoot: r.inRoot[s], Vertex: line.Number, Fresh: r.NoCache != nil && r.NoCache(s)}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -244,6 +248,9 @@ func (r *run) step(ctx context.Context, line *plan.Line) (*Done, error) {
 		if job.From, err = r.wait(ctx, s.Stage, *s.Copy.From); err != nil {
 			return nil, err
 		}
+	}
+	if job.Mounts, err = r.waitMounts(ctx, s); err != nil {
+		return nil, err
 	}
 	began := r.Now()
 	key, err := r.key(ctx, &job)
@@ -293,6 +300,11 @@ func (r *run) key(ctx context.Context, job *Job) (*digest.Key, error) {
 			return nil, err
 		}
 		k.Digest("content", d)
+	}
+	if s.Run != nil {
+		if err := r.mountKeys(ctx, k, *job); err != nil {
+			return nil, err
+		}
 	}
 	job.Key = k.Sum()
 	return k, nil

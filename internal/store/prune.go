@@ -39,6 +39,8 @@ type PruneOptions struct {
 	Unused time.Duration
 	// All takes everything that nothing keeps and no running build uses.
 	All bool
+	// CacheMounts leaves alone all but cache mounts.
+	CacheMounts bool
 	// Now is the time to count from; zero is the store's clock.
 	Now time.Time
 }
@@ -111,12 +113,12 @@ func (s *Store) victims(items []*item, o PruneOptions, busy bool) []*item {
 	var out []*item
 	take := func(it *item) { out = append(out, it); total -= it.bytes }
 	for _, it := range items {
-		if it.rubbish {
+		if it.rubbish && !o.CacheMounts {
 			take(it)
 		}
 	}
 	for _, it := range items {
-		if it.rubbish || it.kept || busy && it.kind == folderDir {
+		if it.rubbish || it.kept || busy && it.kind == folderDir || o.CacheMounts && it.kind != folderDir {
 			continue
 		}
 		old := o.Unused > 0 && now.Sub(it.used) >= o.Unused

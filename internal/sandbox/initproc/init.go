@@ -148,6 +148,9 @@ func (p *initProc) run() error {
 		return err
 	}
 	unix.Close(FDSelf)
+	if err := p.limit(); err != nil {
+		return err
+	}
 	if err := p.confine(who); err != nil {
 		return who.explain("user", err)
 	}

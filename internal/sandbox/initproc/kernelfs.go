@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,7 @@ type kernelFS struct {
 	mqueue, cgroup           int      // -1: the kernel has none
 	devices                  []device // detached, each of the host's file
 	null, empty              int      // attached, to be cloned as masks
+	insecure                 bool     // nothing is masked or read-only
 }
 
 type device struct {
@@ -45,20 +47,24 @@ var (
 	SysMasked    = []string{"firmware", "devices/virtual/powercap"}
 )
 
-func newKernelFS(shmSize int64) (*kernelFS, error) {
-	k := &kernelFS{mqueue: -1, cgroup: -1}
+func newKernelFS(shmSize int64, insecure bool) (*kernelFS, error) {
+	k := &kernelFS{mqueue: -1, cgroup: -1, insecure: insecure}
+	data, dev := uint64(attrROData), attrPlain
+	if insecure {
+		data, dev = attrNoExec, unix.MOUNT_ATTR_NOSUID
+	}
 	for _, f := range []struct {
 		at   string
 		fd   *int
 		make func() (int, error)
 	}{
 		{"/proc", &k.proc, newProc},
-		{"/sys", &k.sys, newSys},
-		{"/dev", &k.dev, func() (int, error) { return newFS("tmpfs", attrPlain, "mode=755", "size=65536k") }},
+		{"/sys", &k.sys, func() (int, error) { return newSys(data) }},
+		{"/dev", &k.dev, func() (int, error) { return newFS("tmpfs", dev, "mode=755", "size=65536k") }},
 		{"/dev/pts", &k.pts, newPts},
 		{"/dev/shm", &k.shm, func() (int, error) { return newFS("tmpfs", attrNoExec, "mode=1777", ShmOption(shmSize)) }},
 		{"/dev/mqueue", &k.mqueue, func() (int, error) { return optional(newFS("mqueue", attrNoExec)) }},
-		{cgroupMount, &k.cgroup, newCgroup},
+		{cgroupMount, &k.cgroup, func() (int, error) { return newCgroup(data) }},
 		{"a mask", &k.empty, newEmpty},
 	} {
 		fd, err := f.make()
@@ -88,12 +94,12 @@ func newProc() (int, error) {
 	return fd, err
 }
 
-// newSys makes a read-only /sys. In a user namespace that does not own the
+// newSys makes a /sys, read-only unless the step may do everything. In a user namespace that does not own the
 // network it is the caller's.
-func newSys() (int, error) {
-	fd, err := newFS("sysfs", attrROData)
+func newSys(attrs uint64) (int, error) {
+	fd, err := newFS("sysfs", int(attrs))
 	if errors.Is(err, unix.EPERM) {
-		return bindHost("/sys", attrROData)
+		return bindHost("/sys", attrs)
 	}
 	return fd, err
 }
@@ -116,12 +122,12 @@ func newPts() (int, error) {
 
 // newCgroup makes the view of this cgroup namespace, where the host has
 // control groups of version 2 and nothing else.
-func newCgroup() (int, error) {
+func newCgroup(attrs uint64) (int, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(cgroupMount, &st); err != nil || st.Type != unix.CGROUP2_SUPER_MAGIC {
 		return -1, nil
 	}
-	fd, err := newFS("cgroup2", attrROData)
+	fd, err := newFS("cgroup2", int(attrs))
 	if errors.Is(err, unix.EPERM) {
 		return -1, nil
 	}
@@ -185,6 +191,11 @@ func (k *kernelFS) openDevices() error {
 		return &StartError{Op: "mount", Path: "/dev", Err: err}
 	}
 	defer unix.Close(dir)
+	if k.insecure {
+		if err := k.openAllDevices(); err != nil {
+			return err
+		}
+	}
 	if k.null, err = openDevice(dir, "null", 1, 3); err != nil {
 		return &StartError{Op: "mount", Path: "/dev/null", Err: err}
 	}
@@ -228,6 +239,9 @@ func (p *initProc) attachKernelFS(k *kernelFS) error {
 	if err := k.fillSys(); err != nil {
 		return startError("mount", "/sys", err)
 	}
+	if k.insecure {
+		return nil
+	}
 	for _, name := range ProcReadOnly {
 		if err := readOnlyAt(k.proc, name); err != nil {
 			return startError("mount", "/proc/"+name, err)
@@ -257,6 +271,11 @@ func (k *kernelFS) fillDev() error {
 		}
 	}
 	for _, d := range k.devices {
+		if dir := path.Dir(d.name); dir != "." {
+			if err := unix.Mkdirat(k.dev, dir, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+				return err
+			}
+		}
 		if err := unix.Mknodat(k.dev, d.name, unix.S_IFREG|0o644, 0); err != nil {
 			return err
 		}
@@ -283,6 +302,9 @@ func (k *kernelFS) fillSys() error {
 		if err := moveTo(k.cgroup, k.sys, "fs/cgroup"); err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
 		}
+	}
+	if k.insecure {
+		return nil
 	}
 	for _, name := range SysMasked {
 		if err := k.maskAt(k.sys, name); err != nil {

@@ -37,7 +37,7 @@ func (p *initProc) makeRoot() error {
 			return &StartError{Op: "namespace", Path: "loopback", Err: err}
 		}
 	}
-	k, err := newKernelFS(p.ShmSize)
+	k, err := newKernelFS(p.ShmSize, p.Insecure)
 	if err != nil {
 		return err
 	}
@@ -129,8 +129,10 @@ func (p *initProc) attachRoot() error {
 	if err := unix.MoveMount(FDRoot, "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return err
 	}
-	if err := setAttrs(FDRoot, unix.MOUNT_ATTR_NODEV); err != nil {
-		return err
+	if !p.Insecure {
+		if err := setAttrs(FDRoot, unix.MOUNT_ATTR_NODEV); err != nil {
+			return err
+		}
 	}
 	id, err := mountID(FDRoot)
 	p.root = root{fd: FDRoot, mount: id}
@@ -206,6 +208,17 @@ func (p *initProc) openSource(m *Mount) error {
 	attrs := uint64(unix.MOUNT_ATTR_NODEV)
 	if m.ReadOnly {
 		attrs |= unix.MOUNT_ATTR_RDONLY
+	}
+	if m.File != nil {
+		fd, err := m.File.open()
+		if m.FD = fd; err != nil {
+			return err
+		}
+		attrs |= attrNoExec
+		if m.File.Mode&0o111 != 0 {
+			attrs = attrs&^unix.MOUNT_ATTR_NOEXEC | attrPlain
+		}
+		return setAttrs(m.FD, attrs)
 	}
 	if m.FD < 0 {
 		if err := checkTmpfs(m.Options); err != nil {
@@ -298,6 +311,33 @@ func (p *initProc) etcFiles() ([]Mount, error) {
 		list = append(list, m)
 	}
 	return list, nil
+}
+
+// open makes the file in a tmpfs of its own.
+func (f *File) open() (int, error) {
+	fs, err := newFS("tmpfs", attrPlain, "mode=700", fmt.Sprintf("size=%d", len(f.Content)+1<<16))
+	if err != nil {
+		return -1, err
+	}
+	if err := attachOutside(fs); err != nil {
+		return -1, err
+	}
+	const name = "file"
+	if err := writeAt(fs, name, string(f.Content)); err != nil {
+		return -1, err
+	}
+	r := root{fd: fs}
+	fd, err := r.openPlain(name, unix.O_RDONLY)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Fchown(fd, f.UID, f.GID); err != nil {
+		return -1, identity{uid: f.UID, gid: f.GID}.explain("mount", err)
+	}
+	if err := unix.Fchmod(fd, f.Mode&0o777); err != nil {
+		return -1, err
+	}
+	return clone(fd)
 }
 
 func writeAt(dir int, name, content string) error {

@@ -99,7 +99,16 @@ type Setup struct {
 	ReadOnly   bool
 	NoNewPrivs bool
 	TTY        bool
-	Filter     string // BPF program, as the kernel reads it
+	Filter     string // BPF program, as the kernel reads it; "" is none
+	Insecure   bool   // keep all rights
+	Rlimits    []Rlimit
+}
+
+// Rlimit is a limit of setrlimit(2).
+type Rlimit struct {
+	Resource   int
+	Name       string // for people
+	Soft, Hard uint64
 }
 
 // Mount is something to mount at Target, which lies in the root; its source is
@@ -110,6 +119,14 @@ type Mount struct {
 	Sub      string
 	ReadOnly bool
 	Options  []string
+	File     *File // what to bind instead of FD
+}
+
+// File is a file that lies in memory only.
+type File struct {
+	Content  []byte
+	Mode     uint32
+	UID, GID int
 }
 
 // Message returns s as it is sent to an init: its length, then itself.
@@ -139,12 +156,27 @@ func (s *Setup) encode() []byte {
 		e.str(m.Sub)
 		e.flag(m.ReadOnly)
 		e.strs(m.Options)
+		e.flag(m.File != nil)
+		if f := m.File; f != nil {
+			e.str(string(f.Content))
+			e.num(int64(f.Mode))
+			e.num(int64(f.UID))
+			e.num(int64(f.GID))
+		}
 	}
 	e.num(s.ShmSize)
 	e.flag(s.ReadOnly)
 	e.flag(s.NoNewPrivs)
 	e.flag(s.TTY)
 	e.str(s.Filter)
+	e.flag(s.Insecure)
+	e.num(int64(len(s.Rlimits)))
+	for _, r := range s.Rlimits {
+		e.num(int64(r.Resource))
+		e.str(r.Name)
+		e.num(int64(r.Soft))
+		e.num(int64(r.Hard))
+	}
 	return e.b
 }
 
@@ -155,11 +187,17 @@ func decodeSetup(b []byte) (*Setup, error) {
 		Hostname: d.str(), OwnNet: d.flag(), Etc: d.flag(), EtcRO: d.flag(), Hosts: d.str(), ResolvConf: d.str(),
 	}
 	for n := d.num(); n > 0 && d.err == nil; n-- {
-		s.Mounts = append(s.Mounts, Mount{
-			Target: d.str(), FD: int(d.num()), Sub: d.str(), ReadOnly: d.flag(), Options: d.strs(),
-		})
+		m := Mount{Target: d.str(), FD: int(d.num()), Sub: d.str(), ReadOnly: d.flag(), Options: d.strs()}
+		if d.flag() {
+			m.File = &File{Content: []byte(d.str()), Mode: uint32(d.num()), UID: int(d.num()), GID: int(d.num())}
+		}
+		s.Mounts = append(s.Mounts, m)
 	}
 	s.ShmSize, s.ReadOnly, s.NoNewPrivs, s.TTY, s.Filter = d.num(), d.flag(), d.flag(), d.flag(), d.str()
+	s.Insecure = d.flag()
+	for n := d.num(); n > 0 && d.err == nil; n-- {
+		s.Rlimits = append(s.Rlimits, Rlimit{Resource: int(d.num()), Name: d.str(), Soft: uint64(d.num()), Hard: uint64(d.num())})
+	}
 	return s, d.err
 }
 
@@ -178,6 +216,9 @@ type Stub struct {
 	ino           uint64
 	before, after int64
 }
+
+// Path is the path of the mount point, relative to the root.
+func (s *Stub) Path() string { return s.path }
 
 // Report is what an init tells: the stubs that it made, and what went wrong.
 type Report struct {

@@ -1,0 +1,394 @@
+package execute
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/whittle-build/whittle/internal/copying"
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/entry"
+	"github.com/whittle-build/whittle/internal/layer"
+	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/progress"
+	"github.com/whittle-build/whittle/internal/rootfs"
+	"github.com/whittle-build/whittle/internal/sandbox"
+	"github.com/whittle-build/whittle/internal/solve"
+	"github.com/whittle-build/whittle/internal/store"
+)
+
+// mounting is the mounts of one RUN while it runs.
+type mounting struct {
+	local   *Local
+	job     solve.Job
+	tmp     *store.Temp // of what is thrown away; nil until something needs it
+	list    []sandbox.Mount
+	env     []string // variables that have a secret's value
+	caches  map[digest.Digest]*store.CacheMount
+	closers []func() error
+}
+
+// close lets go of everything. The step has ended.
+func (m *mounting) close() error {
+	var errs []error
+	for _, c := range slices.Backward(m.closers) {
+		errs = append(errs, c())
+	}
+	if m.tmp != nil {
+		errs = append(errs, m.tmp.Remove())
+	}
+	return errors.Join(errs...)
+}
+
+// folder makes a folder for what lives no longer than the step.
+func (m *mounting) folder(name string) (string, error) {
+	if m.tmp == nil {
+		tmp, err := m.local.Store.Temp("mounts")
+		if err != nil {
+			return "", err
+		}
+		m.tmp = tmp
+	}
+	dir := filepath.Join(m.tmp.Path, name)
+	return dir, os.Mkdir(dir, 0o755)
+}
+
+// mounts makes ready what the step mounts. It must be closed also when there
+// is an error.
+func (l *Local) mounts(ctx context.Context, job solve.Job) (*mounting, error) {
+	m := &mounting{local: l, job: job}
+	list := job.Step.Run.Mounts
+	if len(list) == 0 {
+		return m, nil
+	}
+	if err := m.takeCaches(ctx); err != nil {
+		return m, err
+	}
+	// Files lie on what is mounted above them, whatever the order in which
+	// they were written; secrets and agents come last, as in the reference.
+	order := make([]int, len(list))
+	for i := range order {
+		order[i] = i
+	}
+	last := func(i int) int {
+		return slices.Index([]string{plan.MountSecret, plan.MountSSH}, list[i].Type)
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		if c := cmp.Compare(last(a), last(b)); c != 0 || last(a) >= 0 {
+			return c
+		}
+		return strings.Compare(list[a].Target, list[b].Target)
+	})
+	for _, i := range order {
+		if err := m.add(ctx, i); err != nil {
+			return m, err
+		}
+	}
+	return m, nil
+}
+
+func (m *mounting) add(ctx context.Context, i int) error {
+	p := &m.job.Step.Run.Mounts[i]
+	switch p.Type {
+	case plan.MountBind:
+		return m.bind(ctx, i)
+	case plan.MountCache:
+		m.list = append(m.list, sandbox.Mount{Target: p.Target, Path: m.caches[m.cacheName(i)].Dir, Sub: m.sub(i), ReadOnly: p.ReadOnly})
+	case plan.MountTmpfs:
+		t := sandbox.Mount{Target: p.Target, ReadOnly: p.ReadOnly}
+		if p.Size > 0 {
+			t.Options = []string{fmt.Sprintf("size=%d", p.Size)}
+		}
+		m.list = append(m.list, t)
+	case plan.MountSecret:
+		return m.secret(p)
+	case plan.MountSSH:
+		return m.agent(i)
+	}
+	return nil
+}
+
+// bind shows files of the build context, of a stage or of an image. What a
+// step writes to them is thrown away.
+func (m *mounting) bind(ctx context.Context, i int) error {
+	p := &m.job.Step.Run.Mounts[i]
+	if p.From == nil || p.From.Context != "" {
+		return m.snapshot(ctx, i)
+	}
+	var up *rootfs.Upper
+	if !p.ReadOnly {
+		dir, err := m.folder(fmt.Sprintf("bind-%d", i))
+		if err != nil {
+			return err
+		}
+		up = &rootfs.Upper{Dir: filepath.Join(dir, "tree"), Work: filepath.Join(dir, "work"), Volatile: true}
+		for _, d := range []string{up.Dir, up.Work} {
+			if err := os.Mkdir(d, 0o755); err != nil {
+				return err
+			}
+		}
+	}
+	f, err := m.local.Roots.Mount(ctx, m.job.Mounts[i], up)
+	if err != nil {
+		return m.local.mountError(m.job, err)
+	}
+	m.closers = append(m.closers, f.Close)
+	m.list = append(m.list, sandbox.Mount{Target: p.Target, File: f, Sub: strings.TrimPrefix(p.Source, "/"), ReadOnly: p.ReadOnly})
+	return nil
+}
+
+// snapshot copies what a bind of files of the caller's shows: the step sees
+// them as the key has them, owned by root and without what is ignored, and
+// nothing that it does reaches the caller's.
+func (m *mounting) snapshot(ctx context.Context, i int) error {
+	p := &m.job.Step.Run.Mounts[i]
+	dir, err := m.folder(fmt.Sprintf("bind-%d", i))
+	if err != nil {
+		return err
+	}
+	w, tree, err := m.local.snapshotWriter(dir, p.ReadOnly)
+	if err != nil {
+		return err
+	}
+	name, err := m.local.writeSource(ctx, solve.MountJob(m.job, i), p.Source, w)
+	if err != nil {
+		w.Abort()
+		return err
+	}
+	if _, err := w.Finish(); err != nil {
+		return err
+	}
+	out := sandbox.Mount{Target: p.Target, Sub: name, ReadOnly: p.ReadOnly}
+	if tree {
+		out.Path = filepath.Join(dir, layer.TreeName)
+	} else {
+		f, err := m.local.Roots.MountTar(dir)
+		if err != nil {
+			return err
+		}
+		m.closers = append(m.closers, f.Close)
+		out.File = f
+	}
+	m.list = append(m.list, out)
+	return nil
+}
+
+// snapshotWriter writes a tree where trees are mounted, and where it can be
+// written to.
+func (l *Local) snapshotWriter(dir string, readOnly bool) (w writer, tree bool, err error) {
+	provider, err := l.Roots.Provider()
+	if err != nil {
+		return nil, false, err
+	}
+	if provider == rootfs.Tree || !readOnly {
+		w, err = layer.NewTree(filepath.Join(dir, layer.TreeName), layer.UnpackOptions{Userxattr: l.Roots.UserNS()})
+		return w, true, err
+	}
+	w, err = layer.Create(dir)
+	return w, false, err
+}
+
+// writeSource writes the one source of a copy into w: a folder's content, or a
+// file, whose name it returns.
+func (l *Local) writeSource(ctx context.Context, job solve.Job, source string, w writer) (name string, err error) {
+	r, err := l.request(ctx, job.Step.Copy, job.From)
+	if err != nil {
+		return "", err
+	}
+	r.Now, r.To = l.now(), entry.NewMem()
+	items, _, err := copying.Plan([]copying.Request{r})
+	if err != nil {
+		return "", l.refused(ctx, job, err)
+	}
+	top := entry.Entry{Path: ".", Kind: entry.Dir, Mode: 0o755, Mtime: r.Now}
+	e, err := resolved(r.From, source)
+	if err != nil {
+		return "", l.refused(ctx, job, err)
+	}
+	if e.Kind == entry.Dir {
+		top.Mode, top.Mtime = e.Mode, e.Mtime
+	}
+	items = slices.DeleteFunc(items, func(it copying.Item) bool { return it.Entry.Path == "." })
+	if e.Kind != entry.Dir && len(items) > 0 {
+		name = items[len(items)-1].Entry.Path
+	}
+	if err := w.Add(top, nil); err != nil {
+		return "", err
+	}
+	return name, l.refused(ctx, job, addAll(ctx, w, items, []copying.Request{r}))
+}
+
+// resolved is what a path leads to.
+func resolved(fsys entry.FS, name string) (entry.Entry, error) {
+	p, err := entry.Resolve(fsys, name, true)
+	if err != nil {
+		return entry.Entry{}, err
+	}
+	return fsys.Lstat(p)
+}
+
+// secret gives the step a secret as a file in memory, as a variable, or both.
+// The value is read now and kept nowhere.
+func (m *mounting) secret(p *plan.Mount) error {
+	var value []byte
+	var ok bool
+	var err error
+	if m.local.Secret != nil {
+		value, ok, err = m.local.Secret(p.ID)
+	}
+	if err != nil {
+		return err
+	}
+	if !ok {
+		if !p.Required {
+			return nil
+		}
+		return m.mistake(fmt.Sprintf("secret %s: not found", p.ID), fmt.Sprintf("build with --secret id=%s,src=FILE, or id=%s,env=NAME", p.ID, p.ID))
+	}
+	if p.Env != "" {
+		if strings.ContainsRune(string(value), 0) {
+			return m.mistake(fmt.Sprintf("secret %s: has a zero byte, which no variable can have", p.ID), "leave env= out: a file can have it")
+		}
+		m.env = append(m.env, p.Env+"="+string(value))
+	}
+	if p.Target != "" {
+		m.list = append(m.list, sandbox.Mount{
+			Target: p.Target, ReadOnly: true,
+			Content: &sandbox.Content{Content: value, Mode: p.Mode, UID: int(p.UID), GID: int(p.GID)},
+		})
+	}
+	return nil
+}
+
+func (m *mounting) mistake(msg, hint string) error {
+	return m.local.File.Mistake(m.job.Step.Line.Pos, fmt.Sprintf("stage %s: %s", m.job.Step.Stage.Display, msg), hint)
+}
+
+func (m *mounting) note(text string) {
+	m.local.Sink.Emit(progress.Event{Kind: progress.Note, Time: m.local.Now(), Vertex: m.job.Vertex, Text: text})
+}
+
+// takeCaches locks every cache of the step, each once and in the order of
+// their names, so that two steps never wait for each other.
+func (m *mounting) takeCaches(ctx context.Context) error {
+	m.caches = map[digest.Digest]*store.CacheMount{}
+	first := map[digest.Digest]int{}
+	var names []digest.Digest
+	for i, p := range m.job.Step.Run.Mounts {
+		if p.Type != plan.MountCache {
+			continue
+		}
+		name := m.cacheName(i)
+		if _, ok := first[name]; !ok {
+			first[name] = i
+			names = append(names, name)
+		}
+	}
+	slices.SortFunc(names, func(a, b digest.Digest) int { return strings.Compare(a.Hex(), b.Hex()) })
+	for _, name := range names {
+		i := first[name]
+		c, err := m.local.Store.CacheMount(ctx, store.CacheRequest{
+			Name: name, Sharing: sharing(m.job.Step.Run.Mounts[i].Sharing), Fresh: m.job.Fresh && m.local.fresh.first(name),
+			Fill:    func(dir string) error { return m.fill(ctx, i, dir) },
+			Waiting: func() { m.note(fmt.Sprintf("the cache %s is in use: waiting for it", m.job.Step.Run.Mounts[i].Target)) },
+		})
+		if err != nil {
+			return err
+		}
+		m.closers = append(m.closers, c.Close)
+		m.caches[name] = c
+	}
+	return nil
+}
+
+func sharing(s string) store.Sharing {
+	switch s {
+	case plan.PrivateCache:
+		return store.Private
+	case plan.LockedCache:
+		return store.Locked
+	}
+	return store.Shared
+}
+
+// cacheName names a cache by its id and by what it had at first: with another
+// owner, or another source, it is another cache.
+func (m *mounting) cacheName(i int) digest.Digest {
+	p := &m.job.Step.Run.Mounts[i]
+	k := digest.NewKey("cache mount")
+	k.Text("id", p.ID)
+	k.Bool("from", p.From != nil)
+	if p.From != nil {
+		k.Digest("chain", m.job.Mounts[i].ID())
+		k.Text("context", p.From.Context)
+		k.Text("source", p.Source)
+	}
+	if m.owned(i) {
+		k.Text("owner", fmt.Sprintf("%o %d:%d", p.Mode, p.UID, p.GID))
+	}
+	return k.Sum()
+}
+
+// owned says whether mode, uid and gid count: with a source they do not.
+func (m *mounting) owned(i int) bool {
+	p := &m.job.Step.Run.Mounts[i]
+	return p.Owned && p.Source == "/"
+}
+
+// sub is the path in the cache that is mounted: with from= the cache is a copy
+// of the source already.
+func (m *mounting) sub(i int) string {
+	p := &m.job.Step.Run.Mounts[i]
+	if p.From != nil {
+		return ""
+	}
+	return strings.TrimPrefix(p.Source, "/")
+}
+
+// fill makes a new cache.
+func (m *mounting) fill(ctx context.Context, i int, dir string) error {
+	p := &m.job.Step.Run.Mounts[i]
+	if p.From == nil || m.owned(i) {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+		// Only what is new can be changed so; a step's links are not in it.
+		if err := os.Chmod(dir, 0o755); err != nil || !m.owned(i) {
+			return err
+		}
+		if err := os.Chown(dir, int(p.UID), int(p.GID)); err != nil {
+			return m.mistake(fmt.Sprintf("cache %s: user %d:%d: this user namespace has no such id", p.Target, p.UID, p.GID),
+				"more ids are given in /etc/subuid and /etc/subgid; root has all of them")
+		}
+		return os.Chmod(dir, os.FileMode(p.Mode&0o777)|special(p.Mode))
+	}
+	w, err := layer.NewTree(dir, layer.UnpackOptions{Userxattr: m.local.Roots.UserNS()})
+	if err != nil {
+		return err
+	}
+	name, err := m.local.writeSource(ctx, solve.MountJob(m.job, i), p.Source, w)
+	if err == nil && name != "" {
+		err = m.mistake(fmt.Sprintf("cache %s: source %q is a file", p.Target, p.Source), "a cache is a folder: name the folder that the file is in")
+	}
+	if err != nil {
+		w.Abort()
+		return err
+	}
+	_, err = w.Finish()
+	return err
+}
+
+// special are the mode bits that os.Chmod has by other names.
+func special(mode uint32) (out os.FileMode) {
+	for bit, m := range map[uint32]os.FileMode{0o4000: os.ModeSetuid, 0o2000: os.ModeSetgid, 0o1000: os.ModeSticky} {
+		if mode&bit != 0 {
+			out |= m
+		}
+	}
+	return out
+}
