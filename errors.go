@@ -111,6 +111,12 @@ func writeMistake(w io.Writer, program string, m *dockerfile.Error) {
 	if m.Text != "" {
 		line, _, _ := strings.Cut(m.Text, "\n")
 		fmt.Fprintf(w, "  %4d | %s\n", m.Line, progress.Brief(line))
+		for i, line := range m.More {
+			fmt.Fprintf(w, "  %4d | %s\n", m.Line+1+i, progress.Brief(line))
+		}
+		if more := m.EndLine - m.Line - len(m.More); more > 0 {
+			fmt.Fprintf(w, "       | … and %d more\n", more)
+		}
 	}
 	writeHint(w, program, m.Hint)
 }

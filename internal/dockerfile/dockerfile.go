@@ -84,8 +84,18 @@ func (f *File) Line(n int) string {
 
 // Mistake makes an Error about what stands at pos.
 func (f *File) Mistake(pos Pos, msg, hint string) *Error {
-	return &Error{File: f.Name, Line: pos.Line, EndLine: pos.EndLine, Text: f.Line(pos.Line), Msg: msg, Hint: hint}
+	e := &Error{File: f.Name, Line: pos.Line, EndLine: pos.EndLine, Text: f.Line(pos.Line), Msg: msg, Hint: hint}
+	if pos.Line > 0 {
+		last := min(pos.EndLine, len(f.lines), pos.Line+maxShown-1)
+		for _, line := range f.lines[min(pos.Line, len(f.lines)):max(last, min(pos.Line, len(f.lines)))] {
+			e.More = append(e.More, strings.TrimRight(line, " \t"))
+		}
+	}
+	return e
 }
+
+// maxShown is how many lines of an instruction a mistake shows.
+const maxShown = 6
 
 // Certain reports whether m is a mistake whatever the instructions say that
 // Parse could not read: one may have set a variable that m's instruction names.

@@ -14,8 +14,9 @@ import (
 // Error is one mistake in a Dockerfile.
 type Error struct {
 	File          string
-	Line, EndLine int    // 0: about the file as a whole
-	Text          string // the first line as written
+	Line, EndLine int      // 0: about the file as a whole
+	Text          string   // the first line as written, without blanks around it
+	More          []string // the lines after it, when there are several; not all of many
 	Msg           string
 	Hint          string // what to do about it; may be ""
 }

@@ -27,6 +27,7 @@ type state struct {
 	cmd, entrypoint, health *dockerfile.Instruction
 
 	index, total int // of shown steps, for labels
+	copied       int // entries of history that were copied for it
 }
 
 // evaluateAll carries out all stages that are needed. File order is an order
@@ -49,7 +50,7 @@ func (p *planner) evaluate(s *stage) {
 	s.out = st.out
 	st.inherit()
 	st.begin()
-	if err := p.x.Spend(32*len(st.c.Config.Env) + 128*len(st.c.History)); err != nil {
+	if err := p.x.Spend(32*len(st.c.Config.Env) + 128*st.copied); err != nil {
 		p.fail(s.src.Pos, err.Error(), "the base's environment or history is too large to copy into this stage")
 	}
 	for _, in := range s.instructions() {
@@ -68,7 +69,7 @@ func (st *state) inherit() {
 	s := st.s
 	switch {
 	case s.base != nil:
-		*st.c = s.base.out.Config.Clone()
+		st.inheritConfig(s.base)
 		st.vars = s.base.vars.Clone()
 		s.args = s.base.args.Clone()
 		s.workdirSet, s.unknown = s.base.workdirSet, s.base.unknown
@@ -76,6 +77,7 @@ func (st *state) inherit() {
 	case s.image != nil:
 		image := st.p.req.Images[*s.image]
 		*st.c, s.unknown = image.Config.Clone(), image.Unknown
+		st.copied = len(st.c.History)
 		st.c.Extra = nil // how the base was made (container_config, docker_version) is not how this image was
 		st.out.Base = Root{Image: s.image}
 		st.p.lintPlatformOf(*s.image, s.src.Pos)
@@ -103,6 +105,24 @@ func (st *state) inherit() {
 	if wd := st.c.Config.WorkingDir; wd != "" {
 		st.c.Config.WorkingDir = joinDir("/", wd)
 	}
+}
+
+// inheritConfig takes the config of a stage. Its history is not copied but gone
+// on with by the first stage that builds on it, or a chain of stages would cost
+// the square of its length; no entry is ever changed.
+func (st *state) inheritConfig(base *stage) {
+	c := &base.out.Config
+	history := c.History
+	c.History = nil
+	*st.c = c.Clone()
+	c.History = slices.Clip(history)
+	if !base.continued {
+		base.continued = true
+		st.c.History = history
+		return
+	}
+	st.c.History = c.History
+	st.copied = len(history)
 }
 
 // lintPlatformOf tells an image, of FROM or COPY --from at pos, that is for

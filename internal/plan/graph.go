@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/whittle-build/whittle/internal/dockerfile"
 )
@@ -232,11 +233,12 @@ func (p *planner) fire(s *stage) {
 // order finds what cannot be built in file order: a stage that needs itself,
 // on any way, and a COPY from a stage below.
 func (p *planner) order() {
+	circles := sync.OnceValue(p.circles)
 	for _, s := range p.stages {
 		for _, in := range s.instructions() {
 			for i, from := range s.sources(in) {
 				if from.stage != nil && from.stage.src.Index >= s.src.Index {
-					p.wrongOrder(s, in, i, from)
+					p.wrongOrder(s, in, i, from, circles)
 				}
 			}
 		}
@@ -245,7 +247,7 @@ func (p *planner) order() {
 
 // wrongOrder reports the source with this number of an instruction, which is
 // the stage s itself or one below.
-func (p *planner) wrongOrder(s *stage, in *dockerfile.Instruction, number int, from *source) {
+func (p *planner) wrongOrder(s *stage, in *dockerfile.Instruction, number int, from *source, circles func() map[*stage]int) {
 	to, does, flag, msg := from.stage, "copies", "--from", ""
 	switch c := in.Command.(type) {
 	case *dockerfile.Copy:
@@ -262,7 +264,7 @@ func (p *planner) wrongOrder(s *stage, in *dockerfile.Instruction, number int, f
 			hint = fmt.Sprintf("two stages are called %q, and %s means the last one: give each its own name", s.src.Name, flag)
 		}
 		p.fail(in.Pos, fmt.Sprintf("circular dependency detected on stage: %s: it %s from itself", s.display(), does), hint)
-	case to.leadsTo(s):
+	case circles()[to] == circles()[s]:
 		p.fail(in.Pos, fmt.Sprintf("circular dependency detected on stage: %s: it %s from %s, which needs %s", s.display(), does, to.display(), s.display()),
 			fmt.Sprintf("move what both need into a stage of its own, above line %d", s.src.Line))
 	case s.reachable:
@@ -272,22 +274,4 @@ func (p *planner) wrongOrder(s *stage, in *dockerfile.Instruction, number int, f
 		return
 	}
 	from.bad = true
-}
-
-// leadsTo reports whether s needs other, on any way.
-func (s *stage) leadsTo(other *stage) bool {
-	seen := map[*stage]bool{}
-	todo := []*stage{s}
-	for len(todo) > 0 {
-		one := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		if one == other {
-			return true
-		}
-		if !seen[one] {
-			seen[one] = true
-			todo = append(todo, one.needs()...)
-		}
-	}
-	return false
 }

@@ -228,7 +228,7 @@ func (st *state) stopSignal(c *dockerfile.StopSignal) {
 		return
 	}
 	if !isSignal(sig) {
-		st.fail("Invalid signal: "+sig, "write a name such as SIGTERM or INT, or a number")
+		st.fail("invalid signal: "+sig, "write a name such as SIGTERM or INT, or a number")
 		return
 	}
 	st.c.Config.StopSignal = sig

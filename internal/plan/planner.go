@@ -48,10 +48,12 @@ type stage struct {
 	mounts    map[*dockerfile.Instruction][]*source // one for each mount of a RUN
 	reachable bool
 
-	out     *Stage
-	vars    *dockerfile.Vars // after its last instruction
-	args    *dockerfile.Vars // names of ARGs in scope, in order of declaration
-	unknown bool             // the image below, of this stage or its base, could not be had
+	out *Stage
+	// continued: a stage has gone on with the history of this one.
+	continued bool
+	vars      *dockerfile.Vars // after its last instruction
+	args      *dockerfile.Vars // names of ARGs in scope, in order of declaration
+	unknown   bool             // the image below, of this stage or its base, could not be had
 	// workdirSet: a WORKDIR of this file has been seen, here or below.
 	workdirSet bool
 }
