@@ -116,7 +116,9 @@ func (w *Whittle) Build(ctx context.Context, req Request) (_ *Result, err error)
 		Store: w.store, Runner: local, Contents: local, Sink: b.sink, Bases: bases,
 		Jobs: req.Jobs, NoCache: b.anew, Epoch: b.epochText(), Now: w.opt.Now,
 	}
+	stop := local.Prefetch(ctx, p)
 	solved, err := s.Solve(ctx, p)
+	stop()
 	if err != nil {
 		res := &Result{Took: b.opt.Now().Sub(b.began)}
 		res.count(solved)
@@ -335,7 +337,7 @@ func (b *build) checkSources(ctx context.Context, p *plan.Plan) (dockerfile.Erro
 
 // local is the runner of this build's steps.
 func (b *build) local() *execute.Local {
-	return &execute.Local{Store: b.store, Roots: b.rootFS(), Context: b.main.files(), Named: b.namedFiles(), File: b.file, Sink: b.sink, Now: b.opt.Now, Epoch: b.epoch,
+	return &execute.Local{Store: b.store, Roots: b.rootFS(), Context: b.main.files(), Named: b.namedFiles(), Fetch: b.fetcher(), File: b.file, Sink: b.sink, Now: b.opt.Now, Epoch: b.epoch,
 		Secret: b.req.Secret, Agents: b.agents, Resources: b.req.Resources}
 }
 

@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/whittle-build/whittle/internal/address"
 	"github.com/whittle-build/whittle/internal/progress"
 )
 
 // Excerpt shows lines first to last of a file, marked, and some around them,
 // as docker does; "" when there are no such lines. What a terminal would obey
-// is taken out.
+// is taken out, and so are the credentials of addresses.
 func Excerpt(name string, src []byte, first, last int) string {
 	lines := bytes.Split(src, []byte("\n"))
 	last = min(max(first, last), len(lines))
@@ -28,7 +29,7 @@ func Excerpt(name string, src []byte, first, last int) string {
 		}
 		parts := strings.Split(string(lines[n-1]), "\t")
 		for i, part := range parts {
-			parts[i] = progress.Clean(part)
+			parts[i] = address.Redact(progress.Clean(part))
 		}
 		fmt.Fprintf(&b, " %3d | %s %s\n", n, mark, strings.Join(parts, "\t"))
 	}

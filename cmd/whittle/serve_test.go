@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -16,17 +17,21 @@ import (
 
 // serve starts a web server of the files in DIR, on loopback, and sets VAR to
 // its URL. What is below a name.git there is served as a git repository. Each
-// request is a line "METHOD PATH" in the file VAR.log.
+// request is a line "METHOD PATH" in the file VAR.log. With KEYS, values of the
+// header Authorization, it lets nobody else in.
 func serve(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: serve VAR DIR")
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: serve VAR DIR [KEYS...]")
 	}
 	dir := ts.MkAbs(args[1])
 	log := requestLog{path: ts.MkAbs(args[0] + ".log")}
 	files := http.FileServer(http.Dir(dir))
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		log.add(r)
-		switch {
+		switch key := r.Header.Get("Authorization"); {
+		case len(args) > 2 && !slices.ContainsFunc(args[2:], func(k string) bool { return strings.EqualFold(k, key) }):
+			w.Header().Set("WWW-Authenticate", `Basic realm="serve"`)
+			w.WriteHeader(http.StatusUnauthorized)
 		case strings.Contains(r.URL.Path, ".git/"):
 			gitBackend(ts, dir).ServeHTTP(w, r)
 		default:

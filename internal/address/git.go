@@ -22,10 +22,10 @@ type Repo struct {
 	Commit string // what Ref must be: a commit id or the beginning of one; ""
 	Subdir string // clean and relative; "" is all of it
 
-	KeepGitDir    *bool // nil: not said
-	NoSubmodules  bool  // leave folders of submodules empty
-	CommitTime    bool  // files get the time of the commit, not that of the checkout
-	FetchByCommit bool  // take Commit for what Ref is, without asking
+	KeepGitDir    *bool  // nil: not said
+	NoSubmodules  bool   // leave folders of submodules empty
+	MTime         string // of files: "checkout", "commit", or "" when not said
+	FetchByCommit bool   // take Commit for what Ref is, without asking
 }
 
 // String is the address without credentials.
@@ -186,7 +186,7 @@ func (r *Repo) option(key, value string) error {
 		if value != "checkout" && value != "commit" {
 			return fmt.Errorf("invalid mtime value: %q (must be \"checkout\" or \"commit\")", value)
 		}
-		r.CommitTime = value == "commit"
+		r.MTime = value
 	case "keep-git-dir":
 		keep, err := yes(key, value)
 		r.KeepGitDir = &keep

@@ -69,6 +69,10 @@ type Copy struct {
 	Dest         string
 	From         string // "" means the build context
 	Chown, Chmod string
+	// Of ADD; nil is not said.
+	Checksum   string // of the one file or commit that is fetched
+	KeepGitDir *bool
+	Unpack     *bool
 }
 
 // Workdir is WORKDIR.

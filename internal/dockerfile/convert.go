@@ -8,13 +8,14 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
+	"github.com/whittle-build/whittle/internal/address"
 	"github.com/whittle-build/whittle/internal/config"
 )
 
 // convert makes whittle's own type of an instruction that the reference has
 // accepted. Its mistakes have no position yet.
 func (p *reading) convert(n *parser.Node, c instructions.Command) (*Instruction, *Error) {
-	in := &Instruction{Pos: nodePos(n), Keyword: n.Value, Text: strings.TrimSpace(n.Original), Check: checkAbove(n.PrevComment)}
+	in := &Instruction{Pos: nodePos(n), Keyword: n.Value, Text: address.Redact(strings.TrimSpace(n.Original)), Check: checkAbove(n.PrevComment)}
 	cmd, mistake := convertCommand(c)
 	if mistake != nil {
 		return nil, mistake
@@ -35,7 +36,8 @@ func convertCommand(c instructions.Command) (Command, *Error) {
 	case *instructions.CopyCommand:
 		return convertCopy(c.SourcesAndDest, Copy{From: c.From, Chown: c.Chown, Chmod: c.Chmod})
 	case *instructions.AddCommand:
-		return convertCopy(c.SourcesAndDest, Copy{Add: true, Chown: c.Chown, Chmod: c.Chmod})
+		return convertCopy(c.SourcesAndDest, Copy{Add: true, Chown: c.Chown, Chmod: c.Chmod,
+			Checksum: c.Checksum, KeepGitDir: c.KeepGitDir, Unpack: c.Unpack})
 	}
 	return convertConfig(c)
 }

@@ -12,6 +12,8 @@ package dockerfile
 
 import (
 	"strings"
+
+	"github.com/whittle-build/whittle/internal/address"
 )
 
 // Limits on what a Dockerfile may be. They are far above what people write,
@@ -73,13 +75,13 @@ type Instruction struct {
 	Trigger bool // an ONBUILD trigger of the stage's base
 }
 
-// Line returns the text of line n without blanks around it; "" if there is no
-// such line.
+// Line returns the text of line n without blanks around it, and without the
+// credentials of addresses; "" if there is no such line.
 func (f *File) Line(n int) string {
 	if n < 1 || n > len(f.lines) {
 		return ""
 	}
-	return strings.TrimSpace(f.lines[n-1])
+	return address.Redact(strings.TrimSpace(f.lines[n-1]))
 }
 
 // Mistake makes an Error about what stands at pos.

@@ -29,7 +29,7 @@ func flagsOf(keyword string) []string {
 	case "COPY":
 		return []string{"from", "chown", "chmod"}
 	case "ADD":
-		return []string{"chown", "chmod"}
+		return []string{"chown", "chmod", "checksum", "keep-git-dir", "unpack"}
 	case "HEALTHCHECK":
 		return []string{"interval", "timeout", "start-period", "start-interval", "retries"}
 	}
@@ -66,15 +66,6 @@ func insteadOf(keyword, name, value string) string {
 		return "write one COPY a folder, with the folder in its destination: COPY a/b/ /dest/a/b/"
 	case "COPY --exclude", "ADD --exclude":
 		return "name the files to take one by one, or list those to leave out in .dockerignore"
-	case "ADD --checksum":
-		return "download the file in a RUN and check it there: RUN wget URL && echo \"SUM  FILE\" | sha256sum -c"
-	case "ADD --keep-git-dir":
-		return "clone in a RUN of an earlier stage: RUN git clone URL /src"
-	case "ADD --unpack":
-		if strings.EqualFold(value, "false") {
-			return "COPY never unpacks: write COPY instead of ADD --unpack=false"
-		}
-		return "leave it out: ADD unpacks local archives by itself"
 	}
 	return ""
 }

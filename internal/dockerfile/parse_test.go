@@ -226,9 +226,6 @@ func TestMistakesSayWhereWhatAndTheWayOut(t *testing.T) {
 		{from + "RUN --device= a", "2: failed to parse csv devices: EOF", "vendor.com/class"},
 		{from + "COPY --parents a b", "2: COPY --parents:", "one COPY a folder"},
 		{from + "COPY --exclude=x a b", "2: COPY --exclude:", ".dockerignore"},
-		{from + "ADD --checksum=x a b", "2: ADD --checksum:", "sha256sum"},
-		{from + "ADD --keep-git-dir a b", "2: ADD --keep-git-dir:", "git clone"},
-		{from + "ADD --unpack=false a b", "2: ADD --unpack:", "write COPY"},
 		{from + "ADD --from=x a b", "2: unknown flag: --from", "--chown"},
 	} {
 		got := parseMistakes(t, c.src)

@@ -45,9 +45,20 @@ func (l *Local) request(ctx context.Context, c *plan.Copy, chain rootfs.Chain) (
 	return r, nil
 }
 
-// Content tells the digest of what job's COPY would copy. What a chain of
-// layers holds never changes, so the answer for a stage or an image is kept.
+// Content tells the digest of what job's COPY would copy, and fetches what has
+// to be fetched for that.
 func (l *Local) Content(ctx context.Context, job solve.Job) (digest.Digest, error) {
+	d, err := l.localContent(ctx, job)
+	if err != nil || len(job.Step.Copy.Remotes) == 0 {
+		return d, err
+	}
+	d, err = l.remoteContent(ctx, job, d)
+	return d, l.refused(ctx, job, err)
+}
+
+// localContent is about what is no remote source. What a chain of layers holds
+// never changes, so the answer for a stage or an image is kept.
+func (l *Local) localContent(ctx context.Context, job solve.Job) (digest.Digest, error) {
 	c := job.Step.Copy
 	if len(c.Sources) == 0 {
 		return digest.Digest{}, nil // here-documents are in the step itself

@@ -18,6 +18,7 @@ import (
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/dockerfile"
 	"github.com/whittle-build/whittle/internal/entry"
+	"github.com/whittle-build/whittle/internal/fetch"
 	"github.com/whittle-build/whittle/internal/layer"
 	"github.com/whittle-build/whittle/internal/progress"
 	"github.com/whittle-build/whittle/internal/rootfs"
@@ -33,6 +34,7 @@ type Local struct {
 	Roots   *rootfs.Roots
 	Context *Context            // nil when the build has none
 	Named   map[string]*Context // those of files, by plan.Root.Context
+	Fetch   *fetch.Client       // for what ADD names elsewhere
 	File    *dockerfile.File
 	Sink    progress.Sink
 	Now     func() time.Time

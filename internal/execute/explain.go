@@ -12,6 +12,7 @@ import (
 	"github.com/whittle-build/whittle/internal/copying"
 	"github.com/whittle-build/whittle/internal/dockerfile"
 	"github.com/whittle-build/whittle/internal/entry"
+	"github.com/whittle-build/whittle/internal/fetch"
 	"github.com/whittle-build/whittle/internal/layer"
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/solve"
@@ -25,8 +26,11 @@ func (l *Local) explain(job solve.Job, err error) error {
 	var conflict *copying.Conflict
 	var mode *copying.BadMode
 	var pattern *copying.BadPattern
+	var remote *fetch.Error
 	c, pos := job.Step.Copy, job.Step.Line.Pos
 	switch {
+	case errors.As(err, &remote):
+		return l.File.Mistake(pos, remote.Error(), remote.Way)
 	case errors.As(err, &missing) && missing.Link != "":
 		what := fmt.Sprintf("%q is a symlink to %q, which is not in %s", missing.Source, missing.Link, where(c))
 		return l.File.Mistake(pos, what, l.linkHint(c, missing))

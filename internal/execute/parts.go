@@ -13,8 +13,8 @@ import (
 	"github.com/whittle-build/whittle/internal/solve"
 )
 
-// parts are the sources of one COPY or ADD by kind, in order: plain ones,
-// local archives that an ADD unpacks, here-documents.
+// parts are the sources of one COPY or ADD by kind, in order: plain ones, what
+// is fetched, archives that an ADD unpacks, here-documents.
 type parts struct {
 	local    *Local
 	job      solve.Job
@@ -41,11 +41,12 @@ func (p *parts) gather(ctx context.Context) error {
 	if r.To, err = p.local.Roots.View(p.job.Below); err != nil {
 		return err
 	}
-	if !c.Add {
-		if len(r.Sources) > 0 {
-			p.requests = append(p.requests, r)
-		}
-	} else if err := p.gatherAdd(ctx, r); err != nil {
+	if len(c.Remotes) > 0 || c.Unpack {
+		err = p.gatherAdd(ctx, r)
+	} else if len(r.Sources) > 0 {
+		p.requests = append(p.requests, r)
+	}
+	if err != nil {
 		return err
 	}
 	if len(c.Heredocs) > 0 {
@@ -54,35 +55,58 @@ func (p *parts) gather(ctx context.Context) error {
 	return nil
 }
 
-// gatherAdd takes the sources of an ADD apart: an archive, told by its
-// content, is a request of its own.
+// gatherAdd takes the sources of an ADD apart, in order: each that is fetched
+// is a request of its own, and so is an archive.
 func (p *parts) gatherAdd(ctx context.Context, r copying.Request) error {
-	for _, s := range r.Sources {
-		one := r
-		one.Sources = []string{s}
-		names, err := copying.Match(one)
-		if err != nil {
-			return err
-		}
-		var archives []string
-		for _, n := range names {
-			ok, err := isArchive(r.From, n)
-			if err != nil {
+	remotes, err := p.local.bringAll(ctx, p.job)
+	if err != nil {
+		return err
+	}
+	for i := range len(r.Sources) + 1 {
+		for len(remotes) > 0 && remotes[0].at == i {
+			if err := p.gatherOne(ctx, remotes[0].request(ctx, r), remotes[0].unpack); err != nil {
 				return err
 			}
-			if ok {
-				archives = append(archives, n)
-			}
+			remotes = remotes[1:]
 		}
-		if len(archives) == 0 {
-			p.requests = append(p.requests, one)
-			continue
+		if i == len(r.Sources) {
+			break
 		}
-		if err := p.mixed(ctx, r, names, archives); err != nil {
+		one := r
+		one.Sources = []string{r.Sources[i]}
+		if err := p.gatherOne(ctx, one, p.job.Step.Copy.Unpack); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// gatherOne takes one source, of which an archive, told by its content, is a
+// request of its own where archives are unpacked.
+func (p *parts) gatherOne(ctx context.Context, one copying.Request, unpack bool) error {
+	if !unpack {
+		p.requests = append(p.requests, one)
+		return nil
+	}
+	names, err := copying.Match(one)
+	if err != nil {
+		return err
+	}
+	var archives []string
+	for _, n := range names {
+		ok, err := isArchive(one.From, n)
+		if err != nil {
+			return err
+		}
+		if ok {
+			archives = append(archives, n)
+		}
+	}
+	if len(archives) == 0 {
+		p.requests = append(p.requests, one)
+		return nil
+	}
+	return p.mixed(ctx, one, names, archives)
 }
 
 // mixed takes the matches of one pattern, some of which are archives.

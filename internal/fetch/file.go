@@ -63,7 +63,7 @@ func (c *checked) Read(p []byte) (int, error) {
 func (c *checked) Close() error { return c.r.Close() }
 
 // FS is the file system that ADD copies from: a root with the file in it,
-// called name, with mode 0600 and the server's time.
+// called name, with mode 0600 and the server's time. It is an entry.Digester.
 func (f *File) FS(name string) entry.FS {
 	e := entry.Entry{Path: name, Kind: entry.File, Mode: 0o600, Size: f.Size}
 	if !f.Modified.IsZero() {

@@ -26,7 +26,7 @@ type Tree struct {
 // GitOptions say what becomes of a checkout, beside what its address says.
 type GitOptions struct {
 	KeepGitDir bool // keep .git
-	CommitTime bool // files get the time of the commit
+	CommitTime bool // files get the time of the commit, unless the address says which
 }
 
 // Git checks out what repo names, unless the store has it. A branch or tag is
@@ -35,7 +35,7 @@ func (c *Client) Git(ctx context.Context, repo address.Repo, o GitOptions) (*Tre
 	if o.KeepGitDir && repo.Subdir != "" {
 		o.KeepGitDir = false // as in the reference: .git belongs to all of a repository
 	}
-	o.CommitTime = o.CommitTime || repo.CommitTime
+	o.CommitTime = repo.MTime == "commit" || repo.MTime == "" && o.CommitTime
 	at, err := c.resolve(ctx, &repo)
 	if err != nil {
 		return nil, err

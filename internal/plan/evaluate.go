@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/whittle-build/whittle/internal/address"
 	"github.com/whittle-build/whittle/internal/config"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/dockerfile"
@@ -223,7 +224,7 @@ func (st *state) step(s *Step, text string, run bool) {
 	if st.in.Trigger {
 		trigger = "ONBUILD "
 	}
-	st.line.Label += trigger + upperKeyword(st.p.x.Title(text, st.vars, run))
+	st.line.Label += trigger + address.Redact(upperKeyword(st.p.x.Title(text, st.vars, run)))
 	st.line.Step = s
 	st.p.plan.Steps = append(st.p.plan.Steps, s)
 	st.out.Root = Root{Step: s}

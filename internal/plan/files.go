@@ -151,10 +151,11 @@ func (st *state) copy(c *dockerfile.Copy) {
 	// In the reference's order, so that its warnings come in that order too.
 	chown, ok1 := st.word(c.Chown)
 	chmod, ok2 := st.word(c.Chmod)
+	checksum, ok6 := st.word(c.Checksum)
 	sources, ok3 := st.words(c.Sources)
 	dest, ok4 := st.word(c.Dest)
 	heredocs, ok5 := st.heredocs(c)
-	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 {
+	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || !ok6 {
 		return
 	}
 	if chmod != "" {
@@ -163,12 +164,14 @@ func (st *state) copy(c *dockerfile.Copy) {
 			return
 		}
 	}
-	if !st.localSources(c, sources) {
+	remotes, local, ok := st.remotes(c, sources, checksum)
+	if !ok {
 		return
 	}
 	st.lintIgnored(c, sources)
-	cp := &Copy{Add: c.Add, Heredocs: heredocs, Dest: st.dest(dest), Chown: chown, Chmod: chmod, FromText: c.From}
-	for _, s := range sources {
+	cp := &Copy{Unpack: c.Add && (c.Unpack == nil || *c.Unpack), UnpackRemote: c.Unpack != nil && *c.Unpack,
+		Remotes: remotes, Heredocs: heredocs, Dest: st.dest(dest), Chown: chown, Chmod: chmod, FromText: c.From}
+	for _, s := range local {
 		cp.Sources = append(cp.Sources, path.Join("/", s))
 	}
 	if !st.copyFrom(cp) {
@@ -176,6 +179,9 @@ func (st *state) copy(c *dockerfile.Copy) {
 	}
 	text := copyHistory(c, chown, chmod, sources, heredocs, dest)
 	said := slices.Concat([]string{cp.Dest, chown, chmod, c.From}, cp.Sources)
+	for i := range remotes {
+		said = append(said, remotes[i].String())
+	}
 	for _, h := range heredocs {
 		said = append(said, h.Name, h.Content)
 	}
@@ -238,29 +244,6 @@ func (st *state) heredocs(c *dockerfile.Copy) ([]Heredoc, bool) {
 	return out, true
 }
 
-// localSources refuses what would have to be fetched.
-func (st *state) localSources(c *dockerfile.Copy, sources []string) bool {
-	for _, s := range sources {
-		kind := address.KindOf(s)
-		switch {
-		case kind == address.Path:
-			continue
-		case kind == address.URL && c.Add:
-			st.fail(fmt.Sprintf("ADD %s: this version does not download", s),
-				"download in a RUN of an earlier stage, RUN wget -O /file URL, and COPY --from it; or put the file into the build context")
-		case kind == address.URL:
-			st.fail("source can't be a URL for COPY", "download in a RUN of an earlier stage and COPY --from it")
-		case c.Add:
-			st.fail(fmt.Sprintf("ADD %s: this version does not clone repositories", s),
-				"clone in a RUN of an earlier stage, RUN git clone URL /src, and COPY --from it")
-		default:
-			st.fail("source can't be a git ref for COPY", "clone in a RUN of an earlier stage and COPY --from it")
-		}
-		return false
-	}
-	return true
-}
-
 // dest is a destination as an absolute path; "/" at the end means a folder.
 func (st *state) dest(dest string) string {
 	folder := dest == "" || dest == "." || strings.HasSuffix(dest, "/") || strings.HasSuffix(dest, "/.")
@@ -286,7 +269,7 @@ func copyHistory(c *dockerfile.Copy, chown, chmod string, sources []string, here
 		text += " --chmod=" + chmod
 	}
 	for _, s := range sources {
-		text += " " + s
+		text += " " + address.Redact(s)
 	}
 	for _, h := range heredocs {
 		text += " <<" + h.Name

@@ -91,8 +91,12 @@ func hostNames(hosts []string) []string {
 
 func (c *Copy) keyFields(k *digest.Key) {
 	k.Text("instruction", "COPY")
-	k.Bool("unpack", c.Add)
+	k.Bool("unpack", c.Unpack)
 	k.List("sources", c.Sources)
+	for i := range c.Remotes {
+		c.Remotes[i].keyFields(k)
+		k.Bool("remote.unpack", c.UnpackRemote)
+	}
 	for _, h := range c.Heredocs {
 		k.Text("heredoc.name", h.Name)
 		k.Text("heredoc.content", h.Content)

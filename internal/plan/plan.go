@@ -175,16 +175,18 @@ type Heredoc struct{ Name, Content string }
 
 // Copy is COPY or ADD. Sources come first, then Heredocs.
 type Copy struct {
-	Add bool // unpack archives
+	Unpack bool // local archives
 	// Sources are absolute clean paths or patterns within From; "/" is all
 	// of it.
-	Sources  []string
-	Heredocs []Heredoc
-	Dest     string // absolute; "/" at its end means that it is a folder
-	Chown    string // "user", "user:group", names or numbers; ""
-	Chmod    string // octal or symbolic; ""
-	From     *Root  // nil: the build context
-	FromText string // --from as written
+	Sources      []string
+	Remotes      []Remote // between them
+	UnpackRemote bool     // archives that were downloaded
+	Heredocs     []Heredoc
+	Dest         string // absolute; "/" at its end means that it is a folder
+	Chown        string // "user", "user:group", names or numbers; ""
+	Chmod        string // octal or symbolic; ""
+	From         *Root  // nil: the build context
+	FromText     string // --from as written
 	// FromStage is the stage that From belongs to, if any, and Dir its last
 	// WORKDIR: where people look for files that are not at the root.
 	FromStage *Stage
