@@ -30,6 +30,9 @@ type Request struct {
 	Contexts map[string]string // named contexts, by the name that a Dockerfile calls them
 	File     string            // Dockerfile; "" means that of the context, "-" what In holds
 	In       io.Reader         // standard input
+	// Platform is what the image is for, "os/arch"; "" means this machine's, or
+	// what its base is for. RUN needs a base whose programs run here.
+	Platform string
 	Target   string            // stage to build; "" means the last one
 	Tags     []string          // names that the image gets
 	Args     map[string]string // build arguments
@@ -69,6 +72,8 @@ type build struct {
 
 	agents map[string]*sshagent.Source
 	images map[plan.Ref]*image.Image // bases by what the plan calls them
+
+	platform plan.Platform // that was asked for
 
 	kind     contextKind
 	contexts map[string]contextSpec // that are given, by what the plan calls them
@@ -143,6 +148,9 @@ func (b *build) read(ctx context.Context) error {
 		b.tags = append(b.tags, n)
 	}
 	var err error
+	if b.platform, err = b.req.wanted(); err != nil {
+		return err
+	}
 	b.takeEpoch()
 	if err := errors.Join(b.req.checkSecrets(), b.req.checkAllow()); err != nil {
 		return err
@@ -229,6 +237,7 @@ func (b *build) inspect(ctx context.Context) (p *plan.Plan, mistakes dockerfile.
 	if err := b.openContexts(ctx, p); err != nil {
 		return nil, mistakes, err
 	}
+	mistakes = append(mistakes, b.foreign(p)...)
 	missing, err := b.checkSources(ctx, p)
 	return p, append(mistakes, missing...), err
 }
@@ -269,7 +278,7 @@ func (b *build) planRequest() plan.Request {
 	return plan.Request{
 		File: b.file, Target: b.req.Target, Args: b.req.Args, Labels: b.req.Labels,
 		Hosts: b.req.Hosts, Network: b.req.Network, Allow: b.req.allowed(), Limits: b.req.limits(),
-		BuildPlatform: platform(), Contexts: planContexts(b.contexts),
+		Platform: b.platform, BuildPlatform: platform(), Contexts: planContexts(b.contexts),
 		Ignored: b.ignored(),
 	}
 }

@@ -27,7 +27,6 @@ type buildFlags struct {
 	quiet    bool
 	idFile   string
 	metaFile string
-	platform string
 	call     string
 	check    bool
 	from     contextFlags
@@ -76,7 +75,7 @@ Steps that nothing changed for are not run again. The image's ID goes to standar
 	fl.StringArrayVar(&r.Hosts, "add-host", nil, "add `HOST:IP` to /etc/hosts of RUN steps; may be repeated")
 	fl.StringVar(&r.Network, "network", "default", "network `MODE` of RUN steps: default, host or none")
 	fl.IntVar(&r.Jobs, "jobs", 0, "run at most `N` steps at once (default no limit)")
-	fl.StringVar(&f.platform, "platform", "", "`OS/ARCH` to build for: this machine's and no other")
+	fl.StringVar(&r.Platform, "platform", "", "build for `OS/ARCH` (default this machine's); RUN needs a base that runs here, FROM --platform=$BUILDPLATFORM")
 	f.from.add(fl)
 	f.addCallFlags(fl)
 	f.steps.add(fl)
@@ -150,7 +149,7 @@ func (p *program) complete(f *buildFlags) error {
 	if err := f.from.complete(f); err != nil {
 		return err
 	}
-	if err := checkPlatform(f.platform); err != nil {
+	if err := checkPlatform(r.Platform); err != nil {
 		return err
 	}
 	for _, t := range r.Tags {
