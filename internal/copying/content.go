@@ -16,7 +16,7 @@ import (
 )
 
 // ContentFormat changes with the meaning of the bytes below.
-const ContentFormat = "whittle content 3"
+const ContentFormat = "whittle content 4"
 
 // Content returns the digest of what the request copies, and the paths that
 // its sources match. It covers everything that decides the result and does
@@ -58,6 +58,7 @@ type contents struct {
 	h              hash.Hash
 	w              *bufio.Writer
 	noIDs, noModes bool
+	f              *filter           // of the source that is described
 	links          map[uint64]string // inode to the name first seen
 	num            [8]byte
 }
@@ -65,7 +66,8 @@ type contents struct {
 func (c *contents) sources() ([]string, error) {
 	if c.r.Archive {
 		c.links = map[uint64]string{}
-		return []string{"."}, c.dir(".", "")
+		c.f = &filter{from: c.r.From}
+		return []string{"."}, c.dir(branch{path: "."}, "")
 	}
 	var names []string
 	for _, s := range c.r.Sources {
@@ -88,53 +90,53 @@ func (c *contents) sources() ([]string, error) {
 // may land under it; that of a directory only when a pattern found it.
 func (c *contents) match(m matched) error {
 	c.links = map[uint64]string{}
+	c.f = m.filter
 	name := path.Base(m.name)
 	if !m.entry.IsDir() {
-		return c.entry(m.entry, name)
+		return c.entry(kid{entry: m.entry}, name)
 	}
 	if !m.wild {
 		name = ""
 	}
 	c.number(uint64(entry.Dir))
 	c.text(name)
-	return c.dir(m.entry.Path, "")
+	return c.dir(branch{path: m.entry.Path}, "")
 }
 
-// dir describes what is in the directory p. rel is its name in the copy.
-func (c *contents) dir(p, rel string) error {
-	kids, err := c.r.From.ReadDir(p)
-	if err != nil {
-		return err
-	}
-	c.number(uint64(len(kids)))
-	for _, k := range kids {
-		if err := c.entry(k, path.Join(rel, k.Base())); err != nil {
-			return err
-		}
-	}
-	return nil
+// dir describes what is in the directory d. rel is its name in the copy.
+// How many there are is not known before, so that each is announced and the
+// end is too.
+func (c *contents) dir(d branch, rel string) error {
+	err := c.f.each(d, func(k kid) error {
+		c.number(1)
+		return c.entry(k, path.Join(rel, k.entry.Base()))
+	})
+	c.number(0)
+	return err
 }
 
-func (c *contents) entry(e entry.Entry, rel string) error {
+func (c *contents) entry(k kid, rel string) error {
+	e := k.entry
 	if err := check(e, path.Base(rel)); err != nil {
 		return err
 	}
 	if c.noIDs {
 		e.UID, e.GID = 0, 0
 	}
-	if c.noModes && e.Kind != entry.Symlink {
+	if c.noModes && e.Kind != entry.Symlink && !k.way {
 		e.Mode = 0
 	}
 	c.number(uint64(e.Kind))
 	c.text(path.Base(rel))
-	c.number(uint64(e.Mode)<<32 | boolBit(c.r.Implied != nil && e.IsDir() && c.r.Implied(e.Path)))
+	implied := c.r.Implied != nil && e.IsDir() && c.r.Implied(e.Path)
+	c.number(uint64(e.Mode)<<32 | boolBit(k.way)<<1 | boolBit(implied))
 	c.number(uint64(e.UID)<<32 | uint64(e.GID))
 	c.xattrs(e.Xattrs)
 	switch e.Kind {
 	case entry.File:
 		return c.file(e, rel)
 	case entry.Dir:
-		return c.dir(e.Path, rel)
+		return c.dir(k.branch, rel)
 	case entry.Symlink:
 		c.text(e.Link)
 	case entry.Char, entry.Block:

@@ -13,8 +13,6 @@
 //   - a block device stays one: there it changes its type by mistake;
 //   - ids up to 4294967294 are numbers, not the names of users, whom nobody
 //     finds and who are then root;
-//   - letters after one operator of a symbolic mode all count: there +rt sets
-//     the sticky bit alone;
 //   - what a layer cannot hold is refused, as *Unfit: there a file named
 //     .wh.x is copied, and deletes x when the image is used.
 //
@@ -39,6 +37,12 @@ type Request struct {
 	Sources []string
 	// Literal sources are names, not patterns: here-documents, downloads.
 	Literal bool
+	// Parents keeps the paths of sources below Dest. Each is a directory, /./
+	// and a pattern of what to take from it: the part that is kept.
+	Parents bool
+	// Excludes are patterns of what to leave out of copied directories, by its
+	// path below them.
+	Excludes []string
 	// Archive unpacks From's root into Dest, which is then a directory;
 	// Sources is not read. Owners, modes and times are the archive's: Chmod
 	// does nothing, Chown sets every owner.
@@ -77,7 +81,8 @@ type Item struct {
 	// From is the index of the request whose From has Source.
 	From int
 	// Parent is set for directories that hold what is written: existing ones
-	// with the metadata they have, and made ones.
+	// with the metadata they have, but that one which the contents of a copied
+	// directory go into has the time of that; and made ones.
 	Parent bool
 	// Made is set for directories that did not exist and are not a copy of
 	// one: their Mtime is the request's Now.
@@ -103,7 +108,7 @@ type Warning struct {
 // their order: each sees what those before it placed. To is that of the first.
 //
 // Mistakes of the Dockerfile's author are *NotFound, *Conflict, *BadMode,
-// *BadPattern and *Unfit.
+// *BadPattern, *Unfit and *pattern.Error.
 func Plan(rs []Request) ([]Item, []Warning, error) {
 	if len(rs) == 0 {
 		return nil, nil, nil
@@ -195,10 +200,10 @@ func (c *copier) copy(m matched) error {
 		if err != nil {
 			return err
 		}
-		if dir.item.Made {
+		if m.entry.Path != "." { // when a root was made is nobody's matter
 			dir.item.Entry.Mtime = m.entry.Mtime
 		}
-		return c.contents(m.entry.Path, dir)
+		return c.contents(m.filter, branch{path: m.entry.Path}, dir)
 	}
 	if have && old.IsDir() {
 		at = entry.Join(at, path.Base(m.name))
@@ -206,6 +211,9 @@ func (c *copier) copy(m matched) error {
 	dir, err := c.mkdirAll(entry.Parent(at))
 	if err != nil {
 		return err
+	}
+	if dir.item.Made {
+		dir.item.Entry.Mtime = c.r.Now
 	}
 	return c.leaf(m.entry, dir, path.Base(at))
 }
@@ -240,42 +248,67 @@ func (c *copier) mkdirAll(p string) (*node, error) {
 	return c.l.mkdirAll(p, made)
 }
 
-// contents places what is in the directory from.
-func (c *copier) contents(from string, into *node) error {
-	kids, err := c.r.From.ReadDir(from)
-	if err != nil {
-		return err
-	}
-	for _, e := range kids {
-		place := c.leaf
-		if e.IsDir() {
-			place = c.dir
+// contents places what counts in the directory from.
+func (c *copier) contents(f *filter, from branch, into *node) error {
+	return f.each(from, func(k kid) error {
+		switch {
+		case !k.entry.IsDir():
+			return c.leaf(k.entry, into, k.entry.Base())
+		case k.way:
+			return c.way(f, k, into)
 		}
-		if err := place(e, into, e.Base()); err != nil {
-			return err
-		}
-	}
-	return nil
+		return c.dir(f, k, into)
+	})
 }
 
 // dir places a directory found inside a copied one: unlike the copied one
 // itself it brings its own metadata, also to a directory that exists.
-func (c *copier) dir(e entry.Entry, parent *node, name string) error {
-	if err := check(e, name); err != nil {
-		return err
-	}
-	n, err := c.l.child(parent, name)
+func (c *copier) dir(f *filter, k kid, parent *node) error {
+	n, _, err := c.subdir(k.entry, parent)
 	if err != nil {
 		return err
 	}
-	if n == nil {
-		n = parent.add(name)
-		n.bare = true
-	} else if !n.item.Entry.IsDir() {
-		return &Conflict{Path: "/" + n.item.Entry.Path, Source: e.Path}
+	n.item = c.item(k.entry, n.item.Entry)
+	return c.contents(f, k.branch, n)
+}
+
+// way places a directory that is not copied but has something in it that is.
+// A new one is like the source's, but for its time; one that exists takes the
+// source's mode and no more.
+func (c *copier) way(f *filter, k kid, parent *node) error {
+	n, have, err := c.subdir(k.entry, parent)
+	if err != nil {
+		return err
 	}
-	n.item = c.item(e, n.item.Entry)
-	return c.contents(e.Path, n)
+	if have {
+		n.item.Entry.Mode, n.item.Parent = k.entry.Mode, false
+	} else {
+		n.item = c.item(k.entry, n.item.Entry)
+		n.item.Entry.Mtime = c.r.Now
+		n.item.Parent, n.item.Made, n.item.Source = true, true, ""
+	}
+	return c.contents(f, k.branch, n)
+}
+
+// subdir returns the node for the directory e in parent, and whether it is
+// there already.
+func (c *copier) subdir(e entry.Entry, parent *node) (n *node, have bool, err error) {
+	if err := check(e, e.Base()); err != nil {
+		return nil, false, err
+	}
+	n, err = c.l.child(parent, e.Base())
+	if err != nil {
+		return nil, false, err
+	}
+	if n == nil {
+		n = parent.add(e.Base())
+		n.bare = true
+		return n, false, nil
+	}
+	if !n.item.Entry.IsDir() {
+		return nil, false, &Conflict{Path: "/" + n.item.Entry.Path, Source: e.Path}
+	}
+	return n, true, nil
 }
 
 // leaf places anything but a directory. It replaces anything but a directory.

@@ -10,6 +10,9 @@ type NotFound struct {
 	Source string   // as written
 	Link   string   // target of the link that the source is, if it is one
 	Near   []string // what may have been meant, the likeliest first
+	// Whole is set when Parents was given a directory and nothing in it to
+	// keep the path of.
+	Whole bool
 }
 
 func (e *NotFound) Error() string {

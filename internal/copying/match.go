@@ -10,9 +10,10 @@ import (
 
 // A matched source is one thing to copy.
 type matched struct {
-	name  string      // as named in From, before links are followed
-	entry entry.Entry // what it is, links followed
-	wild  bool        // found by a pattern
+	name   string      // as named in From, before links are followed
+	entry  entry.Entry // what it is, links followed
+	wild   bool        // found by a pattern
+	filter *filter
 }
 
 // Match returns the paths of From that the request's sources stand for, in
@@ -35,27 +36,61 @@ func Match(r Request) ([]string, error) {
 // there, and so must the directory before the first wildcard; the pattern
 // itself may match nothing.
 func match(r *Request, source string) ([]matched, error) {
-	names := []string{entry.Clean(source)}
+	top, include := source, ""
+	if r.Parents {
+		top, include, _ = strings.Cut(source, pivot)
+		include = strings.TrimPrefix(path.Clean("/"+include), "/")
+	}
+	f, err := newFilter(r, include)
+	if err != nil {
+		return nil, err
+	}
+	names := []string{entry.Clean(top)}
 	base, pattern := splitPattern(names[0])
 	wild := len(pattern) > 0 && !r.Literal
+	if r.Parents && !wild && !hasWildcard(include) {
+		if err := required(r, f, names[0], include); err != nil {
+			return nil, err
+		}
+	}
 	if wild {
-		dir, err := find(r, source, base)
+		dir, err := find(r, top, base)
 		if err != nil {
 			return nil, err
 		}
-		if names, err = globAll(r.From, dir.Path, source, pattern); err != nil {
+		if names, err = globAll(r.From, dir.Path, top, pattern); err != nil {
 			return nil, err
 		}
 	}
 	var out []matched
 	for _, name := range names {
-		e, err := find(r, source, name)
+		e, err := find(r, top, name)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, matched{name: name, entry: e, wild: wild})
+		out = append(out, matched{name: name, entry: e, wild: wild, filter: f})
 	}
 	return out, nil
+}
+
+// required refuses a source with Parents that names one thing which is not
+// copied. Links on the way to it are not followed: what is behind one cannot
+// keep its path.
+func required(r *Request, f *filter, top, include string) error {
+	full := entry.Join(top, include)
+	if include == "" {
+		return &NotFound{Source: full, Whole: true}
+	}
+	e, err := r.From.Lstat(top)
+	if err == nil && e.IsDir() {
+		ok, err := f.has(top, include)
+		if ok || err != nil {
+			return err
+		}
+	} else if err != nil && !isNotExist(err) {
+		return err
+	}
+	return &NotFound{Source: full, Near: near(r, full)}
 }
 
 // find describes what name is once all links are followed. A missing one is
@@ -154,7 +189,7 @@ func flattened(r *Request, source string, ms []matched) (Warning, bool) {
 			w.Paths = append(w.Paths, m.name)
 		}
 	}
-	if len(w.Paths) == 0 {
+	if len(w.Paths) == 0 || r.Parents {
 		return Warning{}, false
 	}
 	dest := strings.TrimSuffix(r.Dest, "/") + "/"

@@ -5,34 +5,38 @@ import (
 	"strings"
 )
 
-// A mode is a parsed --chmod: nothing, an absolute mode, or clauses that
-// change one.
+// A mode is a parsed --chmod: nothing, an absolute mode, or changes of one.
 type mode struct {
 	octal   bool
 	bits    uint32
-	clauses []clause
+	changes []change
 }
 
-// A clause is one operator of a symbolic mode and what follows it.
-type clause struct {
-	who    uint32 // permission bits of the classes that change
-	op     byte   // one of +-=
-	set    uint32 // permissions named by letter, of all classes
-	x      bool   // X: execute, for directories and what has an execute bit
-	copies string // classes whose permissions are taken: letters of ugo
+// A change is one operator of a symbolic mode and what stands after it.
+type change struct {
+	who     uint32 // the bits of the classes before it; 0 when there are none
+	op      byte   // one of +-=
+	letters string
 }
 
 const (
-	setUID = 0o4000
-	setGID = 0o2000
-	sticky = 0o1000
-	userX  = 0o700
-	groupX = 0o070
-	otherX = 0o007
+	setUID   = 0o4000
+	setGID   = 0o2000
+	sticky   = 0o1000
+	userX    = 0o700
+	groupX   = 0o070
+	otherX   = 0o007
+	allModes = setUID | setGID | userX | groupX | otherX // the sticky bit belongs to no class
 )
 
+// CheckMode returns nil or a *BadMode for the value of a --chmod.
+func CheckMode(s string) error {
+	_, err := parseMode(s)
+	return err
+}
+
 // parseMode reads the octal form, and the symbolic form of chmod(1) without a
-// umask: [ugoa]*([-+=]([rwxXst]|[ugo])*)+ with commas between.
+// umask: [ugoa]*([-+=][rwxXstugo]*)+ with commas between.
 func parseMode(s string) (mode, error) {
 	if s == "" {
 		return mode{}, nil
@@ -46,77 +50,37 @@ func parseMode(s string) (mode, error) {
 	}
 	var m mode
 	for part := range strings.SplitSeq(s, ",") {
-		cs, ok := parseClauses(part)
+		cs, ok := parseChanges(part)
 		if !ok {
 			return mode{}, &BadMode{Mode: s}
 		}
-		m.clauses = append(m.clauses, cs...)
+		m.changes = append(m.changes, cs...)
 	}
 	return m, nil
 }
 
-// parseClauses reads what stands between two commas: classes, then one or
-// more operators with their permissions.
-func parseClauses(s string) ([]clause, bool) {
-	classes := s[:len(s)-len(strings.TrimLeft(s, "ugoa"))]
-	s = s[len(classes):]
-	if s == "" {
+// parseChanges reads what stands between two commas: classes, then one or
+// more operators with their letters.
+func parseChanges(s string) ([]change, bool) {
+	rest := strings.TrimLeft(s, "ugoa")
+	who := classBits(s[:len(s)-len(rest)])
+	if rest == "" {
 		return nil, false
 	}
-	var out []clause
-	for s != "" {
-		if !strings.ContainsRune("+-=", rune(s[0])) {
+	var out []change
+	for rest != "" {
+		if !strings.ContainsRune("+-=", rune(rest[0])) {
 			return nil, false
 		}
-		c := clause{op: s[0], who: whoBits(classes)}
-		perms := s[1:]
-		if end := strings.IndexAny(perms, "+-="); end >= 0 {
-			perms = perms[:end]
-		}
-		if !c.perms(perms, classes) {
-			return nil, false
-		}
-		out = append(out, c)
-		s = s[1+len(perms):]
+		after := strings.TrimLeft(rest[1:], "rwxXstugo")
+		out = append(out, change{who, rest[0], rest[1 : len(rest)-len(after)]})
+		rest = after
 	}
 	return out, true
 }
 
-// perms reads the letters after an operator.
-func (c *clause) perms(s, classes string) bool {
-	onlyOther := classes != "" && strings.Trim(classes, "o") == ""
-	for _, l := range s {
-		switch l {
-		case 'r':
-			c.set |= 0o444
-		case 'w':
-			c.set |= 0o222
-		case 'x':
-			c.set |= 0o111
-		case 'X':
-			c.x = true
-		case 's':
-			c.set |= setUID | setGID
-		case 't':
-			if !onlyOther {
-				c.set |= sticky
-				c.who |= sticky
-			}
-		case 'u', 'g', 'o':
-			c.copies += string(l)
-		default:
-			return false
-		}
-	}
-	return true
-}
-
-// whoBits returns the bits that classes own; no class means all of them. The
-// sticky bit belongs to nobody: only naming it changes it.
-func whoBits(classes string) uint32 {
-	if classes == "" {
-		classes = "a"
-	}
+// classBits returns the bits that classes own.
+func classBits(classes string) uint32 {
 	var bits uint32
 	for _, l := range classes {
 		switch l {
@@ -127,7 +91,7 @@ func whoBits(classes string) uint32 {
 		case 'o':
 			bits |= otherX
 		case 'a':
-			bits |= setUID | setGID | userX | groupX | otherX
+			bits |= allModes
 		}
 	}
 	return bits
@@ -139,32 +103,99 @@ func (m mode) apply(old uint32, dir bool) uint32 {
 		return m.bits
 	}
 	now := old
-	for _, c := range m.clauses {
+	for _, c := range m.changes {
 		now = c.apply(now, dir || old&0o111 != 0)
 	}
 	return now
 }
 
-func (c clause) apply(now uint32, x bool) uint32 {
-	set := c.set
-	if c.x && x {
-		set |= 0o111
+// apply is what the reference does, which is BSD's setmode(3): letters gather
+// until the end or one of ugo, which copies another class's permissions at
+// once. It is in its hands that t without a class speaks of the sticky bit
+// alone, whatever stands beside it, and that the first copy spares "=" from
+// clearing anything but what it copies to.
+func (c change) apply(now uint32, x bool) uint32 {
+	set, ifX, cleared := uint32(0), uint32(0), c.op != '='
+	who, notOnlyOther := c.who, c.who == 0 || c.who&^otherX != 0
+	put := func(last bool) {
+		if set != 0 || last && !cleared {
+			now = c.put(now, who, set)
+		}
+		if x {
+			now |= among(who, ifX)
+		}
+		set, ifX = 0, 0
 	}
-	for _, l := range c.copies {
-		set |= spread(now, l)
+	for _, l := range c.letters {
+		switch l {
+		case 'r':
+			set |= 0o444
+		case 'w':
+			set |= 0o222
+		case 'x':
+			set |= 0o111
+		case 'X':
+			if c.op == '-' {
+				set |= 0o111
+			} else {
+				ifX = 0o111
+			}
+		case 's':
+			if notOnlyOther {
+				set |= setUID | setGID
+			}
+		case 't':
+			if notOnlyOther {
+				who |= sticky
+				set |= sticky
+			}
+		default:
+			put(false)
+			cleared = true
+			now = c.copied(now, who, spread(now, l))
+		}
 	}
-	set &= c.who
+	put(true)
+	return now
+}
+
+// put adds, removes or sets permissions of who.
+func (c change) put(now, who, set uint32) uint32 {
 	switch c.op {
 	case '+':
-		return now | set
+		return now | among(who, set)
 	case '-':
-		return now &^ set
+		return now &^ among(who, set)
 	}
-	clear := c.who
-	if c.copies != "" && c.set == 0 && !c.x {
-		clear &= 0o777 // taking another class's permissions leaves set-id alone
+	clear := who
+	if who == 0 {
+		clear = allModes
 	}
-	return now&^clear | set
+	return now&^clear | among(who, set)
+}
+
+// copied is put for the permissions of another class, which leave the set-id
+// and sticky bits alone.
+func (c change) copied(now, who, from uint32) uint32 {
+	classes := uint32(0o777)
+	if who != 0 {
+		classes = who & 0o777
+	}
+	switch c.op {
+	case '+':
+		return now | from&classes
+	case '-':
+		return now &^ (from & classes)
+	}
+	return now&^classes | from&classes
+}
+
+// among returns those of bits that belong to who; no class means all.
+func among(who, bits uint32) uint32 {
+	if who == 0 {
+		return bits
+	}
+	return bits & who
 }
 
 // spread returns one class's permissions, given to all classes.

@@ -2,8 +2,34 @@ package copying
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"strings"
 	"testing"
 )
+
+func TestModesAreReadAsTheReferenceReadsThem(t *testing.T) {
+	text, err := os.ReadFile("testdata/modes.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var s, kind string
+		var old, want uint32
+		if n, _ := fmt.Sscanf(line, "%q of %s %o is %o", &s, &kind, &old, &want); n == 4 {
+			m, err := parseMode(s)
+			if got := m.apply(old, kind == "dir"); err != nil || got != want {
+				t.Errorf("%q of a %s with %04o: %04o, want %04o (%v)", s, kind, old, got, want, err)
+			}
+		} else if n == 1 && strings.HasSuffix(line, " refused\n") {
+			if err := CheckMode(s); err == nil {
+				t.Errorf("%q is not refused", s)
+			}
+		} else if !strings.HasPrefix(line, "#") {
+			t.Errorf("cannot read %q", line)
+		}
+	}
+}
 
 func TestModesChangeAsChmodSays(t *testing.T) {
 	const dir = 1 << 16 // marks a directory in these tables

@@ -14,15 +14,15 @@ import (
 type owner struct{ uid, gid uint32 }
 
 // maxTable bounds /etc/passwd and /etc/group: they come from images.
-const maxTable = 1 << 20
+const maxTable = 10 << 20
 
 // User returns the ids that a USER or --chown value stands for: "", a name, a
 // uid, name:group, uid:gid and their mixtures. Numbers are never looked up,
 // and a uid alone is also the gid; a name alone brings its primary group. A
-// name that to does not know is 0, an unknown group leaves the user's: the
-// reference does so, silently. An error is a table that cannot be read.
+// name that to does not know is 0, an unknown group leaves the user's, and an
+// empty one after a colon is 0: the reference does so, silently. An error is a table that cannot be read.
 func User(to entry.FS, spec string) (uid, gid uint32, err error) {
-	user, group, _ := strings.Cut(spec, ":")
+	user, group, both := strings.Cut(spec, ":")
 	var o owner
 	if id, ok := parseID(user); ok {
 		o = owner{id, id}
@@ -37,6 +37,8 @@ func User(to entry.FS, spec string) (uid, gid uint32, err error) {
 	}
 	if id, ok := parseID(group); ok {
 		o.gid = id
+	} else if both && group == "" {
+		o.gid = 0
 	} else if group != "" {
 		fields, err := lookUp(to, "etc/group", group, 3)
 		if err != nil {
@@ -131,4 +133,15 @@ func readTable(to entry.FS, table string) ([]byte, error) {
 
 func tooLong(table string) error {
 	return &BadTable{"/" + table, fmt.Sprintf("more than %d bytes", maxTable)}
+}
+
+// NamesUser reports whether a --chown has a name, which only a table of users
+// could explain.
+func NamesUser(spec string) bool {
+	for id := range strings.SplitSeq(spec, ":") {
+		if _, ok := parseID(id); !ok && id != "" {
+			return true
+		}
+	}
+	return false
 }

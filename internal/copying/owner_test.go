@@ -25,7 +25,7 @@ func TestUsersAreLookedUpInTheImage(t *testing.T) {
 		"root":                 {0, 0},
 		"u":                    {1000, 1001},
 		"u:g":                  {1000, 77},
-		"u:":                   {1000, 1001},
+		"u:":                   {1000, 0},
 		"u:5":                  {1000, 5},
 		"u:root":               {1000, 0},
 		"u:none":               {1000, 1001},

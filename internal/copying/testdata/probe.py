@@ -1,42 +1,24 @@
 #!/usr/bin/env python3
-"""Ask a running dockerd what each case of cases.txt gives, and write it down.
+"""Ask a running buildkitd what each case of cases.txt gives, and write it down.
 
-usage: probe.py [SOCKET]      default /var/run/docker.sock
+usage: probe.py ADDRESS [NAME...]      for example unix:///run/buildkit/buildkitd.sock
 
-Each case is built with the daemon's BuildKit over its HTTP interface: "to"
-entries become a base image, "from" entries an image, a build context or an
-archive. The lines with "=" (an entry of the layer) and "!" (an error) are
-rewritten with the answer; lines with "~" say what whittle does instead and
-why, and stay as they are. Images are named copying-probe and removed at the
-end. Nothing is pulled.
+Needs buildctl in $PATH and root, because sources have owners. Each case is one
+build: "to" entries become a base image, "from" entries an image, a build
+context or an archive, all of them handed over as OCI layouts and folders. The
+lines with "=" (an entry of the layer) and "!" (an error) are rewritten with
+the answer; lines with "~" say what whittle does instead and why, and stay as
+they are. With NAMEs only cases whose name has one of them are asked. Nothing
+is pulled.
 """
-import http.client, io, json, os, re, socket, sys, tarfile
+import hashlib, io, json, os, re, subprocess, sys, tarfile, tempfile
 
 CASES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cases.txt")
 OLD = 1_000_000_000  # times above it are "now"
 KINDS = {"d": tarfile.DIRTYPE, "f": tarfile.REGTYPE, "l": tarfile.SYMTYPE, "h": tarfile.LNKTYPE,
          "p": tarfile.FIFOTYPE, "c": tarfile.CHRTYPE, "b": tarfile.BLKTYPE}
 NAMES = {v: k for k, v in KINDS.items()}
-
-
-class Unix(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost", timeout=120)
-        self.path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(self.path)
-
-
-def call(sock, method, url, body=None):
-    c = Unix(sock)
-    c.request(method, url, body, {"Content-Type": "application/x-tar"} if body else {})
-    r = c.getresponse()
-    data = r.read()
-    if r.status >= 300:
-        raise SystemExit(f"{method} {url}: {r.status} {data[:300]}")
-    return data
+VERBS = ("STAGE", "CONTEXT", "ARCHIVE", "WORKDIR", "FILE")
 
 
 def entry(line):
@@ -60,48 +42,80 @@ def entry(line):
     return t, data
 
 
-def tar(entries, extra=()):
+def tar(entries):
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as w:
-        for t, data in [entry(e) for e in entries] + list(extra):
+        for t, data in [entry(e) for e in entries]:
             w.addfile(t, io.BytesIO(data))
     return out.getvalue()
 
 
-def plain(name, data):
-    t = tarfile.TarInfo(name)
-    t.size = len(data)
-    return t, data
+class Layouts:
+    """An OCI layout whose images buildkitd reads from the client."""
+
+    def __init__(self, path):
+        self.path = path
+        os.makedirs(path + "/blobs/sha256")
+        with open(path + "/oci-layout", "w") as f:
+            f.write('{"imageLayoutVersion":"1.0.0"}')
+        self.index = []
+
+    def blob(self, data, kind):
+        digest = hashlib.sha256(data).hexdigest()
+        with open(f"{self.path}/blobs/sha256/{digest}", "wb") as f:
+            f.write(data)
+        return {"mediaType": kind, "digest": "sha256:" + digest, "size": len(data)}
+
+    def image(self, entries):
+        layer = self.blob(tar(["d 0755 0:0 @1 ./"] + entries), "application/vnd.oci.image.layer.v1.tar")
+        config = self.blob(json.dumps({
+            "architecture": "amd64", "os": "linux", "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+        }).encode(), "application/vnd.oci.image.config.v1+json")
+        m = self.blob(json.dumps({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": config, "layers": [layer],
+        }).encode(), "application/vnd.oci.image.manifest.v1+json")
+        self.index.append(m)
+        with open(self.path + "/index.json", "w") as f:
+            json.dump({"schemaVersion": 2, "manifests": self.index}, f)
+        return m["digest"]
 
 
-def load(sock, tag, entries):
-    # An image needs one entry, or its layer is dropped.
-    body = tar(["d 0755 0:0 @1 ./"] + entries)
-    call(sock, "POST", f"/v1.41/images/create?fromSrc=-&repo=copying-probe&tag={tag}", body)
+def folder(path, entries):
+    os.makedirs(path)
+    with tarfile.open(fileobj=io.BytesIO(tar(entries))) as t:
+        t.extractall(path, numeric_owner=True, filter="fully_trusted")
+    for e in entries:
+        t, _ = entry(e)
+        p = os.path.join(path, t.name)
+        for k, v in t.pax_headers.items():
+            os.setxattr(p, k.removeprefix("SCHILY.xattr."), v.encode("utf-8", "surrogateescape"), follow_symlinks=False)
+    for e in reversed(entries):
+        t, _ = entry(e)
+        os.utime(os.path.join(path, t.name), (t.mtime, t.mtime), follow_symlinks=False)
 
 
-def drop(sock):
-    """Remove the images of a case; what is not there needs no removing."""
-    for tag in ("out", "to", "from"):
-        try:
-            call(sock, "DELETE", f"/v1.41/images/copying-probe:{tag}")
-        except SystemExit:
-            pass
+def build(address, tmp, opts, context):
+    dest = tmp + "/out.tar"
+    r = subprocess.run(
+        ["buildctl", "--addr", address, "build", "--frontend", "dockerfile.v0", "--no-cache", "--progress", "plain",
+         "--local", "context=" + context, "--local", "dockerfile=" + tmp + "/df",
+         "--oci-layout", "store=" + tmp + "/store", "--output", "type=oci,compression=uncompressed,force-compression=true,dest=" + dest] + opts,
+        capture_output=True, text=True)
+    if r.returncode == 0:
+        return dest, None
+    err = r.stderr.split("error: failed to solve: ")[-1].split("\n------")[0].strip()
+    return None, err.replace("\n", " ")
 
 
-def build(sock, context):
-    out = call(sock, "POST", "/v1.41/build?version=2&nocache=1&t=copying-probe:out", context)
-    for line in out.splitlines():
-        d = json.loads(line)
-        if "error" in d:
-            return d["error"]
-    return None
-
-
-def layers(sock):
-    image = tarfile.open(fileobj=io.BytesIO(call(sock, "GET", "/v1.41/images/copying-probe:out/get")))
-    manifest = json.load(image.extractfile("manifest.json"))[0]
-    return [tarfile.open(fileobj=image.extractfile(l)) for l in manifest["Layers"]]
+def layers(dest):
+    image = tarfile.open(dest)
+    get = lambda d: image.extractfile("blobs/sha256/" + d["digest"].split(":")[1])
+    index = json.load(image.extractfile("index.json"))
+    manifest = json.load(get(index["manifests"][0]))
+    config = json.load(get(manifest["config"]))
+    return [tarfile.open(fileobj=io.BytesIO(get(l).read())) for l in manifest["layers"] or []], config
 
 
 def show(layer, t):
@@ -120,48 +134,59 @@ def show(layer, t):
     return s
 
 
-def probe(sock, lines):
+def probe(address, lines):
     of = lambda word: [l[len(word) + 1:] for l in lines if l.startswith(word + " ")]
-    run = next(l for l in lines if l.split(" ")[0] in ("STAGE", "CONTEXT", "ARCHIVE", "WORKDIR"))
+    run = next(l for l in lines if l.split(" ")[0] in VERBS)
     verb, _, rest = run.partition(" ")
-    load(sock, "to", of("to"))
-    head = "FROM copying-probe:to\n"
-    if verb == "STAGE":
-        load(sock, "from", of("from"))
-        context = tar([], [plain("Dockerfile", (head + "COPY --from=copying-probe:from " + rest + "\n").encode())])
-    elif verb == "CONTEXT":
-        df = plain("probe.Dockerfile", (head + "COPY " + rest + "\n").encode())
-        context = tar(of("from"), [plain("Dockerfile", df[1])])
-    elif verb == "WORKDIR":
-        user, path = rest.split(" ")
-        context = tar([], [plain("Dockerfile", f"{head}USER {user}\nWORKDIR {path}\n".encode())])
-    else:
-        *flags, dest = rest.split(" ")
-        text = head + "ADD " + " ".join(flags + ["archive.tar", dest]) + "\n"
-        context = tar([], [plain("Dockerfile", text.encode()), plain("archive.tar", tar(of("from")))])
-    err = build(sock, context)
-    if err:
-        err = err.split("failed to solve with frontend dockerfile.v0: ")[-1].replace("\n", " ")
-        return ["! " + re.sub(r"/\S*/(merged|buildkit-mount\d+)(?=/)", "", err)]
-    got = layers(sock)
+    with tempfile.TemporaryDirectory(prefix="probe") as tmp:
+        store = Layouts(tmp + "/store")
+        opts = ["--opt", "context:to=oci-layout://store@" + store.image(of("to"))]
+        context = tmp + "/ctx"
+        text = "FROM to\n"
+        if verb == "STAGE":
+            opts += ["--opt", "context:from=oci-layout://store@" + store.image(of("from"))]
+            text += f"COPY --from=from {rest}\n"
+            folder(context, [])
+        elif verb in ("CONTEXT", "FILE"):
+            text += f"{'COPY' if verb == 'CONTEXT' else 'ADD'} {rest}\n"
+            folder(context, of("from"))
+        elif verb == "WORKDIR":
+            user, path = rest.split(" ")
+            text += f"USER {user}\nWORKDIR {path}\n"
+            folder(context, [])
+        else:
+            *flags, dest = rest.split(" ")
+            text += "ADD " + " ".join(flags + ["archive.tar", dest]) + "\n"
+            folder(context, [])
+            with open(context + "/archive.tar", "wb") as f:
+                f.write(tar(of("from")))
+        os.makedirs(tmp + "/df")
+        with open(tmp + "/df/Dockerfile", "w") as f:
+            f.write(text)
+        dest, err = build(address, tmp, opts, context)
+        if err:
+            err = re.sub(r"/\S*/(rootfs|merged|buildkit-?(mount)?\d+|snapshots/\d+/fs)(?=/|$|:)", "", err)
+            return ["! " + re.sub(r"ref [a-z0-9]{25}::[a-z0-9]{25}|ref [a-z0-9]{25}", "ref X", err)]
+        got, config = layers(dest)
+    out = []
+    if "HISTORY" in os.environ:
+        out = ["# " + h["created_by"] for h in config["history"][-1:]]
     if len(got) < 2:
-        return []
-    return ["= " + show(got[-1], t) for t in got[-1] if not t.name.endswith(".wh..wh..opq")]
+        return out
+    return out + ["= " + show(got[-1], t) for t in got[-1] if not t.name.endswith(".wh..wh..opq") and t.name.strip("./")]
 
 
 def main():
-    sock = sys.argv[1] if len(sys.argv) > 1 else "/var/run/docker.sock"
+    address, names = sys.argv[1], sys.argv[2:]
     out = []
     for case in open(CASES).read().split("\n\n"):
-        lines = [l for l in case.strip().splitlines() if l[:2] not in ("= ", "! ")]
-        if not lines or lines[0].startswith("#"):
+        lines = case.strip().splitlines()
+        if not lines or lines[0].startswith("#") or names and not any(n in lines[0] for n in names):
             out.append("\n".join(lines))
             continue
         ours = [l for l in lines if l.startswith("~")]
-        lines = [l for l in lines if not l.startswith("~")]
-        drop(sock)
-        out.append("\n".join(lines + probe(sock, lines) + ours))
-    drop(sock)
+        lines = [l for l in lines if l[:2] not in ("= ", "! ") and not l.startswith("~")]
+        out.append("\n".join(lines + probe(address, lines) + ours))
     with open(CASES, "w") as f:
         f.write("\n\n".join(out) + "\n")
 

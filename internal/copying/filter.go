@@ -1,0 +1,146 @@
+package copying
+
+import (
+	"path"
+	"strings"
+
+	"github.com/whittle-build/whittle/internal/entry"
+	"github.com/whittle-build/whittle/internal/pattern"
+)
+
+// pivot divides a source under Parents: what is before it is not kept.
+const pivot = "/./"
+
+// A filter says what of a copied directory counts. The zero value lets all
+// of it through.
+type filter struct {
+	from    entry.FS
+	include *pattern.Matcher // of Parents; nil: everything
+	exclude *pattern.Matcher // nil: nothing
+}
+
+// newFilter makes the filter of one source, whose path below the pivot is
+// include; "" when the request has no Parents.
+func newFilter(r *Request, include string) (*filter, error) {
+	f := &filter{from: r.From}
+	var err error
+	if r.Parents {
+		if f.include, err = pattern.New([]string{include}); err != nil {
+			return nil, err
+		}
+	}
+	if len(r.Excludes) > 0 {
+		f.exclude, err = pattern.New(r.Excludes)
+	}
+	return f, err
+}
+
+// A branch is a directory of From whose contents are copied.
+type branch struct {
+	path    string // in From
+	rel     string // below the source
+	in, out pattern.Info
+	kids    []kid // when they are known already
+	known   bool
+}
+
+// A kid is something in a branch that counts.
+type kid struct {
+	entry  entry.Entry
+	way    bool   // a directory that only leads to something that counts
+	branch branch // what is in it, of a directory
+}
+
+// each calls fn for what counts in d, sorted by name.
+func (f *filter) each(d branch, fn func(kid) error) error {
+	if d.known {
+		for _, k := range d.kids {
+			if err := fn(k); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	all, err := f.from.ReadDir(d.path)
+	if err != nil {
+		return err
+	}
+	for _, e := range all {
+		k := kid{entry: e, branch: branch{path: e.Path}}
+		if f.include != nil || f.exclude != nil {
+			ok, err := f.judge(d, &k)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				continue
+			}
+		}
+		if err := fn(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// judge completes k and reports whether it counts.
+func (f *filter) judge(d branch, k *kid) (bool, error) {
+	sub := &k.branch
+	sub.rel = path.Join(d.rel, k.entry.Base())
+	included, excluded := f.include == nil, false
+	var err error
+	if f.include != nil {
+		if included, sub.in, err = f.include.Match(sub.rel, d.in); err != nil {
+			return false, err
+		}
+	}
+	if f.exclude != nil {
+		if excluded, sub.out, err = f.exclude.Match(sub.rel, d.out); err != nil {
+			return false, err
+		}
+	}
+	if included && !excluded {
+		return true, nil
+	}
+	if !k.entry.IsDir() ||
+		!included && !f.include.MayMatchBelow(sub.rel) ||
+		excluded && !f.exclude.MayTakeBackBelow(sub.rel) {
+		return false, nil
+	}
+	k.way = true
+	var kids []kid
+	err = f.each(*sub, func(k kid) error {
+		kids = append(kids, k)
+		return nil
+	})
+	sub.kids, sub.known = kids, true
+	return len(kids) > 0, err
+}
+
+// has reports whether something of the directory at root counts whose path
+// below it is rel.
+func (f *filter) has(root, rel string) (bool, error) {
+	d := branch{path: root}
+	for name := range strings.SplitSeq(rel, "/") {
+		found := false
+		err := f.each(d, func(k kid) error {
+			if k.entry.Base() == name {
+				found, d = true, k.branch
+			}
+			return nil
+		})
+		if err != nil || !found {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// PathWithParents makes a source of Parents from one as written.
+func PathWithParents(source string) string {
+	top, include, ok := strings.Cut(source, pivot)
+	if !ok {
+		top, include = "", source
+	}
+	return strings.TrimSuffix(path.Clean("/"+top), "/") + pivot + strings.TrimPrefix(path.Clean("/"+include), "/")
+}
