@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/whittle-build/whittle/internal/address"
+	"github.com/whittle-build/whittle/internal/copying"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/execute"
@@ -240,7 +241,7 @@ func (b *build) openContexts(ctx context.Context, p *plan.Plan) error {
 	}
 	paths := contextPaths(p)
 	if b.req.WholeContext {
-		paths[""] = []string{"."}
+		paths[""] = []source.Part{{Path: "."}}
 	}
 	for _, name := range slices.Sorted(maps.Keys(paths)) {
 		c := b.main
@@ -262,15 +263,15 @@ func (b *build) openContexts(ctx context.Context, p *plan.Plan) error {
 
 // contextPaths collects what steps read of each context, by its name; that of
 // the main one is "".
-func contextPaths(p *plan.Plan) map[string][]string {
-	paths := map[string][]string{}
+func contextPaths(p *plan.Plan) map[string][]source.Part {
+	paths := map[string][]source.Part{}
 	for _, s := range p.Steps {
 		for _, c := range copies(s) {
 			switch {
 			case c.From == nil:
-				paths[""] = append(paths[""], c.Sources...)
+				paths[""] = append(paths[""], parts(c)...)
 			case c.From.Context != "":
-				paths[c.From.Context] = append(paths[c.From.Context], c.Sources...)
+				paths[c.From.Context] = append(paths[c.From.Context], parts(c)...)
 			}
 		}
 	}
@@ -278,6 +279,19 @@ func contextPaths(p *plan.Plan) map[string][]string {
 		delete(paths, "")
 	}
 	return paths
+}
+
+// parts is what c reads of a context.
+func parts(c *plan.Copy) []source.Part {
+	out := make([]source.Part, len(c.Sources))
+	for i, s := range c.Sources {
+		out[i] = source.Part{Path: s, Exclude: c.Excludes}
+		if c.Parents {
+			top, include := copying.SplitParents(s)
+			out[i].Path, out[i].Include = top, []string{include}
+		}
+	}
+	return out
 }
 
 // namedContext opens the context of files that the plan calls name.

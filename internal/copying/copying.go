@@ -108,7 +108,7 @@ type Warning struct {
 // their order: each sees what those before it placed. To is that of the first.
 //
 // Mistakes of the Dockerfile's author are *NotFound, *Conflict, *BadMode,
-// *BadPattern, *Unfit and *pattern.Error.
+// *BadPattern, *NotKept, *Unfit and *pattern.Error.
 func Plan(rs []Request) ([]Item, []Warning, error) {
 	if len(rs) == 0 {
 		return nil, nil, nil

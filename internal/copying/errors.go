@@ -10,9 +10,6 @@ type NotFound struct {
 	Source string   // as written
 	Link   string   // target of the link that the source is, if it is one
 	Near   []string // what may have been meant, the likeliest first
-	// Whole is set when Parents was given a directory and nothing in it to
-	// keep the path of.
-	Whole bool
 }
 
 func (e *NotFound) Error() string {
@@ -22,6 +19,15 @@ func (e *NotFound) Error() string {
 	}
 	return fmt.Sprintf("%q: not found", source)
 }
+
+// NotKept is a source of Parents that From has, and that is not copied.
+type NotKept struct {
+	Source string
+	Reason string
+	Hint   string
+}
+
+func (e *NotKept) Error() string { return fmt.Sprintf("--parents: %q: %s", e.Source, e.Reason) }
 
 // Conflict is a source of one kind that would replace something of another.
 type Conflict struct {

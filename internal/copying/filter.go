@@ -14,34 +14,28 @@ const pivot = "/./"
 // A filter says what of a copied directory counts. The zero value lets all
 // of it through.
 type filter struct {
-	from    entry.FS
-	include *pattern.Matcher // of Parents; nil: everything
-	exclude *pattern.Matcher // nil: nothing
+	from entry.FS
+	p    *pattern.Filter
 }
 
-// newFilter makes the filter of one source, whose path below the pivot is
-// include; "" when the request has no Parents.
+// newFilter makes the filter of one source, whose part below the pivot is
+// include.
 func newFilter(r *Request, include string) (*filter, error) {
-	f := &filter{from: r.From}
-	var err error
+	var patterns []string
 	if r.Parents {
-		if f.include, err = pattern.New([]string{include}); err != nil {
-			return nil, err
-		}
+		patterns = []string{include}
 	}
-	if len(r.Excludes) > 0 {
-		f.exclude, err = pattern.New(r.Excludes)
-	}
-	return f, err
+	p, err := pattern.NewFilter(patterns, r.Excludes)
+	return &filter{r.From, p}, err
 }
 
 // A branch is a directory of From whose contents are copied.
 type branch struct {
-	path    string // in From
-	rel     string // below the source
-	in, out pattern.Info
-	kids    []kid // when they are known already
-	known   bool
+	path  string // in From
+	rel   string // below the source
+	state pattern.State
+	kids  []kid // when they are known already
+	known bool
 }
 
 // A kid is something in a branch that counts.
@@ -67,7 +61,7 @@ func (f *filter) each(d branch, fn func(kid) error) error {
 	}
 	for _, e := range all {
 		k := kid{entry: e, branch: branch{path: e.Path}}
-		if f.include != nil || f.exclude != nil {
+		if f.p != nil {
 			ok, err := f.judge(d, &k)
 			if err != nil {
 				return err
@@ -87,25 +81,10 @@ func (f *filter) each(d branch, fn func(kid) error) error {
 func (f *filter) judge(d branch, k *kid) (bool, error) {
 	sub := &k.branch
 	sub.rel = path.Join(d.rel, k.entry.Base())
-	included, excluded := f.include == nil, false
-	var err error
-	if f.include != nil {
-		if included, sub.in, err = f.include.Match(sub.rel, d.in); err != nil {
-			return false, err
-		}
-	}
-	if f.exclude != nil {
-		if excluded, sub.out, err = f.exclude.Match(sub.rel, d.out); err != nil {
-			return false, err
-		}
-	}
-	if included && !excluded {
-		return true, nil
-	}
-	if !k.entry.IsDir() ||
-		!included && !f.include.MayMatchBelow(sub.rel) ||
-		excluded && !f.exclude.MayTakeBackBelow(sub.rel) {
-		return false, nil
+	j, state, err := f.p.Judge(sub.rel, k.entry.IsDir(), d.state)
+	sub.state = state
+	if j != pattern.Way || err != nil {
+		return j == pattern.In, err
 	}
 	k.way = true
 	var kids []kid
@@ -143,4 +122,11 @@ func PathWithParents(source string) string {
 		top, include = "", source
 	}
 	return strings.TrimSuffix(path.Clean("/"+top), "/") + pivot + strings.TrimPrefix(path.Clean("/"+include), "/")
+}
+
+// SplitParents takes a source of Parents apart: a directory or a pattern of
+// such, and the pattern of what to take from it.
+func SplitParents(source string) (top, include string) {
+	top, include, _ = strings.Cut(source, pivot)
+	return top, strings.TrimPrefix(path.Clean("/"+include), "/")
 }

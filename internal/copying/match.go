@@ -38,8 +38,7 @@ func Match(r Request) ([]string, error) {
 func match(r *Request, source string) ([]matched, error) {
 	top, include := source, ""
 	if r.Parents {
-		top, include, _ = strings.Cut(source, pivot)
-		include = strings.TrimPrefix(path.Clean("/"+include), "/")
+		top, include = SplitParents(source)
 	}
 	f, err := newFilter(r, include)
 	if err != nil {
@@ -77,9 +76,10 @@ func match(r *Request, source string) ([]matched, error) {
 // copied. Links on the way to it are not followed: what is behind one cannot
 // keep its path.
 func required(r *Request, f *filter, top, include string) error {
-	full := entry.Join(top, include)
+	full := entry.Clean(top + "/" + include)
 	if include == "" {
-		return &NotFound{Source: full, Whole: true}
+		return &NotKept{full, "nothing is left whose path could be kept",
+			"leave --parents out: the contents of a directory keep their paths; or name what to keep behind /./"}
 	}
 	e, err := r.From.Lstat(top)
 	if err == nil && e.IsDir() {
@@ -89,6 +89,14 @@ func required(r *Request, f *filter, top, include string) error {
 		}
 	} else if err != nil && !isNotExist(err) {
 		return err
+	}
+	if _, err := r.From.Lstat(full); err == nil {
+		return &NotKept{full, "--exclude leaves it out", "leave one of the two out"}
+	}
+	if real, err := entry.Resolve(r.From, full, true); err == nil {
+		if _, err := r.From.Lstat(real); err == nil {
+			return &NotKept{full, "a directory of this path is a symlink, and those are not followed", "name it without: " + real}
+		}
 	}
 	return &NotFound{Source: full, Near: near(r, full)}
 }

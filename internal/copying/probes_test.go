@@ -317,7 +317,7 @@ func checkError(t *testing.T, err error, want string) {
 	var conflict *Conflict
 	switch {
 	case strings.Contains(want, "not found"), strings.Contains(want, "no such file") && !strings.Contains(want, "open "):
-		if !errors.As(err, &missing) {
+		if notKept := new(NotKept); !errors.As(err, &missing) && !errors.As(err, &notKept) {
 			t.Errorf("error %v, want *NotFound (%s)", err, want)
 		}
 	case strings.Contains(want, "cludepatterns"):

@@ -69,6 +69,9 @@ type Copy struct {
 	Dest         string
 	From         string // "" means the build context
 	Chown, Chmod string
+	Link         bool     // make the layer without looking at what is below it
+	Parents      bool     // keep the paths of sources
+	Excludes     []string // patterns of what to leave out of copied directories
 	// Of ADD; nil is not said.
 	Checksum   string // of the one file or commit that is fetched
 	KeepGitDir *bool

@@ -34,9 +34,9 @@ func convertCommand(c instructions.Command) (Command, *Error) {
 	case *instructions.RunCommand:
 		return convertRun(c)
 	case *instructions.CopyCommand:
-		return convertCopy(c.SourcesAndDest, Copy{From: c.From, Chown: c.Chown, Chmod: c.Chmod})
+		return convertCopy(c.SourcesAndDest, Copy{From: c.From, Chown: c.Chown, Chmod: c.Chmod, Link: c.Link, Parents: c.Parents, Excludes: c.ExcludePatterns})
 	case *instructions.AddCommand:
-		return convertCopy(c.SourcesAndDest, Copy{Add: true, Chown: c.Chown, Chmod: c.Chmod,
+		return convertCopy(c.SourcesAndDest, Copy{Add: true, Chown: c.Chown, Chmod: c.Chmod, Link: c.Link, Excludes: c.ExcludePatterns,
 			Checksum: c.Checksum, KeepGitDir: c.KeepGitDir, Unpack: c.Unpack})
 	}
 	return convertConfig(c)

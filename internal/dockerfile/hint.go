@@ -27,9 +27,9 @@ func flagsOf(keyword string) []string {
 	case "RUN":
 		return []string{"mount", "network", "security", "device"}
 	case "COPY":
-		return []string{"from", "chown", "chmod"}
+		return []string{"from", "chown", "chmod", "link", "parents", "exclude"}
 	case "ADD":
-		return []string{"chown", "chmod", "checksum", "keep-git-dir", "unpack"}
+		return []string{"chown", "chmod", "link", "exclude", "checksum", "keep-git-dir", "unpack"}
 	case "HEALTHCHECK":
 		return []string{"interval", "timeout", "start-period", "start-interval", "retries"}
 	}
@@ -54,18 +54,6 @@ func unknownFlag(n *parser.Node) (msg, hint string) {
 // knows; "" for all other flags.
 func insteadOf(keyword, name, value string) string {
 	switch keyword + " " + name {
-	case "COPY --link", "ADD --link":
-		if strings.EqualFold(value, "false") {
-			return ""
-		}
-		return "leave it out: a plain " + keyword + " makes the same files"
-	case "COPY --parents":
-		if strings.EqualFold(value, "false") {
-			return ""
-		}
-		return "write one COPY a folder, with the folder in its destination: COPY a/b/ /dest/a/b/"
-	case "COPY --exclude", "ADD --exclude":
-		return "name the files to take one by one, or list those to leave out in .dockerignore"
 	}
 	return ""
 }

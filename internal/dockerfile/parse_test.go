@@ -57,6 +57,8 @@ func TestHowLinesBecomeInstructions(t *testing.T) {
 		"heredocs for the shell":           {"RUN a <<E b\nc\nE", shellRun("a <<E b\nc\nE")},
 		"no heredoc in JSON":               {`RUN ["a", "<<E"]`, &Run{Words: Words{Args: []string{"a", "<<E"}}, Network: "default"}},
 		"copy":                             {"COPY --from=x --chown=a:b --chmod=1 a b c/", &Copy{From: "x", Chown: "a:b", Chmod: "1", Sources: []string{"a", "b"}, Dest: "c/"}},
+		"flags of COPY":                    {"COPY --link --parents=TRUE --exclude=*.go --exclude=!a.go --from=x --chown=1:2 --chmod=u+x a b", &Copy{Sources: []string{"a"}, Dest: "b", Link: true, Parents: true, Excludes: []string{"*.go", "!a.go"}, From: "x", Chown: "1:2", Chmod: "u+x"}},
+		"flags of ADD":                     {"ADD --link=true --exclude=$x a b", &Copy{Add: true, Sources: []string{"a"}, Dest: "b", Link: true, Excludes: []string{"$x"}}},
 		"flags that change nothing":        {"COPY --link=false --parents=FALSE a b", &Copy{Sources: []string{"a"}, Dest: "b"}},
 		"copy of JSON":                     {`COPY ["a b", "c"]`, &Copy{Sources: []string{"a b"}, Dest: "c"}},
 		"copy of heredocs and a file":      {"ADD <<a b <<'c' /\n1\na\n2\nc", &Copy{Add: true, Sources: []string{"b"}, Heredocs: []Heredoc{{"a", "1\n", true}, {"c", "2\n", false}}, Dest: "/"}},
@@ -177,7 +179,7 @@ func TestMistakesSayWhereWhatAndTheWayOut(t *testing.T) {
 		{from + "COPY --form=x a b", "2: unknown flag: --form", "did you mean --from?"},
 		{from + "COPY --from a b", "2: missing a value on flag: --from", "--flag=value"},
 		{from + "COPY --from=a --from=b a b", "2: duplicate flag specified: --from", "one of the two"},
-		{from + "COPY --link=maybe a b", "2: COPY --link: a flag that this version does not know", "makes the same files"},
+		{from + "COPY --link=maybe a b", "2: expecting boolean value for flag --link, not: maybe", "true, false or the flag alone"},
 		{from + "USER --x y", "2: unknown flag: --x", "USER has no flags"},
 		{from + "CMD --help", "2: unknown flag: --help", `CMD ["--help"] or CMD -- --help`},
 		{from + "COPY a", "2: COPY requires at least two arguments", "source... destination"},
@@ -224,8 +226,14 @@ func TestMistakesSayWhereWhatAndTheWayOut(t *testing.T) {
 		{from + "RUN --security=x a", `2: security "x" is not valid`, "sandbox or insecure"},
 		{from + "RUN --device=a,b a", "2: invalid field 'b' must be a key=value pair", "vendor.com/class"},
 		{from + "RUN --device= a", "2: failed to parse csv devices: EOF", "vendor.com/class"},
-		{from + "COPY --parents a b", "2: COPY --parents:", "one COPY a folder"},
-		{from + "COPY --exclude=x a b", "2: COPY --exclude:", ".dockerignore"},
+		{from + "COPY --link= a b", "2: missing a value on flag: --link", "--flag=value"},
+		{from + "COPY --parents=1 a b", "2: expecting boolean value for flag --parents, not: 1", "true, false"},
+		{from + "COPY --parent a b", "2: unknown flag: --parent", "did you mean --parents?"},
+		{from + "ADD --parents a b", "2: unknown flag: --parents", ""},
+		{from + "COPY --exclude a b", "2: missing a value on flag: --exclude", "--flag=value"},
+		{from + "COPY --link --link a b", "2: duplicate flag specified: --link", "keep one"},
+		{from + "COPY --chown=1 --chown=2 a b", "2: duplicate flag specified: --chown", "keep one"},
+		{from + "COPY --checksum=sha256:0 a b", "2: unknown flag: --checksum", ""},
 		{from + "ADD --from=x a b", "2: unknown flag: --from", "--chown"},
 	} {
 		got := parseMistakes(t, c.src)
@@ -260,7 +268,7 @@ func TestAFileWithMistakesIsGivenWhenItsNamesAreCertain(t *testing.T) {
 		"&& a":            true,
 		"apt-get install": true,
 		"COPY a\nEXPOSE":  true,
-		"COPY --link a b": true,
+		"COPY --lonk a b": true,
 		"EVN a=b":         true,
 		"ENV a":           true,
 		"ENV a=b c":       true,
@@ -339,7 +347,7 @@ func TestTriggers(t *testing.T) {
 	if mistake != nil || !in.Trigger || in.Pos != (Pos{1, 1}) || in.Command.(*Copy).Dest != "/app" {
 		t.Errorf("got %+v, %v", in, mistake)
 	}
-	for _, bad := range []string{"", "#", "FROM x", "ONBUILD RUN x", "MAINTAINER x", "RUN a\nRUN b", "RUN [1]", "X", "COPY --link a b", "RUN \xff", "RUN a\x00"} {
+	for _, bad := range []string{"", "#", "FROM x", "ONBUILD RUN x", "MAINTAINER x", "RUN a\nRUN b", "RUN [1]", "X", "COPY --lonk a b", "RUN \xff", "RUN a\x00"} {
 		if in, mistake := f.ParseTrigger(bad, Pos{1, 1}); mistake == nil || mistake.Line != 1 || mistake.Text != "FROM a" {
 			t.Errorf("%q: got %+v, %+v", bad, in, mistake)
 		}

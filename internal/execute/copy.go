@@ -37,7 +37,7 @@ func (l *Local) request(ctx context.Context, c *plan.Copy, chain rootfs.Chain) (
 	in, ok := l.context(c.From)
 	r := copying.Request{
 		From: until{ctx, fsys}, Sources: c.Sources, FromContext: ok && (in == nil || !in.Owned),
-		Dest: c.Dest, Chown: c.Chown, Chmod: c.Chmod,
+		Dest: c.Dest, Chown: c.Chown, Chmod: c.Chmod, Parents: c.Parents, Excludes: c.Excludes,
 	}
 	if c.Dir != "" {
 		r.HintDirs = []string{c.Dir}
@@ -127,6 +127,8 @@ func (l *Local) contentName(job solve.Job) string {
 		k.Digest("chain", job.From.ID())
 	}
 	k.List("source", c.Sources)
+	k.Bool("parents", c.Parents)
+	k.List("exclude", c.Excludes)
 	k.Text("chown", c.Chown)
 	k.Text("chmod", c.Chmod)
 	return k.Sum().Hex()

@@ -267,7 +267,7 @@ func TestAFileThatChangesDuringTheBuildIsAMistakeThatSaysSo(t *testing.T) {
 			l := newLab(t, rootfs.Tree)
 			l.file("a", strings.Repeat("x", size))
 			local, _, p := l.local("FROM scratch\nCOPY a /\n")
-			if err := local.Context.FS.(*source.Context).Scan(t.Context(), []string{"a"}); err != nil {
+			if err := local.Context.FS.(*source.Context).Scan(t.Context(), []source.Part{{Path: "a"}}); err != nil {
 				t.Fatal(err)
 			}
 			if err := os.WriteFile(filepath.Join(l.context, "a"), []byte(strings.Repeat("y", size)), 0o644); err != nil {

@@ -23,14 +23,17 @@ import (
 // a way out. Errors that are not the user's pass through.
 func (l *Local) explain(job solve.Job, err error) error {
 	var missing *copying.NotFound
+	var notKept *copying.NotKept
 	var conflict *copying.Conflict
 	var mode *copying.BadMode
-	var pattern *copying.BadPattern
-	var remote *fetch.Error
+	var bad *copying.BadPattern
 	c, pos := job.Step.Copy, job.Step.Line.Pos
+	var remote *fetch.Error
 	switch {
 	case errors.As(err, &remote):
 		return l.File.Mistake(pos, remote.Error(), remote.Way)
+	case errors.As(err, &notKept):
+		return l.File.Mistake(pos, notKept.Error(), notKept.Hint)
 	case errors.As(err, &missing) && missing.Link != "":
 		what := fmt.Sprintf("%q is a symlink to %q, which is not in %s", missing.Source, missing.Link, where(c))
 		return l.File.Mistake(pos, what, l.linkHint(c, missing))
@@ -44,8 +47,8 @@ func (l *Local) explain(job solve.Job, err error) error {
 		return l.File.Mistake(pos, conflict.Error(), "remove what is in the way in an earlier RUN, or copy to another path")
 	case errors.As(err, &mode):
 		return l.File.Mistake(pos, mode.Error(), "for example --chmod=755 or --chmod=u=rwX,go=rX")
-	case errors.As(err, &pattern):
-		return l.File.Mistake(pos, pattern.Error(), patternHint(job.Step.Line.Text))
+	case errors.As(err, &bad):
+		return l.File.Mistake(pos, bad.Error(), patternHint(job.Step.Line.Text))
 	case errors.Is(err, entry.ErrLoop):
 		return l.File.Mistake(pos, loopText(err), "symlinks lead to each other: name the file or folder that is meant, or mend the links")
 	case errors.Is(err, source.ErrChanged):

@@ -38,7 +38,7 @@ func (p *parts) gather(ctx context.Context) error {
 		return err
 	}
 	r.Now = p.local.now()
-	if r.To, err = p.local.Roots.View(p.job.Below); err != nil {
+	if r.To, err = p.below(); err != nil {
 		return err
 	}
 	if len(c.Remotes) > 0 || c.Unpack {
@@ -53,6 +53,14 @@ func (p *parts) gather(ctx context.Context) error {
 		p.requests = append(p.requests, heredocs(r, c))
 	}
 	return nil
+}
+
+// below is what the layer will lie on, as far as the step may know it.
+func (p *parts) below() (entry.FS, error) {
+	if p.job.Step.Copy.Link {
+		return entry.NewMem(), nil
+	}
+	return p.local.Roots.View(p.job.Below)
 }
 
 // gatherAdd takes the sources of an ADD apart, in order: each that is fetched
@@ -200,7 +208,7 @@ func isArchive(fsys entry.FS, name string) (bool, error) {
 // heredocs are files of mode 0644 named after their delimiters.
 func heredocs(r copying.Request, c *plan.Copy) copying.Request {
 	mem := entry.NewMem()
-	r.From, r.Sources, r.Literal, r.FromContext, r.Archive = mem, nil, true, true, false
+	r.From, r.Sources, r.Literal, r.FromContext, r.Archive, r.Parents = mem, nil, true, true, false, false
 	for _, h := range c.Heredocs {
 		mem.Add(entry.Entry{Path: h.Name, Kind: entry.File, Mode: 0o644, Mtime: r.Now}, h.Content)
 		r.Sources = append(r.Sources, h.Name)

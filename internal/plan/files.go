@@ -2,15 +2,16 @@ package plan
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/whittle-build/whittle/internal/address"
+	"github.com/whittle-build/whittle/internal/copying"
 	"github.com/whittle-build/whittle/internal/dockerfile"
+	"github.com/whittle-build/whittle/internal/pattern"
 )
 
 // joinDir is a WORKDIR: relative to the one before it. An absolute one stays
@@ -134,19 +135,6 @@ func summary(body string) string {
 	return first
 }
 
-// reMode is chmod's symbolic mode.
-var reMode = regexp.MustCompile(`^[ugoa]*(?:[-+=](?:[ugo]|[rwxXst]*))+(?:,[ugoa]*(?:[-+=](?:[ugo]|[rwxXst]*))+)*$`)
-
-func checkMode(mode string) error {
-	if n, err := strconv.ParseUint(mode, 8, 32); err == nil && n <= 0o7777 {
-		return nil
-	}
-	if reMode.MatchString(mode) {
-		return nil
-	}
-	return fmt.Errorf("invalid chmod parameter: '%s'. it should be octal string and between 0 and 07777", mode)
-}
-
 func (st *state) copy(c *dockerfile.Copy) {
 	// In the reference's order, so that its warnings come in that order too.
 	chown, ok1 := st.word(c.Chown)
@@ -158,27 +146,35 @@ func (st *state) copy(c *dockerfile.Copy) {
 	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || !ok6 {
 		return
 	}
-	if chmod != "" {
-		if err := checkMode(chmod); err != nil {
-			st.fail(err.Error(), "write --chmod=755 or --chmod=u=rwX,go=rX")
-			return
-		}
+	cp := &Copy{
+		Unpack: c.Add && (c.Unpack == nil || *c.Unpack), UnpackRemote: c.Unpack != nil && *c.Unpack,
+		Parents: c.Parents, Excludes: c.Excludes, Heredocs: heredocs,
+		Dest: st.dest(dest), Chown: chown, Chmod: chmod, FromText: c.From,
+		Link: c.Link && chmod == "", // the reference does so, and does not say it
 	}
 	remotes, local, ok := st.remotes(c, sources, checksum)
-	if !ok {
+	if !ok || !st.copyFlags(cp) {
 		return
 	}
+	cp.Remotes = remotes
 	st.lintIgnored(c, sources)
-	cp := &Copy{Unpack: c.Add && (c.Unpack == nil || *c.Unpack), UnpackRemote: c.Unpack != nil && *c.Unpack,
-		Remotes: remotes, Heredocs: heredocs, Dest: st.dest(dest), Chown: chown, Chmod: chmod, FromText: c.From}
 	for _, s := range local {
-		cp.Sources = append(cp.Sources, path.Join("/", s))
+		if !c.Parents {
+			cp.Sources = append(cp.Sources, path.Join("/", s))
+			continue
+		}
+		s = copying.PathWithParents(s)
+		if _, include := copying.SplitParents(s); !st.goodPatterns("--parents", []string{include}) {
+			return
+		}
+		cp.Sources = append(cp.Sources, s)
 	}
 	if !st.copyFrom(cp) {
 		return
 	}
 	text := copyHistory(c, chown, chmod, sources, heredocs, dest)
 	said := slices.Concat([]string{cp.Dest, chown, chmod, c.From}, cp.Sources)
+	said = append(said, cp.Excludes...)
 	for i := range remotes {
 		said = append(said, remotes[i].String())
 	}
@@ -187,6 +183,29 @@ func (st *state) copy(c *dockerfile.Copy) {
 	}
 	st.step(&Step{Copy: cp}, st.in.Text, false)
 	st.commit(text, true, said...)
+}
+
+// copyFlags refuses values of flags that nothing can make good.
+func (st *state) copyFlags(cp *Copy) bool {
+	if err := copying.CheckMode(cp.Chmod); err != nil {
+		st.fail(err.Error(), "write --chmod=755 or --chmod=u=rwX,go=rX")
+		return false
+	}
+	if cp.Link && copying.NamesUser(cp.Chown) {
+		st.fail(fmt.Sprintf("--chown=%s: with --link there is no /etc/passwd to look names up in", cp.Chown),
+			"write numbers, for example --chown=1000:1000, or leave --link out")
+		return false
+	}
+	return st.goodPatterns("--exclude", cp.Excludes)
+}
+
+func (st *state) goodPatterns(flag string, patterns []string) bool {
+	_, err := pattern.New(patterns)
+	var bad *pattern.Error
+	if errors.As(err, &bad) {
+		st.fail(flag+": "+bad.Error(), bad.Hint)
+	}
+	return err == nil
 }
 
 // copyFrom fills in where the files come from.
@@ -261,6 +280,9 @@ func copyHistory(c *dockerfile.Copy, chown, chmod string, sources []string, here
 	text := "COPY"
 	if c.Add {
 		text = "ADD"
+	}
+	if c.Parents {
+		text += " --parents"
 	}
 	if chown != "" {
 		text += " --chown=" + chown

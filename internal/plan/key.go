@@ -93,6 +93,9 @@ func (c *Copy) keyFields(k *digest.Key) {
 	k.Text("instruction", "COPY")
 	k.Bool("unpack", c.Unpack)
 	k.List("sources", c.Sources)
+	k.Bool("parents", c.Parents)
+	k.List("excludes", c.Excludes)
+	k.Bool("link", c.Link)
 	for i := range c.Remotes {
 		c.Remotes[i].keyFields(k)
 		k.Bool("remote.unpack", c.UnpackRemote)

@@ -178,7 +178,14 @@ type Copy struct {
 	Unpack bool // local archives
 	// Sources are absolute clean paths or patterns within From; "/" is all
 	// of it.
-	Sources      []string
+	// With Parents a source is a directory, /./ and a path or pattern below
+	// it, which is kept below Dest.
+	Sources  []string
+	Parents  bool
+	Excludes []string // patterns of what to leave out of copied directories
+	// Link is set for a layer that is made on top of nothing: neither does it
+	// follow links of the file system below, nor does its key speak of that.
+	Link         bool
 	Remotes      []Remote // between them
 	UnpackRemote bool     // archives that were downloaded
 	Heredocs     []Heredoc

@@ -290,7 +290,9 @@ func (r *run) key(ctx context.Context, job *Job) (*digest.Key, error) {
 	s := job.Step
 	k := digest.NewKey(kind(s))
 	s.KeyFields(k)
-	k.Digest("below", job.Below.ID())
+	if s.Copy == nil || !s.Copy.Link {
+		k.Digest("below", job.Below.ID())
+	}
 	if s.Run == nil && r.Epoch != "" {
 		k.Text("epoch", r.Epoch)
 	}

@@ -41,7 +41,7 @@ func BenchmarkScan(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			if err := c.Scan(b.Context(), []string{"."}); err != nil {
+			if err := c.Scan(b.Context(), []Part{{Path: "."}}); err != nil {
 				b.Fatal(err)
 			}
 			if c.Files() != 50000 {
@@ -60,7 +60,7 @@ func BenchmarkScan(b *testing.B) {
 			runtime.GC()
 			runtime.ReadMemStats(&before)
 			c := open(b, dir, Options{CacheFile: cache, PutCache: replaceFile(cache), Now: later})
-			if err := c.Scan(b.Context(), []string{"."}); err != nil {
+			if err := c.Scan(b.Context(), []Part{{Path: "."}}); err != nil {
 				b.Fatal(err)
 			}
 			runtime.GC()

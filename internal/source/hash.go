@@ -50,7 +50,7 @@ func (c *Context) hashOne(n *node, path string) (digest.Digest, error) {
 		return digest.Digest{}, pathError("read", path, errors.New("not a regular file"))
 	}
 	if n.flags&hasDigest == 0 {
-		if err := newHasher(c).file(context.Background(), job{path, n}); err != nil {
+		if err := newHasher(c).file(context.Background(), job{path: path, n: n}); err != nil {
 			return digest.Digest{}, err
 		}
 		c.dirty = c.dirty || n.flags&isTrusted != 0

@@ -126,16 +126,18 @@ func (c *Context) judge(m *pattern.Matcher, path string, parent *extra) (verdict
 }
 
 // settle finds which excluded directories at and below n show because of
-// something in them. n must have been walked.
+// something in them. What was not walked stays unsettled.
 func settle(n *node) {
-	if !n.isDir() || n.extra.settled {
+	if !n.isDir() || n.extra.settled || !n.extra.listed {
 		return
 	}
-	n.extra.settled = true
+	all := true
 	for _, k := range n.extra.kids {
 		settle(k)
 		n.extra.visible = n.extra.visible || !k.hidden()
+		all = all && (!k.hidden() || k.extra.settled)
 	}
+	n.extra.settled = all || n.extra.visible
 }
 
 // explore finds out whether the excluded directory n shows.

@@ -119,11 +119,18 @@ func TestPatternsExcludeAsInTheReference(t *testing.T) {
 				t.Errorf("got  %q\nwant %q", got, want)
 			}
 			scanned := open(t, dir, Options{Ignore: patterns})
-			if err := scanned.Scan(t.Context(), []string{"."}); err != nil {
+			if err := scanned.Scan(t.Context(), []Part{{Path: "."}}); err != nil {
 				t.Fatal(err)
 			}
 			if got := paths(t, scanned); !slices.Equal(got, want) {
 				t.Errorf("after Scan: got %q\nwant %q", got, want)
+			}
+			partly := open(t, dir, Options{Ignore: patterns})
+			if err := partly.Scan(t.Context(), []Part{{Path: ".", Exclude: []string{"*/*"}}}); err != nil {
+				t.Fatal(err)
+			}
+			if got := paths(t, partly); !slices.Equal(got, want) {
+				t.Errorf("after a Scan of a part: got %q\nwant %q", got, want)
 			}
 		})
 	}

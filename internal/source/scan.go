@@ -15,15 +15,33 @@ import (
 	"github.com/whittle-build/whittle/internal/pattern"
 )
 
-// Scan reads the metadata of everything at and below paths, and the digests
-// of the regular files, in parallel. A path may have wildcards, as in COPY;
-// symlinks that lead to what is named are followed inside the context. A path
-// that does not exist is no error here.
-func (c *Context) Scan(ctx context.Context, paths []string) error {
+// Part is something that steps read of a context.
+type Part struct {
+	// Path may have wildcards, as in COPY.
+	Path string
+	// Include and Exclude are patterns of what is read of a directory at Path;
+	// with Include nil that is everything.
+	Include, Exclude []string
+}
+
+// Scan reads the metadata of all parts, and the digests of their regular
+// files, in parallel. Symlinks that lead to what is named are followed inside
+// the context. A path that does not exist is no error here.
+func (c *Context) Scan(ctx context.Context, parts []Part) error {
 	var roots []job
-	for _, p := range paths {
-		clean := entry.Clean(p)
-		if err := c.expand(".", strings.Split(clean, "/"), func(j job) { roots = append(roots, j) }); err != nil {
+	for _, p := range parts {
+		f, err := pattern.NewFilter(p.Include, p.Exclude)
+		if err != nil {
+			return err
+		}
+		clean := entry.Clean(p.Path)
+		err = c.expand(".", strings.Split(clean, "/"), func(j job) {
+			if j.filter = f; j.n.isDir() {
+				j.top = j.path
+			}
+			roots = append(roots, j)
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -37,7 +55,9 @@ func (c *Context) Scan(ctx context.Context, paths []string) error {
 	for _, r := range roots {
 		settle(r.n)
 		if !r.n.hidden() {
-			c.collect(r.n, r.path, &todo)
+			if err := c.collect(r, &todo); err != nil {
+				return err
+			}
 		}
 	}
 	return c.hashAll(ctx, todo)
@@ -45,28 +65,55 @@ func (c *Context) Scan(ctx context.Context, paths []string) error {
 
 // job is one node to work on.
 type job struct {
-	path string
-	n    *node
+	path   string
+	n      *node
+	filter *pattern.Filter // nil: all of it
+	top    string          // the path that the filter's patterns are relative to
+	state  pattern.State
+}
+
+// below is the job of k, which is in the directory of j; ok is false when the
+// filter leaves it out.
+func (j *job) below(k *node, f *pattern.Filter) (b job, ok bool, err error) {
+	b = job{path: entry.Join(j.path, k.name), n: k, filter: j.filter, top: j.top}
+	if f == nil {
+		return b, true, nil
+	}
+	rel := b.path
+	if j.top != "." {
+		rel = rel[len(j.top)+1:]
+	}
+	verdict, state, err := f.Judge(rel, k.isDir(), j.state)
+	b.state = state
+	return b, verdict != pattern.Out, err
 }
 
 // apart drops the jobs that are part of another one, so that no directory is
-// the work of two goroutines.
+// the work of two goroutines. What several are about is scanned whole.
 func apart(jobs []job) []job {
-	taken := map[string]bool{} // of all jobs
-	for _, j := range jobs {
-		taken[j.path] = false
+	taken := map[string]int{} // the last job of each path, counted from 1
+	for i, j := range jobs {
+		taken[j.path] = i + 1
 	}
 	var out []job
-	for _, j := range jobs {
-		within := taken[j.path]
-		for p := j.path; p != "." && !within; {
+	whole := map[string]bool{}
+	for i, j := range jobs {
+		within := taken[j.path] != i+1
+		whole[j.path] = whole[j.path] || within
+		for p := j.path; p != "."; {
 			p = entry.Parent(p)
-			_, within = taken[p]
+			if taken[p] != 0 {
+				within, whole[p] = true, true
+			}
 		}
 		if !within {
 			out = append(out, j)
 		}
-		taken[j.path] = true
+	}
+	for i := range out {
+		if whole[out[i].path] {
+			out[i].filter = nil
+		}
 	}
 	return out
 }
@@ -107,7 +154,7 @@ func (c *Context) expand(at string, els []string, fn func(job)) error {
 	defer c.mu.Unlock()
 	n, err := c.load(real)
 	if n != nil {
-		fn(job{real, n})
+		fn(job{path: real, n: n})
 	}
 	return err
 }
@@ -142,6 +189,21 @@ type lister struct {
 	c     *Context
 	match *pattern.Matcher
 	buf   []byte
+	own   map[*pattern.Filter]*pattern.Filter // clones
+}
+
+// filter returns this goroutine's clone of f.
+func (l *lister) filter(f *pattern.Filter) *pattern.Filter {
+	if f == nil {
+		return nil
+	}
+	if l.own[f] == nil {
+		if l.own == nil {
+			l.own = map[*pattern.Filter]*pattern.Filter{}
+		}
+		l.own[f] = f.Clone()
+	}
+	return l.own[f]
 }
 
 const dirBuffer = 32 << 10
@@ -151,7 +213,7 @@ func (c *Context) list(n *node, path string) error {
 	if n.extra.listed {
 		return nil
 	}
-	l := lister{c, c.match, make([]byte, dirBuffer)}
+	l := lister{c: c, match: c.match, buf: make([]byte, dirBuffer)}
 	return l.list(n, path)
 }
 
@@ -220,7 +282,7 @@ func (c *Context) walk(ctx context.Context, roots []job) error {
 	var all sync.WaitGroup
 	for range workers() {
 		all.Go(func() {
-			l := lister{c, c.rules.matcher(), make([]byte, dirBuffer)}
+			l := lister{c: c, match: c.rules.matcher(), buf: make([]byte, dirBuffer)}
 			for j, ok := q.next(); ok; j, ok = q.next() {
 				err := cause(ctx)
 				var below []job
@@ -244,9 +306,17 @@ func (l *lister) visit(j job) ([]job, error) {
 		return nil, err
 	}
 	var below []job
+	f := l.filter(j.filter)
 	for _, k := range j.n.extra.kids {
-		if k.isDir() {
-			below = append(below, job{entry.Join(j.path, k.name), k})
+		if !k.isDir() {
+			continue
+		}
+		b, ok, err := j.below(k, f)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			below = append(below, b)
 		}
 	}
 	return below, nil
@@ -294,25 +364,32 @@ func (q *queue) done(below []job, err error) {
 
 const tarBlock = 512
 
-// collect counts what is at and below n, and lists the regular files whose
+// collect counts what is at and below j, and lists the regular files whose
 // digest is not known.
-func (c *Context) collect(n *node, path string, todo *[]job) {
-	if n.flags&isCounted == 0 && path != "." {
+func (c *Context) collect(j job, todo *[]job) error {
+	n := j.n
+	if n.flags&isCounted == 0 && j.path != "." {
 		n.flags |= isCounted
-		c.count(n, path)
+		c.count(n, j.path)
 	}
 	switch {
 	case n.isRegular() && n.flags&hasDigest == 0:
-		*todo = append(*todo, job{path, n})
+		*todo = append(*todo, j)
 	case n.isDir():
 		for _, k := range n.extra.kids {
-			if k.isDir() || k.flags&hasDigest == 0 || k.flags&isCounted == 0 {
-				if !k.hidden() {
-					c.collect(k, entry.Join(path, k.name), todo)
-				}
+			if !k.isDir() && k.flags&hasDigest != 0 && k.flags&isCounted != 0 || k.hidden() {
+				continue
+			}
+			b, ok, err := j.below(k, j.filter)
+			if err == nil && ok {
+				err = c.collect(b, todo)
+			}
+			if err != nil {
+				return err
 			}
 		}
 	}
+	return nil
 }
 
 // count adds n to the totals, as the tar entry that it would be.

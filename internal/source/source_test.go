@@ -35,7 +35,11 @@ func lstat(t testing.TB, c *Context, path string) entry.Entry {
 
 func scan(t testing.TB, c *Context, paths ...string) {
 	t.Helper()
-	if err := c.Scan(t.Context(), paths); err != nil {
+	var all []Part
+	for _, p := range paths {
+		all = append(all, Part{Path: p})
+	}
+	if err := c.Scan(t.Context(), all); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -217,7 +221,7 @@ func TestAFileThatGrowsIsWhatItWasAtTheScan(t *testing.T) {
 	})
 	<-begun
 	c := open(t, dir, Options{})
-	err = c.Scan(t.Context(), []string{"."})
+	err = c.Scan(t.Context(), []Part{{Path: "."}})
 	close(stop)
 	writer.Wait()
 	if err != nil {
@@ -262,7 +266,7 @@ func TestAnUnreadableFileIsNamedWhenItIsNeeded(t *testing.T) {
 	if _, err := c.ReadDir("."); err != nil {
 		t.Errorf("listing: %v", err)
 	}
-	if err := c.Scan(t.Context(), []string{"."}); !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), "key") {
+	if err := c.Scan(t.Context(), []Part{{Path: "."}}); !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), "key") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -332,13 +336,13 @@ func TestScanReadsOnlyWhatIsNamed(t *testing.T) {
 func TestPartsThatOverlapAreScannedOnce(t *testing.T) {
 	n := &node{}
 	var got []string
-	for _, j := range apart([]job{{"a/b", n}, {"a", n}, {"c", n}, {"a/b/d", n}, {"c", n}, {"ab", n}}) {
+	for _, j := range apart([]job{{path: "a/b", n: n}, {path: "a", n: n}, {path: "c", n: n}, {path: "a/b/d", n: n}, {path: "c", n: n}, {path: "ab", n: n}}) {
 		got = append(got, j.path)
 	}
 	if want := "a c ab"; strings.Join(got, " ") != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got := apart([]job{{"a", n}, {".", n}, {".", n}}); len(got) != 1 || got[0].path != "." {
+	if got := apart([]job{{path: "a", n: n}, {path: ".", n: n}, {path: ".", n: n}}); len(got) != 1 || got[0].path != "." {
 		t.Errorf("got %v", got)
 	}
 }
@@ -445,7 +449,7 @@ func TestScanStopsWhenItsContextEnds(t *testing.T) {
 	why := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(why)
-	if err := open(t, dir, Options{}).Scan(ctx, []string{"."}); !errors.Is(err, why) {
+	if err := open(t, dir, Options{}).Scan(ctx, []Part{{Path: "."}}); !errors.Is(err, why) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -458,7 +462,7 @@ func TestManyGoroutinesMayAskAtOnce(t *testing.T) {
 	for i := range 8 {
 		all.Go(func() {
 			if i%4 == 0 {
-				if err := c.Scan(t.Context(), []string{"a", "*/b"}); err != nil {
+				if err := c.Scan(t.Context(), []Part{{Path: "a", Exclude: []string{"x"}}, {Path: "*/b"}}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -496,7 +500,7 @@ func TestAnAttributeThatComesWhileAFileIsReadIsNotLost(t *testing.T) {
 			t.Skip("needs user attributes: ", err)
 		}
 	}}
-	if err := newHasher(c).file(ctx, job{"f", n}); err != nil {
+	if err := newHasher(c).file(ctx, job{path: "f", n: n}); err != nil {
 		t.Fatal(err)
 	}
 	if ctx.asked < ctx.nth {
@@ -529,5 +533,39 @@ func TestALeasedFileIsWaitedForWithoutSpinning(t *testing.T) {
 	case <-returned:
 	default:
 		t.Error("the file was read before its lease was given back")
+	}
+}
+
+func TestAScanHashesWhatPatternsLetThrough(t *testing.T) {
+	dir := makeTree(t, t.TempDir(), map[string]string{
+		"a/x.go": "1", "a/x.c": "2", "a/skip/y.go": "3", "a/d/e/z.go": "4", "b/x.go": "5", "top.go": "6",
+	})
+	tests := []struct {
+		parts []Part
+		files int
+	}{
+		{[]Part{{Path: "."}}, 6},
+		{[]Part{{Path: ".", Exclude: []string{"**/*.c", "a/skip"}}}, 4},
+		{[]Part{{Path: ".", Exclude: []string{"a", "!a/d"}}}, 3},
+		{[]Part{{Path: "a", Exclude: []string{"skip"}}}, 3},
+		{[]Part{{Path: "/a", Include: []string{"**/*.go"}}}, 3},
+		{[]Part{{Path: "/", Include: []string{"a/d"}}}, 1},
+		{[]Part{{Path: "/", Include: []string{"*/x.*"}, Exclude: []string{"b"}}}, 2},
+		{[]Part{{Path: "?", Include: []string{"x.go"}}}, 2},
+		{[]Part{{Path: ".", Exclude: []string{"a"}}, {Path: "a/skip"}}, 6}, // one part in another: all of it
+		{[]Part{{Path: "a", Exclude: []string{"skip"}}, {Path: "b"}}, 4},
+		{[]Part{{Path: "a/x.c", Exclude: []string{"x.c"}}}, 1}, // patterns are about directories
+	}
+	for _, tt := range tests {
+		c := open(t, dir, Options{})
+		if err := c.Scan(t.Context(), tt.parts); err != nil {
+			t.Fatal(err)
+		}
+		if c.Files() != tt.files {
+			t.Errorf("%+v: %d files, want %d", tt.parts, c.Files(), tt.files)
+		}
+	}
+	if err := open(t, dir, Options{}).Scan(t.Context(), []Part{{Path: ".", Exclude: []string{"a["}}}); err == nil {
+		t.Error("a bad pattern was taken")
 	}
 }

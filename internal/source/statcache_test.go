@@ -223,7 +223,7 @@ func TestManyMaySaveAtOnce(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			if err := c.Scan(t.Context(), []string{[]string{"a", "b"}[i%2]}); err != nil {
+			if err := c.Scan(t.Context(), []Part{{Path: []string{"a", "b"}[i%2]}}); err != nil {
 				t.Error(err)
 			}
 			if err := c.Close(); err != nil {
