@@ -115,6 +115,8 @@ func FuzzNew(f *testing.F) {
 	for _, seed := range []string{
 		"FROM a AS x\nRUN a\nFROM x\nCOPY --from=x a b\n", "ARG A\nFROM $A\nENV a=$b c=${d:-e}\n", "FROM a\nCOPY --from=1 a b\nFROM b\nCOPY --from=0 / /\n",
 		"FROM a AS b\nONBUILD COPY --from=b <<x /\nx\nFROM b\nWORKDIR x\n", "FROM --platform=$BUILDPLATFORM a\nEXPOSE 1-3/udp $X\nHEALTHCHECK CMD x\nSTOPSIGNAL 9\n",
+		"# check=error=true;experimental=all\nFROM a AS B\nRUN --mount=type=secret,id=$x,required --mount=type=cache,target=/c,from=b,sharing=locked --mount=type=ssh --mount=target=/x,rw a\nCOPY --parents --exclude=x a/./b /\nCPOY\n",
+		"FROM a AS x\nCOPY --from=y / /\nFROM x AS y\nCOPY --from=z / /\nFROM b AS z\nARG T=${B:?x}\nEXPOSE $T\n",
 		"FROM scratch\nADD --chmod=u+x --chown=$a a* .\nCMD x\nENTRYPOINT [\"y\"]\nVOLUME a\nUSER b\nLABEL a b\n",
 	} {
 		f.Add(seed, "", "A")
@@ -124,11 +126,11 @@ func FuzzNew(f *testing.F) {
 		if file == nil {
 			return
 		}
-		r := Request{File: file, Target: target, Args: map[string]string{arg: "v"}, BuildPlatform: amd64, Images: map[Ref]*Base{}}
-		prepare(r)
-		if err != nil {
-			return
+		r := Request{
+			File: file, Target: target, AllStages: target == "", Args: map[string]string{arg: "v"}, BuildPlatform: amd64, Images: map[Ref]*Base{},
+			Ignored: func(name string) bool { return strings.HasPrefix(name, "a") },
 		}
+		wrong := err != nil // then only that nothing panics is of interest
 		p, err := New(r)
 		for n := 0; n < 100; n++ {
 			var m *Missing
@@ -145,14 +147,45 @@ func FuzzNew(f *testing.F) {
 			if !errors.As(err, &errs) || len(errs) == 0 {
 				t.Fatalf("error is %#v", err)
 			}
+			checkMistakes(t, src, errs)
+			checkWarnings(t, src, p.Warnings)
 			return
 		}
+		checkWarnings(t, src, p.Warnings)
 		checkPlan(t, p)
+		if wrong {
+			return
+		}
+		if _, err := NewOutline(r); err != nil {
+			t.Fatalf("there is a plan and no outline: %v", err)
+		}
 		again, err := New(r)
 		if err != nil || again.Lines[len(again.Lines)-1].State != p.Lines[len(p.Lines)-1].State || len(again.Steps) != len(p.Steps) {
 			t.Fatalf("planned twice, got two plans (%v)", err)
 		}
 	})
+}
+
+// checkMistakes holds every mistake to a line of the file; only what is about
+// the file as a whole has none.
+func checkMistakes(t *testing.T, src string, errs dockerfile.Errors) {
+	lines := strings.Count(src, "\n") + 1
+	for _, e := range errs {
+		whole := e.Line == 0 && (strings.HasPrefix(e.Msg, "target stage ") || strings.HasPrefix(e.Msg, "lint violation found for rules: ") ||
+			strings.HasPrefix(e.Msg, "failed to parse build-arg:") || e.Msg == "dockerfile contains no stages to build")
+		if e.Msg == "" || !whole && (e.Line < 1 || e.EndLine < e.Line || e.EndLine > lines) {
+			t.Fatalf("mistake outside of %d lines: %+v", lines, e)
+		}
+	}
+}
+
+func checkWarnings(t *testing.T, src string, list []dockerfile.Warning) {
+	lines := strings.Count(src, "\n") + 1
+	for _, w := range list {
+		if w.Rule == "" || w.Msg == "" || w.Line < 0 || w.Line > lines || w.EndLine < w.Line || w.EndLine > lines || w.Line == 0 && !w.Own {
+			t.Fatalf("warning outside of %d lines: %+v", lines, w)
+		}
+	}
 }
 
 func checkPlan(t *testing.T, p *Plan) {

@@ -73,7 +73,31 @@ func (p *planner) outline(o *Outline, s *stage, args map[string]bool, seen map[*
 				o.Args = append(o.Args, OutlineArg{Name: name, Value: def.value, Doc: def.item.Doc, Pos: def.pos})
 			}
 		}
+		o.mounts(s.out)
 		todo = append(todo, s.needs()...)
+	}
+}
+
+// mounts adds the secrets and agents that steps of s ask for; what the first
+// says of one counts.
+func (o *Outline) mounts(s *Stage) {
+	for _, l := range s.Lines {
+		if l.Step == nil || l.Step.Run == nil {
+			continue
+		}
+		for _, m := range l.Step.Run.Mounts {
+			list := &o.Secrets
+			switch m.Type {
+			case MountSecret:
+			case MountSSH:
+				list = &o.SSH
+			default:
+				continue
+			}
+			if !slices.ContainsFunc(*list, func(known OutlineMount) bool { return known.ID == m.ID }) {
+				*list = append(*list, OutlineMount{ID: m.ID, Required: m.Required, Pos: l.Pos})
+			}
+		}
 	}
 }
 
