@@ -9,7 +9,7 @@ BUILD = $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(
 
 export STANDINS_DIR ?= $(CURDIR)/.cache/standins
 
-.PHONY: whittle demo test bench lint cross docker-link clean
+.PHONY: whittle demo test differential record bench lint cross docker-link clean
 
 whittle:
 	$(BUILD) -o bin/whittle ./cmd/whittle
@@ -22,6 +22,16 @@ test: whittle
 	@.ci/packages test
 	@standins/make
 	$(GO) test -timeout 30m ./...
+
+# What whittle makes of the cases is what the peer is recorded to make, and, where
+# the peer can run, what is recorded is what it makes.
+differential: whittle
+	@.ci/packages test
+	$(GO) test -count=1 ./conformance/...
+	@! .ci/peer-can-run || $(GO) run ./conformance/record -check
+
+record:
+	$(GO) run ./conformance/record $(ARGS)
 
 bench: whittle
 	@.ci/packages test

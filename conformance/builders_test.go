@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/whittle-build/whittle/conformance/suite"
 )
 
 // A builder is docker's command line: dockerd's own, or whittle's.
@@ -50,14 +52,22 @@ func (b *builder) build(name, file, context string, args ...string) error {
 	return err
 }
 
-// image saves an image and reads it.
-func (b *builder) image(cache *layerCache, name, dir string) (*image, error) {
+// outcome builds a case and describes all of what it leaves.
+func (b *builder) outcome(cache *suite.LayerCache, c *suite.Case, dir string, began time.Time) (*suite.Outcome, error) {
+	name := "conformance-" + c.Name
+	if err := b.build(name, c.File, c.Context, c.Args...); err != nil {
+		return nil, err
+	}
 	archive := filepath.Join(dir, "saved.tar")
 	if _, err := b.run("save", "-o", archive, name); err != nil {
 		return nil, err
 	}
 	defer os.Remove(archive)
-	return cache.readImage(archive)
+	img, err := cache.ReadImage(archive)
+	if err != nil {
+		return nil, err
+	}
+	return suite.Describe(c, img, &suite.Bases{}, began, nil)
 }
 
 // loadBases imports stand-ins into the peer, and what the peer then has into
@@ -172,22 +182,8 @@ func unmountBelow(dir string) error {
 	return nil
 }
 
-// buildWhittle returns the program under test: $WHITTLE, or one made here.
-func buildWhittle(t *testing.T, dir string) string {
-	t.Helper()
-	if program := os.Getenv("WHITTLE"); program != "" {
-		return program
-	}
-	program := filepath.Join(dir, "whittle")
-	if out, err := exec.Command("go", "build", "-o", program, "../cmd/whittle").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	return program
-}
-
 // whittle returns the program with a store of its own in dir and a provider.
-func whittle(t *testing.T, program, dir, provider string) *builder {
-	t.Helper()
+func whittle(program, dir, provider string) *builder {
 	b := &builder{program: program, network: []string{"--network", "host"}}
 	b.env = append(os.Environ(), "WHITTLE_ROOT="+filepath.Join(dir, provider), "WHITTLE_ROOTFS="+provider)
 	return b

@@ -19,6 +19,7 @@ type accepted struct {
 
 // differences are the accepted ones; it remembers which were met.
 type differences struct {
+	file string
 	list []accepted
 	mu   sync.Mutex
 	met  map[int]bool
@@ -31,7 +32,7 @@ func readDifferences(name string) (*differences, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &differences{met: map[int]bool{}}
+	d := &differences{file: name, met: map[int]bool{}}
 	for i, line := range strings.Split(string(text), "\n") {
 		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
 			continue
@@ -65,14 +66,11 @@ func (d *differences) accepts(name, what string) bool {
 	return ok
 }
 
-// unmet reports the lines for builds whose names begin with prefix that none
-// of them needed: a difference that is gone. Lines for all builds belong to the
-// cases, whose prefix is "".
-func (d *differences) unmet(t *testing.T, prefix string) {
+// unmet reports the lines that no build needed: differences that are gone.
+func (d *differences) unmet(t *testing.T) {
 	for _, a := range d.list {
-		own := strings.HasPrefix(a.cases.String(), "^(?:example_")
-		if own == (prefix != "") && !d.met[a.line] {
-			t.Errorf("differences.txt:%d: no build differs so any more: %s", a.line, a.reason)
+		if !d.met[a.line] {
+			t.Errorf("%s:%d: no build differs so any more: %s", d.file, a.line, a.reason)
 		}
 	}
 }

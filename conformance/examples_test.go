@@ -11,6 +11,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/whittle-build/whittle/conformance/suite"
 )
 
 // examples are builds of ../examples, at least one on each base; of the last
@@ -31,42 +34,92 @@ var examples = []struct {
 // mirror is where the debian stand-in has its packages.
 var mirror = []string{"--build-arg", "APT_MIRROR=file:/usr/share/stand-in/apt"}
 
-// TestExamples builds examples with both, compares them as cases are, and gives
-// what whittle saves to the tools that read images: dockerd loads and runs it,
-// skopeo reads it, umoci unpacks it.
+// A dockerBench builds with dockerd, the second opinion, and with each provider
+// of whittle, all on the very same images.
+type dockerBench struct {
+	peer     *builder
+	whittles map[string]*builder
+	layers   *suite.LayerCache
+	began    time.Time
+}
+
+func newDockerBench(t *testing.T, bases ...string) *dockerBench {
+	t.Helper()
+	dir, err := os.MkdirTemp(os.Getenv("TMPDIR"), "conformance")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	b := &dockerBench{peer: startPeer(t, dir), whittles: map[string]*builder{}, layers: suite.NewLayerCache()}
+	program := buildWhittle(t, dir)
+	var all []*builder
+	for _, p := range providers {
+		b.whittles[p] = whittle(program, dir, p)
+		all = append(all, b.whittles[p])
+	}
+	if err := loadBases(dir, b.peer, all, bases); err != nil {
+		t.Fatal(err)
+	}
+	b.began = time.Now()
+	return b
+}
+
+// TestExamples builds examples with dockerd and whittle, compares them as cases
+// are, and gives what whittle saves to the tools that read images: dockerd loads
+// and runs it, skopeo reads it, umoci unpacks it.
 func TestExamples(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs time: compiles programs, three times each")
 	}
-	b := newBench(t, "busybox:latest", "alpine:latest", "golang:1.15", "nginx:latest", "debian:latest")
+	b := newDockerBench(t, "busybox:latest", "alpine:latest", "golang:1.15", "nginx:latest", "debian:latest")
+	accepted, err := readDifferences("differences-dockerd.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, e := range examples {
 		t.Run(e.name, func(t *testing.T) {
 			context := filepath.Join("..", "examples", e.folder)
-			c := &testCase{name: e.name, context: context, file: filepath.Join(context, e.file), args: e.args}
-			b.check(t, c)
-			if t.Failed() {
-				return
+			c := &suite.Case{Name: e.name, Dir: t.TempDir(), Context: context, File: filepath.Join(context, e.file), Args: e.args}
+			want, err := b.peer.outcome(b.layers, c, c.Dir, b.began)
+			if err != nil {
+				t.Fatal(err)
 			}
-			want := ""
-			if e.runs {
-				want = b.output(t, e.name)
-			}
-			for _, provider := range providers {
-				b.load(t, provider, e.name)
-				if got := b.outputIf(t, e.runs, e.name); got != want {
-					t.Errorf("%s: docker run prints %q; the peer's own image %q", provider, got, want)
+			for _, p := range providers {
+				got, err := b.whittles[p].outcome(b.layers, c, c.Dir, b.began)
+				if err != nil {
+					t.Fatal(err)
 				}
+				report(t, accepted, c.Name, p, want, got)
 			}
-			b.unpack(t, e.name)
+			if !t.Failed() {
+				b.read(t, e.name, e.runs)
+			}
 		})
 	}
 	if !t.Failed() && wholeRun() {
-		b.accepted.unmet(t, "example_")
+		accepted.unmet(t)
 	}
 }
 
+// read gives whittle's images of an example to other tools.
+func (b *dockerBench) read(t *testing.T, name string, runs bool) {
+	t.Helper()
+	want := b.outputIf(t, runs, name)
+	for _, provider := range providers {
+		b.load(t, provider, name)
+		if got := b.outputIf(t, runs, name); got != want {
+			t.Errorf("%s: docker run prints %q; the peer's own image %q", provider, got, want)
+		}
+	}
+	b.unpack(t, name)
+}
+
 // output is what the peer's image of a case prints.
-func (b *bench) output(t *testing.T, name string) string {
+func (b *dockerBench) output(t *testing.T, name string) string {
 	t.Helper()
 	out, err := b.peer.run("run", "--rm", "--network", "host", "conformance-"+name)
 	if err != nil {
@@ -78,7 +131,7 @@ func (b *bench) output(t *testing.T, name string) string {
 	return string(out)
 }
 
-func (b *bench) outputIf(t *testing.T, runs bool, name string) string {
+func (b *dockerBench) outputIf(t *testing.T, runs bool, name string) string {
 	if !runs {
 		return ""
 	}
@@ -86,7 +139,7 @@ func (b *bench) outputIf(t *testing.T, runs bool, name string) string {
 }
 
 // load gives whittle's image to dockerd, in the place of its own.
-func (b *bench) load(t *testing.T, provider, name string) {
+func (b *dockerBench) load(t *testing.T, provider, name string) {
 	t.Helper()
 	archive := filepath.Join(t.TempDir(), "save.tar")
 	w := b.whittles[provider]
@@ -111,7 +164,7 @@ func (b *bench) load(t *testing.T, provider, name string) {
 
 // unpack gives whittle's image to skopeo and to umoci, and compares what umoci
 // unpacks with what the layers say.
-func (b *bench) unpack(t *testing.T, name string) {
+func (b *dockerBench) unpack(t *testing.T, name string) {
 	t.Helper()
 	for _, tool := range []string{"skopeo", "umoci"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -129,11 +182,15 @@ func (b *bench) unpack(t *testing.T, name string) {
 		t.Fatal(err)
 	}
 	command(t, "umoci", "unpack", "--image", layout+":latest", bundle)
-	img, err := w.image(b.layers, "conformance-"+name, dir)
+	saved := filepath.Join(dir, "saved.tar")
+	if _, err := w.run("save", "-o", saved, "conformance-"+name); err != nil {
+		t.Fatal(err)
+	}
+	img, err := b.layers.ReadImage(saved)
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := img.files()
+	files, err := img.Paths()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +250,7 @@ func makeRoot(dir string) (*os.Root, error) {
 }
 
 // sameTree checks that dir has the files: their names, modes, owners and sizes.
-func sameTree(t *testing.T, files map[string]*node, dir string) {
+func sameTree(t *testing.T, files map[string]suite.Path, dir string) {
 	t.Helper()
 	seen := 0
 	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
@@ -204,8 +261,8 @@ func sameTree(t *testing.T, files map[string]*node, dir string) {
 		if inside == "" {
 			return nil // what the layers say of the root, if anything, others compare
 		}
-		n := files[inside]
-		if n == nil {
+		n, ok := files[inside]
+		if !ok {
 			t.Errorf("umoci unpacks %s, which no layer has", inside)
 			return nil
 		}
@@ -215,9 +272,9 @@ func sameTree(t *testing.T, files map[string]*node, dir string) {
 			return err
 		}
 		mode := int64(st.Mode & 0o7777)
-		if n.kind != "symlink" && mode != n.mode || int(st.Uid) != n.uid || int(st.Gid) != n.gid || n.kind == "file" && st.Size != n.size {
+		if n.Kind != "symlink" && mode != n.Mode || int(st.Uid) != n.UID || int(st.Gid) != n.GID || n.Kind == "file" && st.Size != n.Size {
 			t.Errorf("umoci unpacks %s as %04o %d:%d, %d bytes; it is %04o %d:%d, %d bytes",
-				inside, mode, st.Uid, st.Gid, st.Size, n.mode, n.uid, n.gid, n.size)
+				inside, mode, st.Uid, st.Gid, st.Size, n.Mode, n.UID, n.GID, n.Size)
 		}
 		return nil
 	})

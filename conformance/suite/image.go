@@ -1,7 +1,10 @@
-package conformance
+package suite
 
 import (
 	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -11,15 +14,18 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 )
 
-// An image is what an archive of docker's holds: the config as it was written
+// An Image is what an archive of docker's holds: the config as it was written
 // and the layers' entries, lowest first.
-type image struct {
-	config []byte
-	layers [][]entry
+type Image struct {
+	config  []byte
+	diffIDs []string
+	layers  [][]entry
 }
 
 // An entry is one member of a layer's tar.
@@ -37,6 +43,8 @@ type node struct {
 	gid    int
 	size   int64
 	sha256 string
+	text   string // the content, if it is a short text
+	isText bool
 	target string // of a symbolic link
 	device string // major,minor
 	mtime  int64
@@ -48,15 +56,19 @@ var kinds = map[byte]string{
 	tar.TypeFifo: "fifo", tar.TypeChar: "character device", tar.TypeBlock: "block device",
 }
 
-// layerCache keeps the layers that were read, by diffID: bases come again and
+// LayerCache keeps the layers that were read, by diffID: bases come again and
 // again.
-type layerCache struct {
+type LayerCache struct {
 	mu    sync.Mutex
 	known map[string][]entry
 }
 
-// readImage reads the first image of a docker archive.
-func (c *layerCache) readImage(archive string) (*image, error) {
+// NewLayerCache returns an empty cache.
+func NewLayerCache() *LayerCache { return &LayerCache{known: map[string][]entry{}} }
+
+// ReadImage reads the image of an archive: an OCI layout's only one or the
+// first one of a docker archive.
+func (c *LayerCache) ReadImage(archive string) (*Image, error) {
 	f, err := os.Open(archive)
 	if err != nil {
 		return nil, err
@@ -66,26 +78,24 @@ func (c *layerCache) readImage(archive string) (*image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", archive, err)
 	}
-	var manifest []struct {
-		Config string
-		Layers []string
-	}
-	if err := json.Unmarshal(members.text("manifest.json"), &manifest); err != nil || len(manifest) == 0 {
-		return nil, fmt.Errorf("%s: manifest.json: %d images: %w", archive, len(manifest), err)
+	config, layers, err := members.parts()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", archive, err)
 	}
 	var ids struct {
 		RootFS struct {
 			DiffIDs []string `json:"diff_ids"`
 		} `json:"rootfs"`
 	}
-	img := &image{config: members.text(manifest[0].Config)}
+	img := &Image{config: members.text(config)}
 	if err := json.Unmarshal(img.config, &ids); err != nil {
 		return nil, fmt.Errorf("%s: config: %w", archive, err)
 	}
-	if len(ids.RootFS.DiffIDs) != len(manifest[0].Layers) {
-		return nil, fmt.Errorf("%s: %d diffIDs for %d layers", archive, len(ids.RootFS.DiffIDs), len(manifest[0].Layers))
+	if len(ids.RootFS.DiffIDs) != len(layers) {
+		return nil, fmt.Errorf("%s: %d diffIDs for %d layers", archive, len(ids.RootFS.DiffIDs), len(layers))
 	}
-	for i, name := range manifest[0].Layers {
+	img.diffIDs = ids.RootFS.DiffIDs
+	for i, name := range layers {
 		layer, err := c.layer(ids.RootFS.DiffIDs[i], members.open(name))
 		if err != nil {
 			return nil, fmt.Errorf("%s: layer %d: %w", archive, i, err)
@@ -95,13 +105,52 @@ func (c *layerCache) readImage(archive string) (*image, error) {
 	return img, nil
 }
 
+// parts names the members that are the config and the layers.
+func (t *table) parts() (config string, layers []string, err error) {
+	if _, docker := t.extents["manifest.json"]; docker {
+		var list []struct {
+			Config string
+			Layers []string
+		}
+		if err := json.Unmarshal(t.text("manifest.json"), &list); err != nil || len(list) == 0 {
+			return "", nil, fmt.Errorf("manifest.json: %d images: %w", len(list), err)
+		}
+		return list[0].Config, list[0].Layers, nil
+	}
+	type descriptor struct{ Digest string }
+	var index struct{ Manifests []descriptor }
+	if err := json.Unmarshal(t.text("index.json"), &index); err != nil || len(index.Manifests) != 1 {
+		return "", nil, fmt.Errorf("index.json: %d manifests: %w", len(index.Manifests), err)
+	}
+	var m struct {
+		Config descriptor
+		Layers []descriptor
+	}
+	if err := json.Unmarshal(t.text(blob(index.Manifests[0].Digest)), &m); err != nil {
+		return "", nil, fmt.Errorf("manifest: %w", err)
+	}
+	for _, l := range m.Layers {
+		layers = append(layers, blob(l.Digest))
+	}
+	return blob(m.Config.Digest), layers, nil
+}
+
+func blob(digest string) string { return "blobs/" + strings.Replace(digest, ":", "/", 1) }
+
 // layer reads a layer's tar, once for each diffID, which it must have.
-func (c *layerCache) layer(diffID string, r io.Reader) ([]entry, error) {
+func (c *LayerCache) layer(diffID string, r io.Reader) ([]entry, error) {
 	c.mu.Lock()
 	known, ok := c.known[diffID]
 	c.mu.Unlock()
 	if ok {
 		return known, nil
+	}
+	buffered := bufio.NewReader(r)
+	r = buffered
+	if magic, err := buffered.Peek(2); err == nil && magic[0] == 0x1f && magic[1] == 0x8b {
+		if r, err = gzip.NewReader(buffered); err != nil {
+			return nil, err
+		}
 	}
 	h := sha256.New()
 	r = io.TeeReader(r, h)
@@ -180,7 +229,7 @@ func readLayer(r io.Reader) ([]entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		e := entry{name: path.Clean("/" + h.Name)}
+		e := entry{name: showName(path.Clean("/" + h.Name))}
 		e.node = node{
 			kind: kinds[h.Typeflag], mode: h.Mode & 0o7777, uid: h.Uid, gid: h.Gid,
 			mtime: h.ModTime.Unix(), xattrs: map[string]string{},
@@ -192,13 +241,11 @@ func readLayer(r io.Reader) ([]entry, error) {
 		}
 		switch h.Typeflag {
 		case tar.TypeReg:
-			sum := sha256.New()
-			if e.node.size, err = io.Copy(sum, tr); err != nil {
+			if err := e.node.read(tr); err != nil {
 				return nil, err
 			}
-			e.node.sha256 = hex.EncodeToString(sum.Sum(nil))
 		case tar.TypeLink:
-			e.link = path.Clean("/" + h.Linkname)
+			e.link = showName(path.Clean("/" + h.Linkname))
 		case tar.TypeSymlink:
 			e.node.target = h.Linkname
 		case tar.TypeChar, tar.TypeBlock:
@@ -208,15 +255,44 @@ func readLayer(r io.Reader) ([]entry, error) {
 	}
 }
 
+// longest is the length of texts that outcomes show.
+const longest = 1000
+
+func (n *node) read(r io.Reader) error {
+	sum := sha256.New()
+	head, err := io.ReadAll(io.TeeReader(io.LimitReader(r, longest+1), sum))
+	if err != nil {
+		return err
+	}
+	rest, err := io.Copy(sum, r)
+	if err != nil {
+		return err
+	}
+	n.size = int64(len(head)) + rest
+	n.sha256 = hex.EncodeToString(sum.Sum(nil))
+	if n.size <= longest && utf8.Valid(head) && !bytes.ContainsRune(head, 0) {
+		n.text, n.isText = string(head), true
+	}
+	return nil
+}
+
+// showName makes a name that is no UTF-8 one that JSON can hold.
+func showName(name string) string {
+	if utf8.ValidString(name) {
+		return name
+	}
+	return strconv.QuoteToASCII(name)
+}
+
 const (
 	whiteout = ".wh."
 	opaque   = ".wh..wh..opq"
 )
 
-// files merges the layers as an engine does. Names of one file share a node.
-func (m *image) files() (map[string]*node, error) {
+// merge stacks layers as an engine does. Names of one file share a node.
+func merge(layers [][]entry) (map[string]*node, error) {
 	all := map[string]*node{}
-	for i, layer := range m.layers {
+	for i, layer := range layers {
 		for _, e := range layer { // what a layer deletes is of the layers below
 			if base := path.Base(e.name); base == opaque {
 				remove(all, path.Dir(e.name), false)
@@ -274,4 +350,25 @@ func hardLinks(files map[string]*node) map[string]string {
 		}
 	}
 	return out
+}
+
+// A Path is what an unpacker has to make of a path.
+type Path struct {
+	Kind     string
+	Mode     int64
+	UID, GID int
+	Size     int64
+}
+
+// Paths returns the file system of an image.
+func (m *Image) Paths() (map[string]Path, error) {
+	all, err := merge(m.layers)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]Path{}
+	for name, n := range all {
+		out[name] = Path{n.kind, n.mode, n.uid, n.gid, n.size}
+	}
+	return out, nil
 }

@@ -1,0 +1,262 @@
+// Record builds the cases of the package conformance with the peer, a buildkitd
+// of its own, and writes what came out to conformance/testdata/recorded. It
+// never runs whittle. See the documentation of the package conformance.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/whittle-build/whittle/conformance/suite"
+)
+
+func main() {
+	var o options
+	flag.StringVar(&o.run, "run", "", "record only the cases whose names match `REGEXP`")
+	flag.BoolVar(&o.force, "force", false, "record cases again whose text has not changed")
+	flag.BoolVar(&o.check, "check", false, "write nothing: compare what the peer makes now with what is recorded")
+	flag.IntVar(&o.jobs, "jobs", runtime.NumCPU(), "build `N` cases at once, each with a peer of its own")
+	flag.Parse()
+	if err := o.record(); err != nil {
+		fmt.Fprintln(os.Stderr, "record:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	run          string
+	force, check bool
+	jobs         int
+}
+
+func (o *options) record() error {
+	mod, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return fmt.Errorf("go env: %w", err)
+	}
+	top := filepath.Dir(strings.TrimSpace(string(mod)))
+	todo, err := o.todo(top)
+	if err != nil || len(todo) == 0 {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "conformance-record")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
+	r, err := newRecorder(top, dir, min(o.jobs, len(todo)))
+	if err != nil {
+		return err
+	}
+	r.check = o.check
+	return errors.Join(r.all(todo, interrupted), r.end())
+}
+
+// todo lists the archives of the cases to be recorded.
+func (o *options) todo(top string) ([]string, error) {
+	names, err := regexp.Compile(o.run)
+	if err != nil {
+		return nil, err
+	}
+	archives, err := filepath.Glob(filepath.Join(top, "conformance/testdata/cases/*.txtar"))
+	if err != nil {
+		return nil, err
+	}
+	var todo []string
+	for _, a := range archives {
+		c, err := suite.Header(a)
+		if err != nil {
+			return nil, err
+		}
+		if !names.MatchString(c.Name) {
+			continue
+		}
+		old, err := suite.ReadOutcome(recorded(top, c.Name))
+		if o.check || o.force || err != nil || old.Case != c.Sum {
+			todo = append(todo, a)
+		}
+	}
+	return todo, nil
+}
+
+func recorded(top, name string) string {
+	return filepath.Join(top, "conformance/testdata/recorded", name+".json")
+}
+
+// A recorder has all that recording needs.
+type recorder struct {
+	top, dir string
+	check    bool
+	peers    []*peer
+	version  string
+	bases    *suite.Bases
+	layers   *suite.LayerCache
+	registry string
+	endServe func() error
+	began    time.Time
+}
+
+func newRecorder(top, dir string, jobs int) (*recorder, error) {
+	r := &recorder{top: top, dir: dir, layers: suite.NewLayerCache()}
+	bin, err := programs(top)
+	if err != nil {
+		return nil, err
+	}
+	if r.version, err = version(filepath.Join(bin, "buildkitd")); err != nil {
+		return nil, err
+	}
+	if r.bases, err = suite.MakeBases(top, r.layers); err != nil {
+		return nil, err
+	}
+	if r.registry, r.endServe, err = r.bases.Serve(); err != nil {
+		return nil, err
+	}
+	for i := range jobs {
+		p, err := startPeer(bin, filepath.Join(dir, fmt.Sprint("peer", i)), r.registry)
+		if err != nil {
+			return nil, errors.Join(err, r.end())
+		}
+		r.peers = append(r.peers, p)
+	}
+	r.began = time.Now()
+	return r, nil
+}
+
+func (r *recorder) end() error {
+	errs := []error{r.endServe()}
+	for _, p := range r.peers {
+		errs = append(errs, p.stop())
+	}
+	return errors.Join(errs...)
+}
+
+// all records archives, and says of each what it did.
+func (r *recorder) all(archives []string, interrupted <-chan os.Signal) error {
+	work := make(chan string)
+	results := make([]error, 0, len(archives))
+	var mu sync.Mutex
+	var group sync.WaitGroup
+	for _, p := range r.peers {
+		group.Go(func() {
+			for a := range work {
+				name := strings.TrimSuffix(filepath.Base(a), ".txtar")
+				err := r.one(p, a, name)
+				mu.Lock()
+				if err != nil {
+					err = fmt.Errorf("%s: %w", name, err)
+					fmt.Fprintln(os.Stderr, err)
+					results = append(results, err)
+				} else if !r.check {
+					fmt.Println("recorded", name)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	var end error
+loop:
+	for _, a := range archives {
+		select {
+		case work <- a:
+		case s := <-interrupted:
+			end = fmt.Errorf("stopped: %v", s)
+			break loop
+		}
+	}
+	close(work)
+	group.Wait()
+	if len(results) > 0 {
+		end = errors.Join(end, fmt.Errorf("%d of %d cases failed", len(results), len(archives)))
+	}
+	return end
+}
+
+func (r *recorder) one(p *peer, archive, name string) (err error) {
+	dir := filepath.Join(r.dir, "cases", name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	c, err := suite.Open(archive, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	if err := p.forget(); err != nil {
+		return err
+	}
+	out, err := r.build(p, c)
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.Fails == "" && out.Error != "":
+		return fmt.Errorf("the peer fails, and the case does not say so: %s", out.Error)
+	case c.Fails != "" && !strings.Contains(out.Error, c.Blank(c.Fails)):
+		return fmt.Errorf("the peer does not say %q: %q", c.Fails, out.Error)
+	case r.check:
+		return same(recorded(r.top, name), out)
+	}
+	out.Peer, out.Date = r.version, time.Now().UTC().Format(time.DateOnly)
+	return out.Write(recorded(r.top, name))
+}
+
+// same compares what is recorded with what the peer made now.
+func same(name string, now *suite.Outcome) error {
+	old, err := suite.ReadOutcome(name)
+	if err != nil {
+		return err
+	}
+	diffs, err := suite.Compare(old, now)
+	if err != nil {
+		return err
+	}
+	var all []error
+	for _, d := range diffs {
+		all = append(all, fmt.Errorf("%s: recorded %s, and now it is %s", d.What, d.Peer, d.Got))
+	}
+	if old.Case != now.Case {
+		all = append(all, errors.New("another text of the case is recorded"))
+	}
+	return errors.Join(all...)
+}
+
+func (r *recorder) build(p *peer, c *suite.Case) (*suite.Outcome, error) {
+	if c.First != "" {
+		t := &translation{c: c}
+		t.local("context", c.Context)
+		t.local("dockerfile", c.Context)
+		t.opt("filename", "first.Dockerfile")
+		first := append(t.args, "--output", "type=image,push=true,registry.insecure=true,name="+r.registry+"/library/"+c.FirstName())
+		if _, failed := p.build(c, first); failed != "" {
+			return nil, fmt.Errorf("first.Dockerfile: %s", failed)
+		}
+	}
+	args, err := translate(c)
+	if err != nil {
+		return nil, err
+	}
+	archive := filepath.Join(c.Dir, "image.tar")
+	lint, failed := p.build(c, append(args, "--output", "type=oci,dest="+archive))
+	if failed != "" {
+		return suite.Failed(c, failed, lint), nil
+	}
+	img, err := r.layers.ReadImage(archive)
+	if err != nil {
+		return nil, err
+	}
+	return suite.Describe(c, img, r.bases, r.began, lint)
+}
