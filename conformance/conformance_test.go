@@ -21,8 +21,9 @@ var providers = []string{"erofs", "tree"}
 // A bench has what builds cases with whittle.
 type bench struct {
 	program  string
-	dir      string // with a store for each provider
+	dir      string
 	bases    *suite.Bases
+	archives []string // of the bases, by name, in dir
 	layers   *suite.LayerCache
 	accepted *differences
 	rules    map[string]bool // of the reference's lint
@@ -61,27 +62,43 @@ func newBench(t *testing.T) *bench {
 	if b.bases, err = suite.MakeBases("..", b.layers); err != nil {
 		t.Fatal(err)
 	}
-	archive := filepath.Join(dir, "bases.tar")
-	if err := b.bases.Save(archive); err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range providers {
-		if said, err := b.whittle(p, nil, "", "load", "-i", archive); err != nil {
-			t.Fatalf("%s: %v\n%s", p, err, said)
-		}
-	}
-	if err := os.Remove(archive); err != nil {
+	if b.archives, err = b.bases.Save(dir); err != nil {
 		t.Fatal(err)
 	}
 	b.began = time.Now()
 	return b
 }
 
-// whittle runs whittle with a provider, and returns what it says. Nothing but
-// the loopback can be reached: the proxy is not there.
-func (b *bench) whittle(provider string, env []string, stdin string, args ...string) ([]byte, error) {
-	cmd := exec.Command(b.program, args...)
-	cmd.Env = append(os.Environ(), "WHITTLE_ROOT="+filepath.Join(b.dir, provider), "WHITTLE_ROOTFS="+provider,
+// A store is one provider's, for one case: the times of files are in no key, so
+// that a case could get what another one left.
+type store struct {
+	*bench
+	provider, dir string
+}
+
+// store makes a store with the bases that a case's text names.
+func (b *bench) store(archive, provider, dir string) (*store, error) {
+	text, err := os.ReadFile(archive)
+	if err != nil {
+		return nil, err
+	}
+	s := &store{b, provider, dir}
+	for _, name := range b.archives {
+		if !bytes.Contains(text, []byte(name)) {
+			continue
+		}
+		if said, err := s.whittle(nil, "", "load", "-i", filepath.Join(b.dir, name)); err != nil {
+			return nil, fmt.Errorf("load: %w\n%s", err, said)
+		}
+	}
+	return s, nil
+}
+
+// whittle runs whittle and returns what it says. Nothing but the loopback can be
+// reached: the proxy is not there.
+func (s *store) whittle(env []string, stdin string, args ...string) ([]byte, error) {
+	cmd := exec.Command(s.program, args...)
+	cmd.Env = append(os.Environ(), "WHITTLE_ROOT="+s.dir, "WHITTLE_ROOTFS="+s.provider,
 		"HTTP_PROXY=http://127.0.0.1:9", "HTTPS_PROXY=http://127.0.0.1:9", "NO_PROXY=127.0.0.1,localhost")
 	cmd.Env = append(cmd.Env, env...)
 	if stdin != "" {
@@ -150,7 +167,11 @@ func (b *bench) check(t *testing.T, archive, provider string, want *suite.Outcom
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := b.make(c, provider)
+	s, err := b.store(archive, provider, filepath.Join(t.TempDir(), "store"))
+	if err != nil {
+		t.Fatalf("%s: %v", provider, err)
+	}
+	got, err := s.make(c)
 	if err = errors.Join(err, c.Close()); err != nil {
 		t.Fatalf("%s: %v", provider, err)
 	}
@@ -196,9 +217,9 @@ func said(o *suite.Outcome) string {
 }
 
 // make builds a case, and what must be built before it.
-func (b *bench) make(c *suite.Case, provider string) (*suite.Outcome, error) {
+func (s *store) make(c *suite.Case) (*suite.Outcome, error) {
 	if c.First != "" {
-		if said, err := b.whittle(provider, nil, "", "build", "-t", c.FirstName(), "-f", c.First, c.Context); err != nil {
+		if said, err := s.whittle(nil, "", "build", "-t", c.FirstName(), "-f", c.First, c.Context); err != nil {
 			return nil, fmt.Errorf("first.Dockerfile: %w\n%s", err, said)
 		}
 	}
@@ -207,21 +228,21 @@ func (b *bench) make(c *suite.Case, provider string) (*suite.Outcome, error) {
 	if c.File != "" {
 		args = append(args, "-f", c.File)
 	}
-	said, err := b.whittle(provider, c.Env, c.Stdin, append(args, c.Context)...)
-	lint, failed := b.told(said)
+	said, err := s.whittle(c.Env, c.Stdin, append(args, c.Context)...)
+	lint, failed := s.told(said)
 	if err != nil {
 		return suite.Failed(c, failed, lint), nil
 	}
 	archive := filepath.Join(c.Dir, "image.tar")
 	defer os.Remove(archive)
-	if said, err := b.whittle(provider, nil, "", "save", "-o", archive, name); err != nil {
+	if said, err := s.whittle(nil, "", "save", "-o", archive, name); err != nil {
 		return nil, fmt.Errorf("save: %w\n%s", err, said)
 	}
-	img, err := b.layers.ReadImage(archive)
+	img, err := s.layers.ReadImage(archive)
 	if err != nil {
 		return nil, err
 	}
-	return suite.Describe(c, img, b.bases, b.began, lint)
+	return suite.Describe(c, img, s.bases, s.began, lint)
 }
 
 // told finds in what whittle says the lint warnings that the reference has too,

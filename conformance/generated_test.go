@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/whittle-build/whittle/conformance/generate"
+	"github.com/whittle-build/whittle/conformance/suite"
 )
 
 // generatedBuilds is how many generated Dockerfiles a run of the tests builds;
@@ -49,7 +50,7 @@ func writeBuild(dir string, b generate.Build) error {
 			return err
 		}
 	}
-	return age(dir)
+	return suite.Age(dir)
 }
 
 func writeGenerated(name string, f generate.File) error {
@@ -84,7 +85,7 @@ func TestGeneratedBuildsAreRepeatable(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	program := buildWhittle(t, dir)
-	warm, cold := whittle(t, program, filepath.Join(dir, "warm"), "erofs"), whittle(t, program, filepath.Join(dir, "cold"), "tree")
+	warm, cold := whittle(program, filepath.Join(dir, "warm"), "erofs"), whittle(program, filepath.Join(dir, "cold"), "tree")
 	if err := loadBases(dir, warm, []*builder{cold}, []string{"busybox:latest"}); err != nil {
 		t.Fatal(err)
 	}

@@ -136,17 +136,25 @@ func (b *Bases) below(m *Image) int {
 	return n
 }
 
-// Save writes the bases as an archive that engines load.
-func (b *Bases) Save(archive string) error {
-	tags := map[name.Tag]v1.Image{}
-	for n, img := range b.images {
-		tag, err := name.NewTag(n)
-		if err != nil {
-			return err
+// Save writes an archive that engines load for each base, named by what begins
+// the names of its images, and returns these.
+func (b *Bases) Save(dir string) ([]string, error) {
+	var names []string
+	for _, base := range bases {
+		tags := map[name.Tag]v1.Image{}
+		for _, n := range base.names {
+			tag, err := name.NewTag(n)
+			if err != nil {
+				return nil, err
+			}
+			tags[tag] = b.images[n]
 		}
-		tags[tag] = img
+		if err := tarball.MultiWriteToFile(filepath.Join(dir, base.standIn), tags); err != nil {
+			return nil, err
+		}
+		names = append(names, base.standIn)
 	}
-	return tarball.MultiWriteToFile(archive, tags)
+	return names, nil
 }
 
 // Serve gives the bases by a registry on the loopback, as library/NAME, and

@@ -124,7 +124,7 @@ func (c *Case) unpack(archive string) error {
 			return err
 		}
 	}
-	if err := age(c.Dir); err != nil {
+	if err := Age(c.Dir); err != nil {
 		return err
 	}
 	if err := c.header(c.fill(string(a.Comment))); err != nil {
@@ -237,8 +237,8 @@ func writeFile(name string, data []byte) error {
 	return os.WriteFile(name, data, 0o644)
 }
 
-// age gives everything in dir a time long ago.
-func age(dir string) error {
+// Age gives everything in dir a time long ago.
+func Age(dir string) error {
 	old := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
 	return filepath.WalkDir(dir, func(name string, _ os.DirEntry, err error) error {
 		if err != nil {
