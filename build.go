@@ -37,9 +37,12 @@ type Request struct {
 	Tags     []string          // names that the image gets
 	Args     map[string]string // build arguments
 	Labels   []string          // "k=v", added to the image last
-	Hosts    []string          // "host:ip" for the steps' /etc/hosts
-	Network  string            // of RUN steps: "" or "default", "host", "none"
-	NoCache  bool              // run every step
+	// Annotations are of the manifests that are written for the image, "k=v" or
+	// "manifest[os/arch]:k=v".
+	Annotations []string
+	Hosts       []string // "host:ip" for the steps' /etc/hosts
+	Network     string   // of RUN steps: "" or "default", "host", "none"
+	NoCache     bool     // run every step
 	// NoCacheStages are the stages whose RUN, COPY and ADD run; names that no
 	// stage has mean nothing.
 	NoCacheStages []string
@@ -73,7 +76,8 @@ type build struct {
 	agents map[string]*sshagent.Source
 	images map[plan.Ref]*image.Image // bases by what the plan calls them
 
-	platform plan.Platform // that was asked for
+	platform    plan.Platform     // that was asked for
+	annotations map[string]string // of the image's manifests
 
 	kind     contextKind
 	contexts map[string]contextSpec // that are given, by what the plan calls them
@@ -149,6 +153,9 @@ func (b *build) read(ctx context.Context) error {
 	}
 	var err error
 	if b.platform, err = b.req.wanted(); err != nil {
+		return err
+	}
+	if b.annotations, err = b.req.annotations(b.platform); err != nil {
 		return err
 	}
 	b.takeEpoch()

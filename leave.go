@@ -3,6 +3,7 @@ package whittle
 import (
 	"context"
 	"errors"
+	"maps"
 	"runtime"
 	"sync"
 	"time"
@@ -32,6 +33,7 @@ func (b *build) leave(ctx context.Context, p *plan.Plan, solved *solve.Result) (
 	if err != nil {
 		return nil, err
 	}
+	m.Annotations = b.annotations
 	res := b.result(p, solved, m)
 	if err := b.record(m, res.Ran > 0); err != nil {
 		return &Result{Cached: res.Cached, Ran: res.Ran, Took: res.Took}, err
@@ -166,8 +168,8 @@ func (b *build) record(m *image.Image, ran bool) error {
 	if err := b.store.Pin(m.ID); err != nil {
 		return err
 	}
-	_, err := b.catalog.Get(m.ID)
-	if err == nil && !ran && b.tagged(m) {
+	have, err := b.catalog.Get(m.ID)
+	if err == nil && !ran && b.tagged(m) && maps.Equal(have.Annotations, m.Annotations) {
 		return b.store.Sync() // a build that was killed may have left that to us
 	}
 	if err != nil && !errors.Is(err, image.ErrNotFound) {

@@ -184,7 +184,7 @@ func (w *Whittle) Push(ctx context.Context, ref string, sink progress.Sink) (d d
 	}
 	up := registry.Upload{Ref: reference(n), Config: m.Raw,
 		Manifest: func(c manifest.Descriptor, layers []manifest.Descriptor) ([]byte, manifest.Descriptor, error) {
-			return manifest.New(manifest.OCI, c, layers, nil)
+			return manifest.New(manifest.OCI, c, layers, m.Annotations)
 		},
 	}
 	for _, l := range m.Layers {

@@ -15,7 +15,7 @@ var buildWays = [...]way{
 	{"push", "build with -t NAME, then whittle push NAME"},
 	{"output o", "build with -t NAME, then whittle save NAME, or whittle create and whittle cp for its files"},
 	{"cache-from cache-to", "leave it out: steps are kept in the store; keep that folder (WHITTLE_ROOT) between machines' runs"},
-	{"provenance sbom attest annotation", "images have no attestations; leave it out, or write what is to be known with --label"},
+	{"provenance sbom attest", "images have no attestations; leave it out, or write what is to be known with --label"},
 	{"squash", "leave it out: a last stage that copies what is needed has no more than that"},
 	{"compress stream", "leave it out: nothing is sent, the context is read where it is"},
 	{"isolation security-opt builder debug", "leave it out: there is one builder, which runs every step in the same sandbox"},

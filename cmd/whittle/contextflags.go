@@ -11,11 +11,13 @@ import (
 // contextFlags are the flags of build that say where files come from and which
 // stages run anew.
 type contextFlags struct {
-	contexts []string
-	noCache  []string
+	contexts    []string
+	noCache     []string
+	annotations []string
 }
 
 func (c *contextFlags) add(fl *pflag.FlagSet) {
+	fl.StringArrayVar(&c.annotations, "annotation", nil, "annotate the image's manifest with `KEY=VALUE`; may be repeated")
 	fl.StringArrayVar(&c.contexts, "build-context", nil, "let FROM, COPY --from and mounts find `NAME=VALUE`: a folder, docker-image://NAME, oci-layout://PATH, a git repository or a URL; may be repeated")
 	fl.StringSliceVar(&c.noCache, "no-cache-filter", nil, "run the steps of `STAGE[,STAGE]`, even when nothing changed for them; may be repeated")
 }
@@ -23,6 +25,7 @@ func (c *contextFlags) add(fl *pflag.FlagSet) {
 // complete makes the request of them.
 func (c *contextFlags) complete(f *buildFlags) error {
 	r := &f.request
+	r.Annotations = c.annotations
 	r.Contexts = map[string]string{}
 	for _, kv := range c.contexts {
 		name, value, ok := strings.Cut(kv, "=")

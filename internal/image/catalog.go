@@ -53,7 +53,7 @@ type tag struct {
 func tagDoc(n Name) string { return digest.Of([]byte(n.String())).Hex() }
 
 // Put stores m. Storing an image again keeps the moment at which it first
-// came, and its origin unless m has one.
+// came, and its origin and annotations unless m has some.
 func (c *Catalog) Put(m *Image) error {
 	put := *m
 	old, err := c.Get(m.ID)
@@ -61,6 +61,9 @@ func (c *Catalog) Put(m *Image) error {
 		put.Stored = old.Stored
 		if put.Manifest.IsZero() {
 			put.Manifest, put.Source = old.Manifest, old.Source
+		}
+		if put.Annotations == nil {
+			put.Annotations = old.Annotations
 		}
 	}
 	if put.Stored.IsZero() {

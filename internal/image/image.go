@@ -48,6 +48,9 @@ type Image struct {
 	Created  time.Time // what the config says; zero if nothing
 	Stored   time.Time // when it came into the store
 	Source   string    // full name that it was pulled by, or how it came
+	// Annotations are those of manifests that are written for it; nil means that
+	// none were said.
+	Annotations map[string]string
 }
 
 // New makes an image from a config's bytes and its layers, the lowest first.
@@ -122,10 +125,12 @@ type document struct {
 	Manifest digest.Digest `json:"manifest,omitzero"`
 	Stored   time.Time     `json:"stored"`
 	Source   string        `json:"source,omitempty"`
+
+	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
 func (m *Image) encode() ([]byte, error) {
-	return json.Marshal(document{m.Raw, m.Layers, m.Manifest, m.Stored, m.Source})
+	return json.Marshal(document{m.Raw, m.Layers, m.Manifest, m.Stored, m.Source, m.Annotations})
 }
 
 func decode(id digest.Digest, b []byte) (*Image, error) {
@@ -141,6 +146,7 @@ func decode(id digest.Digest, b []byte) (*Image, error) {
 		return nil, fmt.Errorf("image %s: its document holds %s", id.Short(), m.ID)
 	}
 	m.Manifest, m.Stored, m.Source = doc.Manifest, doc.Stored, doc.Source
+	m.Annotations = doc.Annotations
 	return m, nil
 }
 

@@ -98,7 +98,7 @@ func (e Exporter) one(ctx context.Context, out *tarTarget, x Export) (saved, err
 		s.layers = append(s.layers, d)
 	}
 	cfg := Descriptor{Digest: x.Image.ID, Size: int64(len(x.Image.Raw))}
-	raw, desc, err := manifest.New(e.Style, cfg, s.layers, nil)
+	raw, desc, err := manifest.New(e.Style, cfg, s.layers, x.Image.Annotations)
 	if err != nil {
 		return s, err
 	}
