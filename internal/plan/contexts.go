@@ -75,7 +75,7 @@ func (p *planner) replaced(key string, c NamedContext, platform Platform) source
 	case scratch:
 		return source{}
 	}
-	return source{image: &Ref{Name: c.Image, Platform: platform}}
+	return source{image: &Ref{Name: c.Image, Platform: platform}, given: true}
 }
 
 // replace makes the stage s what the named context of its own name is. Its
@@ -94,7 +94,7 @@ func (p *planner) replace(s *stage) bool {
 
 // take makes what a context stands for the base of s.
 func (s *stage) take(from source) {
-	s.image, s.context = from.image, from.context
+	s.image, s.context, s.given = from.image, from.context, from.given
 	s.fired = s.image == nil || s.replaced
 }
 

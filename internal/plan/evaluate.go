@@ -81,7 +81,7 @@ func (st *state) inherit() {
 		st.copied = len(st.c.History)
 		st.c.Extra = nil // how the base was made (container_config, docker_version) is not how this image was
 		st.out.Base = Root{Image: s.image}
-		st.p.lintPlatformOf(*s.image, s.src.Pos)
+		st.p.lintPlatformOf(s.image, s.given, s.src.Pos)
 	default:
 		*st.c = config.Image{OS: s.platform.OS, Architecture: s.platform.Arch, Variant: s.platform.Variant}
 		st.c.Config.WorkingDir = "/"
@@ -124,17 +124,6 @@ func (st *state) inheritConfig(base *stage) {
 	}
 	st.c.History = c.History
 	st.copied = len(history)
-}
-
-// lintPlatformOf tells an image, of FROM or COPY --from at pos, that is for
-// another platform than was asked for.
-func (p *planner) lintPlatformOf(ref Ref, pos dockerfile.Pos) {
-	c := p.req.Images[ref].Config
-	want, is := ref.Platform, Platform{c.OS, c.Architecture, c.Variant}
-	if is.OS == "" || is.Arch == "" || want.OS == is.OS && want.Arch == is.Arch {
-		return
-	}
-	p.lint.Report(pos, "", dockerfile.InvalidBaseImagePlatform(ref.Name, want.Normalize().String(), is.Normalize().String()))
 }
 
 // begin makes the line of FROM.

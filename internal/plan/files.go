@@ -218,7 +218,7 @@ func (st *state) copyFrom(cp *Copy) bool {
 	case from.bad:
 		return false
 	case from.image != nil:
-		st.p.lintPlatformOf(*from.image, st.in.Pos)
+		st.p.lintPlatformOf(from.image, from.given, st.in.Pos)
 		cp.From = &Root{Image: from.image}
 		cp.Dir = st.p.req.Images[*from.image].Config.Config.WorkingDir
 	case from.stage != nil:

@@ -170,6 +170,7 @@ func (st *state) mountFrom(m *Mount, from *source) bool {
 	case from.bad:
 		return false
 	case from.image != nil:
+		st.p.lintPlatformOf(from.image, from.given, st.in.Pos)
 		m.From = &Root{Image: from.image}
 	case from.stage != nil:
 		if from.stage.out == nil {

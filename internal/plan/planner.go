@@ -51,6 +51,7 @@ type stage struct {
 	out *Stage
 	// continued: a stage has gone on with the history of this one.
 	continued bool
+	given     bool             // image is a named context
 	vars      *dockerfile.Vars // after its last instruction
 	args      *dockerfile.Vars // names of ARGs in scope, in order of declaration
 	unknown   bool             // the image below, of this stage or its base, could not be had
@@ -64,6 +65,7 @@ type source struct {
 	stage   *stage
 	image   *Ref
 	context string // a named context of files
+	given   bool   // the image is a named context
 	bad     bool
 }
 
