@@ -2,6 +2,7 @@ package dockerfile
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -155,7 +156,7 @@ func convertRun(c *instructions.RunCommand) (Command, *Error) {
 func convertCopy(s instructions.SourcesAndDest, c Copy) (Command, *Error) {
 	c.Sources, c.Dest = slices.Clone(s.SourcePaths), s.DestPath
 	for _, h := range s.SourceContents {
-		if strings.Contains(h.Path, "/") || h.Path == "." || h.Path == ".." {
+		if name := path.Clean("/" + h.Path)[1:]; name == "" || strings.Contains(name, "/") {
 			return nil, wrong("the name of a heredoc becomes a file name; write the folder into the destination, with / at its end",
 				"<<%s: a heredoc's name cannot be a path", h.Path)
 		}

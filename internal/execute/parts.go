@@ -210,7 +210,7 @@ func heredocs(r copying.Request, c *plan.Copy) copying.Request {
 	mem := entry.NewMem()
 	r.From, r.Sources, r.Literal, r.FromContext, r.Archive, r.Parents = mem, nil, true, true, false, false
 	for _, h := range c.Heredocs {
-		mem.Add(entry.Entry{Path: h.Name, Kind: entry.File, Mode: 0o644, Mtime: r.Now}, h.Content)
+		mem.Add(entry.Entry{Path: entry.Clean(h.Name), Kind: entry.File, Mode: 0o644, Mtime: r.Now}, h.Content)
 		r.Sources = append(r.Sources, h.Name)
 	}
 	return r
