@@ -26,7 +26,7 @@ import (
 func TestMain(m *testing.M) {
 	sandbox.MaybeInit()
 	program := func() { os.Exit(Main()) }
-	testscript.Main(m, map[string]func(){"whittle": program, "docker": program})
+	testscript.Main(m, map[string]func(){"whittle": program, "docker": program, "agentkeys": agentKeys})
 }
 
 // TestScript runs testdata/script/*.txtar: one behaviour a file, each with a
@@ -55,6 +55,8 @@ func TestScript(t *testing.T) {
 			"registry":  startRegistry,
 			"serve":     serve,
 			"jsonlines": jsonLines,
+			"sshkey":    newKey,
+			"agent":     startAgent,
 		},
 	})
 }
