@@ -114,6 +114,8 @@ func startHint(start *sandbox.StartError) (hint string) {
 		hint = badTable(start.Path)
 	case start.Op == "mount" && inTheWay(start.Err):
 		hint = "a RUN has file systems of its own at /proc, /sys and /dev, and files in /etc: build on an image where this path is a folder and no link"
+	case start.Op == "mount" && strings.HasPrefix(start.Err.Error(), "source "):
+		hint = "source= is a path in what is mounted, and links in it lead nowhere else: make it in an earlier step"
 	case start.Op == "mount" && strings.HasPrefix(start.Path, "/proc"):
 		hint = "mount it elsewhere"
 	}

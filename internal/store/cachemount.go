@@ -74,7 +74,10 @@ func (s *Store) cacheMount(ctx context.Context, r CacheRequest) (*CacheMount, er
 			return c, err
 		}
 		if r.Sharing != Locked {
-			return s.useCache(r, busy)
+			if c, err := s.useCache(r, busy); c != nil || err != nil {
+				return c, err
+			}
+			continue // somebody else took that one at the same moment
 		}
 		if r.Waiting != nil {
 			r.Waiting()
@@ -107,12 +110,15 @@ func (s *Store) useCache(r CacheRequest, number int) (*CacheMount, error) {
 	if r.Sharing == Shared {
 		how = unix.LOCK_SH
 	}
-	lock, err := s.tryLockPath(s.briefPath("cache", cacheName(r.Name, number)), how)
-	if lock == nil || err != nil {
-		return nil, err
-	}
-	if !linked(lock.file) {
-		return nil, lock.Close() // swept before it was locked: as good as busy
+	var lock *Lock
+	for lock == nil || !linked(lock.file) { // swept before it was locked
+		if lock != nil {
+			lock.Close()
+		}
+		var err error
+		if lock, err = s.tryLockPath(s.briefPath("cache", cacheName(r.Name, number)), how); lock == nil || err != nil {
+			return nil, err
+		}
 	}
 	path := s.cachePath(r.Name, number)
 	if err := s.makeCache(path, r.Fill); err != nil {
