@@ -9,7 +9,9 @@
 // builder that the tests compare with. Known differences, each with its
 // reason:
 //
-//   - directories made on the way get Request.Now, not the time of day;
+//   - directories made on the way get Request.Now, not the time of day, and one
+//     that exists and gets something new keeps its time: there it gets the time
+//     of day, and the same COPY makes another layer;
 //   - a block device stays one: there it changes its type by mistake;
 //   - ids up to 4294967294 are numbers, not the names of users, whom nobody
 //     finds and who are then root;
