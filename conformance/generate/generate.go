@@ -17,8 +17,8 @@ import (
 type Build struct {
 	Seed       uint64
 	Dockerfile string
-	Files      []File // of the context, parents before children
-	Args       []string
+	Files      []File   // of the context, parents before children
+	Args       []string // pairs of flag and value, without blanks
 }
 
 // File is one file of a context.
@@ -174,11 +174,11 @@ func (g *generator) flags() []string {
 	var out []string
 	for _, v := range g.vars {
 		if g.one(4) {
-			out = append(out, "--build-arg", v+"="+g.pick("given", "", "a b", "x/y", "$A"))
+			out = append(out, "--build-arg", v+"="+g.pick("given", "", "a_b", "x/y", "$A"))
 		}
 	}
 	if g.one(6) {
-		out = append(out, "--label", g.pick("who=me", "a.b=", "l=of the build"))
+		out = append(out, "--label", g.pick("who=me", "a.b=", "l=given"))
 	}
 	if g.one(8) {
 		out = append(out, "--build-arg", "http_proxy=http://127.0.0.1:9")
