@@ -4,6 +4,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/whittle-build/whittle/internal/dockerfile"
 )
 
 const many = 2000
@@ -13,6 +15,22 @@ func TestASeedGivesOneBuild(t *testing.T) {
 		if a, b := New(seed), New(seed); !reflect.DeepEqual(a, b) {
 			t.Errorf("seed %d gives\n%s\nand\n%s", seed, a.Dockerfile, b.Dockerfile)
 		}
+	}
+}
+
+// TestMostAreDockerfiles: what does not even parse tests the parser's errors
+// only; a few of those do no harm.
+func TestMostAreDockerfiles(t *testing.T) {
+	wrong := 0
+	for seed := range uint64(many) {
+		b := New(seed)
+		if _, err := dockerfile.Parse("Dockerfile", []byte(b.Dockerfile)); err != nil {
+			wrong++
+			t.Logf("seed %d: %v", seed, err)
+		}
+	}
+	if wrong > many/50 {
+		t.Errorf("%d of %d are no Dockerfiles", wrong, many)
 	}
 }
 

@@ -60,13 +60,17 @@ func chown(to entry.FS, spec string) (*owner, error) {
 	return &owner{uid, gid}, err
 }
 
-// parseID reads a number, or root. The highest number is none: chown(2) takes
+// parseID reads a number, or root; a sign may stand before it, and a negative
+// number is 0, as in the reference. The highest number is none: chown(2) takes
 // it for "leave as it is".
 func parseID(s string) (uint32, bool) {
 	if s == "root" {
 		return 0, true
 	}
-	n, err := strconv.ParseUint(s, 10, 32)
+	if n, err := strconv.ParseInt(s, 10, 32); err == nil && n < 0 {
+		return 0, true
+	}
+	n, err := strconv.ParseUint(strings.TrimPrefix(s, "+"), 10, 32)
 	return uint32(n), err == nil && n != math.MaxUint32
 }
 

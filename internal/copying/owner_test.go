@@ -43,6 +43,7 @@ func TestUsersAreLookedUpInTheImage(t *testing.T) {
 		"last":                 {5, 6},
 		"huge":                 {0, 0},
 		"-1":                   {0, 0},
+		"+5":                   {5, 5},
 		"4294967294":           {4294967294, 4294967294},
 		"4294967295":           {0, 0}, // chown(2) would take it for no change
 		"99999999999999999999": {0, 0},

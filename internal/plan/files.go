@@ -48,11 +48,17 @@ func (st *state) workdir(c *dockerfile.Workdir) {
 	st.c.Config.WorkingDir = dir
 	layer := st.dir() != "/"
 	if layer {
+		user := st.c.Config.User
+		if (st.out.Root == Root{}) && copying.NamesUser(user) {
+			st.fail(fmt.Sprintf("USER %s: there is no /etc/passwd yet to look names up in, and the directory is to be the user's", user),
+				"write numbers, for example USER 1000:1000, or copy an /etc/passwd first")
+			return
+		}
 		made := st.dir()
 		if strings.Contains(dir, "..") {
 			made = dir // what it goes through is made too
 		}
-		st.step(&Step{Workdir: &Workdir{Path: made, User: st.c.Config.User}}, st.in.Text, false)
+		st.step(&Step{Workdir: &Workdir{Path: made, User: user}}, st.in.Text, false)
 	}
 	st.commit("WORKDIR "+dir, layer)
 }
@@ -191,12 +197,25 @@ func (st *state) copyFlags(cp *Copy) bool {
 		st.fail(err.Error(), "write --chmod=755 or --chmod=u=rwX,go=rX")
 		return false
 	}
-	if cp.Link && copying.NamesUser(cp.Chown) {
-		st.fail(fmt.Sprintf("--chown=%s: with --link there is no /etc/passwd to look names up in", cp.Chown),
-			"write numbers, for example --chown=1000:1000, or leave --link out")
+	if copying.NamesUser(cp.Chown) && !st.goodOwner(cp) {
 		return false
 	}
 	return st.goodPatterns("--exclude", cp.Excludes)
+}
+
+// goodOwner refuses names where there is certainly no table of them.
+func (st *state) goodOwner(cp *Copy) bool {
+	switch {
+	case cp.Link:
+		st.fail(fmt.Sprintf("--chown=%s: with --link there is no /etc/passwd to look names up in", cp.Chown),
+			"write numbers, for example --chown=1000:1000, or leave --link out")
+	case st.out.Root == Root{}:
+		st.fail(fmt.Sprintf("--chown=%s: there is no /etc/passwd yet to look names up in", cp.Chown),
+			"write numbers, for example --chown=1000:1000, or copy an /etc/passwd first")
+	default:
+		return true
+	}
+	return false
 }
 
 func (st *state) goodPatterns(flag string, patterns []string) bool {
