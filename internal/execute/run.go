@@ -158,14 +158,12 @@ func (l *Local) run(ctx context.Context, job solve.Job) (made solve.Made, err er
 	if err = errors.Join(err, root.Close()); err != nil {
 		return made, err
 	}
-	if len(points) > 0 {
-		below, err := l.Roots.View(job.Below)
-		if err == nil {
-			err = tidy(up.Dir, points, below)
-		}
-		if err != nil {
-			return made, err
-		}
+	below, err := l.Roots.View(job.Below)
+	if err != nil {
+		return made, err
+	}
+	if err := errors.Join(tidy(up.Dir, points, below), leaveOut(up.Dir, below)); err != nil {
+		return made, err
 	}
 	for _, rest := range []string{up.Work, filepath.Join(tmp.Path, scriptName)} {
 		if err := os.RemoveAll(rest); err != nil {

@@ -109,6 +109,16 @@ func (s *side) write(tree string) error {
 	return os.WriteFile(sidePath(tree), append(b, '\n'), 0o644)
 }
 
+// ImplyRoot notes that a tree's root directory is no part of the layer.
+func ImplyRoot(tree string) error {
+	s, err := readSide(tree)
+	if err != nil {
+		return err
+	}
+	s.RootImplied = true
+	return s.write(tree)
+}
+
 func sideXattrs(attrs map[string]string) []sideXattr {
 	var out []sideXattr
 	for n, v := range attrs {
