@@ -7,6 +7,8 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
+	"log"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -28,6 +30,7 @@ func main() {
 // Main is the program; it returns the exit code. Tests run it in their own
 // binary.
 func Main() int {
+	log.SetOutput(io.Discard) // what libraries write there, of what a step asks an agent for, is no part of the story
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	p := &program{

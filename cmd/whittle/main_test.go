@@ -61,17 +61,28 @@ func TestScript(t *testing.T) {
 	})
 }
 
-// condition adds [root], [user] and [provider:NAME] to testscript's own.
+// condition adds [root], [user], [cgroups] and [provider:NAME] to testscript's own.
 func condition(cond string) (bool, error) {
 	switch name, arg, _ := strings.Cut(cond, ":"); name {
 	case "root":
 		return os.Getuid() == 0, nil
 	case "user":
 		return os.Getuid() != 0, nil
+	case "cgroups":
+		return canMakeCgroup("/sys/fs/cgroup/memory") || canMakeCgroup("/sys/fs/cgroup"), nil
 	case "provider":
 		return os.Getenv("WHITTLE_ROOTFS") == arg, nil
 	}
 	return false, fmt.Errorf("condition %q is unknown", cond)
+}
+
+// canMakeCgroup says whether this user can make a control group below dir.
+func canMakeCgroup(dir string) bool {
+	if st, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err != nil || st.IsDir() {
+		return false
+	}
+	name := filepath.Join(dir, fmt.Sprintf("whittle-probe-%d", os.Getpid()))
+	return os.Mkdir(name, 0o755) == nil && os.Remove(name) == nil
 }
 
 // endContainers ends what a script left running in its store, so that a test
