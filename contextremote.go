@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -27,9 +28,18 @@ const remoteFile = "context"
 // fetcher brings in what lies elsewhere; all of a build share it.
 func (b *build) fetcher() *fetch.Client {
 	if b.fetch == nil {
-		b.fetch = &fetch.Client{Store: b.store, Secret: b.req.Secret, Environ: os.Environ(), Now: b.opt.Now}
+		b.fetch = &fetch.Client{Store: b.store, Secret: b.req.Secret, SSH: b.agent, Environ: os.Environ(), Now: b.opt.Now}
 	}
 	return b.fetch
+}
+
+// agent is what the caller lets the build sign with under a name.
+func (b *build) agent(id string) (serve func(net.Listener), ok bool) {
+	s, ok := b.agents[id]
+	if !ok {
+		return nil, false
+	}
+	return s.Serve, true
 }
 
 // loading shows a download as a step that no line of a Dockerfile says, which is

@@ -1,9 +1,11 @@
 package fetch
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -20,10 +22,11 @@ import (
 	"github.com/whittle-build/whittle/internal/store"
 )
 
-// Bounds of submodules.
+// Bounds of what a repository may be.
 const (
+	maxFiles   = 4 << 20 // as of a layer
 	maxModules = 1000
-	maxNesting = 20
+	maxNesting = 10
 )
 
 // What a record of a checkout tells beside its layer.
@@ -73,6 +76,7 @@ func (c *Client) checkOut(ctx context.Context, repo *address.Repo, at *place, o 
 	if w.git, err = c.openGit(repo, home); err != nil {
 		return nil, err
 	}
+	defer func() { err = errors.Join(err, w.close()) }()
 	if err := w.make(ctx); err != nil {
 		return nil, w.explain(err)
 	}
@@ -223,15 +227,39 @@ func (w *work) describe(ctx context.Context) error {
 	if err := checkObject(w.commit); err != nil {
 		return err
 	}
-	if out, err = w.in(ctx, "show", "--no-patch", "--no-show-signature", "--format=%ct", w.commit, "--"); err != nil {
+	// Whatever could show a commit in other ways looks at all of its files.
+	if out, err = w.in(ctx, "rev-list", "--max-count=1", "--timestamp", w.commit, "--"); err != nil {
 		return err
 	}
-	sec, err := strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64)
+	stamp, _, _ := strings.Cut(string(out), " ")
+	sec, err := strconv.ParseInt(stamp, 10, 64)
 	if err != nil {
 		return fmt.Errorf("commit %s: its time: %w", w.commit, err)
 	}
 	w.time = time.Unix(max(sec, 0), 0).UTC()
-	return nil
+	return w.count(ctx)
+}
+
+// count refuses a commit of more files than a layer holds before any is written:
+// a few folders that name each other often enough are any number of files.
+func (w *work) count(ctx context.Context) error {
+	names := &counter{most: maxFiles}
+	top := w.top()
+	err := w.runTo(ctx, names, top.dir, slices.Concat(top.where, []string{"ls-tree", "-r", "-t", "-z", "--name-only", w.commit})...)
+	if names.n > names.most {
+		return &Error{What: w.git.repo.String(), Msg: fmt.Sprintf("more than %d files", maxFiles), Way: "no layer can hold them"}
+	}
+	return err
+}
+
+// counter counts names that end in a zero byte, and fails at too many.
+type counter struct{ n, most int }
+
+func (c *counter) Write(p []byte) (int, error) {
+	if c.n += bytes.Count(p, []byte{0}); c.n > c.most {
+		return 0, io.ErrShortWrite
+	}
+	return len(p), nil
 }
 
 // submodules checks out those of m, and theirs.

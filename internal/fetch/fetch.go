@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -32,9 +33,9 @@ type Client struct {
 	// Secret returns a secret of the build by its id, and whether there is one;
 	// nil has none.
 	Secret func(id string) ([]byte, bool, error)
-	// SSH returns the socket of the agent that is called id, and whether there
-	// is one; nil has none.
-	SSH func(id string) (string, bool, error)
+	// SSH returns what serves the agent that is called id until its listener is
+	// closed, and whether there is one; nil has none.
+	SSH func(id string) (serve func(net.Listener), ok bool)
 	// Environ is what git is found and finds its proxies by: PATH, HTTP_PROXY
 	// and its like. Nothing else of it is used.
 	Environ    []string

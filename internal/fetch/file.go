@@ -28,7 +28,7 @@ type File struct {
 }
 
 // Open reads the content. Its end is an error when the store's copy is not
-// what was downloaded.
+// what was downloaded; that copy is removed then.
 func (f *File) Open() (io.ReadCloser, error) {
 	b, err := f.store.OpenBlob(f.Digest)
 	if err != nil {
@@ -55,7 +55,8 @@ func (c *checked) Read(p []byte) (int, error) {
 		return n, err
 	}
 	if c.n != c.file.Size || !bytes.Equal(c.h.Sum(nil), c.file.Digest[:]) {
-		return 0, fmt.Errorf("blob %s: %w; whittle fsck --repair removes it", c.file.Digest.Short(), store.ErrDamaged)
+		err := fmt.Errorf("blob %s: %w, and removed: build again", c.file.Digest.Short(), store.ErrDamaged)
+		return 0, errors.Join(err, c.file.store.DeleteBlob(c.file.Digest))
 	}
 	return n, err
 }

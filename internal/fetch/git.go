@@ -142,6 +142,7 @@ func (c *Client) lookUp(ctx context.Context, repo *address.Repo) (_ *place, err 
 	if err != nil {
 		return nil, err
 	}
+	defer func() { err = errors.Join(err, g.close()) }()
 	args := []string{"ls-remote", "--", g.remote, repo.Ref, repo.Ref + "^{}"}
 	if repo.Ref == "" {
 		args = []string{"ls-remote", "--symref", "--", g.remote, "HEAD"}

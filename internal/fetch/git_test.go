@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -567,5 +568,82 @@ func TestSubmodulesInEachOtherEnd(t *testing.T) {
 	_, err := newClient(t).Git(t.Context(), f.address(filepath.Base(last)), GitOptions{})
 	if err == nil || !strings.Contains(err.Error(), "in each other") {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestBombOfFoldersIsRefused(t *testing.T) {
+	f := newForge(t)
+	dir := f.repo("r.git", map[string]string{"f": ""})
+	tree := strings.TrimSpace(string(output(t, dir, "write-tree")))
+	for range 5 {
+		var list strings.Builder
+		for i := range 32 {
+			fmt.Fprintf(&list, "040000 tree %s\td%02d\n", tree, i)
+		}
+		name := filepath.Join(t.TempDir(), "list")
+		if err := os.WriteFile(name, []byte(list.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command("sh", "-c", "git -C '"+dir+"' mktree < '"+name+"'").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		tree = strings.TrimSpace(string(out))
+	}
+	commit := strings.TrimSpace(string(output(t, dir, "commit-tree", "-m", "bomb", tree)))
+	output(t, dir, "update-ref", "refs/heads/bomb", commit)
+	_, err := newClient(t).Git(t.Context(), f.address("r.git#bomb"), GitOptions{})
+	if err == nil || !strings.Contains(err.Error(), "more than 4194304 files") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestSSHSeesTheAgentAndNothingElse(t *testing.T) {
+	f := newForge(t)
+	dir := f.repo("r.git", map[string]string{"f": "one"})
+	bin, log := t.TempDir(), filepath.Join(t.TempDir(), "log")
+	script := `#!/bin/sh
+test -S "$SSH_AUTH_SOCK" && echo agent >>` + log + `
+echo "$@" | tr ' ' '\n' >>` + log + `
+for last; do :; done
+exec sh -c "$last"
+`
+	if err := os.WriteFile(filepath.Join(bin, "ssh"), []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	served, ended := 0, 0
+	c := newClient(t)
+	c.Environ = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "SSH_AUTH_SOCK=/mine", "HOME=/home/me"}
+	c.SSH = func(id string) (func(net.Listener), bool) {
+		return func(l net.Listener) {
+			served++
+			_, err := l.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				ended++
+			}
+		}, id == "default"
+	}
+	repo, err := address.ParseGit("ssh://git:secret@example.com" + dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := c.Git(t.Context(), *repo, GitOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := listed(t, c, tree); got != "0755 0:0 . \n0644 0:0 f \"one\"\n" {
+		t.Errorf("files\n%s", got)
+	}
+	said, err := os.ReadFile(log)
+	for _, want := range []string{"agent\n", "-F\n/dev/null\n", "IdentityFile=none\n", "BatchMode=yes\n", "git@example.com\n"} {
+		if err != nil || !strings.Contains(string(said), want) {
+			t.Errorf("ssh is not given %q: %v\n%s", want, err, said)
+		}
+	}
+	if strings.Contains(string(said), "secret") {
+		t.Errorf("ssh is given the password:\n%s", said)
+	}
+	if served == 0 || ended != served {
+		t.Errorf("agents served %d, ended %d", served, ended)
 	}
 }

@@ -6,12 +6,16 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/url"
+	"os"
 	"os/exec"
 	"regexp"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -28,6 +32,8 @@ type git struct {
 	home   string // an empty folder
 	config [][2]string
 	env    []string
+
+	closers []func() error
 }
 
 // openGit prepares for repo; home is an empty folder.
@@ -106,19 +112,43 @@ func (c *Client) gitEnviron(home string) []string {
 func (g *git) agent(home string) error {
 	ssh := "ssh -F /dev/null -o BatchMode=yes -o IdentityFile=none -o ConnectTimeout=15 -o ServerAliveInterval=15" +
 		" -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile='" + home + "/known_hosts'"
-	socket, ok := "", false
+	var serve func(net.Listener)
 	if g.c.SSH != nil {
-		var err error
-		if socket, ok, err = g.c.SSH("default"); err != nil {
-			return err
-		}
+		serve, _ = g.c.SSH("default")
 	}
-	if !ok {
+	if serve == nil {
 		return &Error{What: g.repo.String(), Msg: `no SSH key "default" forwarded from the client`,
 			Way: "give the build an agent: --ssh default; a public repository can be read by https"}
 	}
+	dir, err := os.Open(home)
+	if err != nil {
+		return err
+	}
+	// The path of a socket has 107 bytes at most (unix(7)), that of a store any
+	// number.
+	socket := fmt.Sprintf("/proc/%d/fd/%d/agent", os.Getpid(), dir.Fd())
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return errors.Join(fmt.Errorf("socket of the ssh agent: %w", err), dir.Close())
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { serve(l) })
+	g.closers = append(g.closers, func() error {
+		err := l.Close()
+		wg.Wait()
+		return errors.Join(err, dir.Close())
+	})
 	g.env = append(g.env, "SSH_AUTH_SOCK="+socket, "GIT_SSH_COMMAND="+ssh)
 	return nil
+}
+
+// close ends what serves git.
+func (g *git) close() error {
+	var errs []error
+	for _, fn := range g.closers {
+		errs = append(errs, fn())
+	}
+	return errors.Join(errs...)
 }
 
 // authorize finds the credentials for a repository that is read by http. They
@@ -181,19 +211,31 @@ func (g *git) run(ctx context.Context, args ...string) ([]byte, error) {
 // runIn runs git in a folder and returns what it printed. When ctx ends all of
 // its processes do; when this process dies git does.
 func (g *git) runIn(ctx context.Context, dir string, args ...string) ([]byte, error) {
+	out := &capped{most: maxOutput}
+	if err := g.runTo(ctx, out, dir, args...); err != nil {
+		return nil, err
+	}
+	if out.over {
+		return nil, &Error{What: g.repo.String(), Msg: fmt.Sprintf("git %s prints more than %d bytes", command(args), maxOutput)}
+	}
+	return out.Bytes(), nil
+}
+
+// runTo is runIn for output that is not kept; git ends when out fails.
+func (g *git) runTo(ctx context.Context, out io.Writer, dir string, args ...string) error {
 	program := g.c.GitProgram
 	if program == "" {
 		program = "git"
 	}
 	path, err := exec.LookPath(program)
 	if err != nil {
-		return nil, &Error{What: g.repo.String(), Msg: "reading a repository needs the program git, which is not there",
+		return &Error{What: g.repo.String(), Msg: "reading a repository needs the program git, which is not there",
 			Way: "install git, or name an archive of the repository in place of it: ADD --unpack https://…/archive.tar.gz"}
 	}
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Dir = dir
 	cmd.Env = slices.Concat(g.env, configEnviron(g.config))
-	out, errs := &capped{most: maxOutput}, &capped{most: 64 << 10}
+	errs := &capped{most: 64 << 10}
 	cmd.Stdout, cmd.Stderr = out, errs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -204,13 +246,11 @@ func (g *git) runIn(ctx context.Context, dir string, args ...string) ([]byte, er
 	err = cmd.Run()
 	switch {
 	case ctx.Err() != nil:
-		return nil, context.Cause(ctx)
+		return context.Cause(ctx)
 	case err != nil:
-		return nil, &gitError{command: command(args), stderr: errs.String(), err: err}
-	case out.over:
-		return nil, &Error{What: g.repo.String(), Msg: fmt.Sprintf("git %s prints more than %d bytes", command(args), maxOutput)}
+		return &gitError{command: command(args), stderr: errs.String(), err: err}
 	}
-	return out.Bytes(), nil
+	return nil
 }
 
 // configEnviron hands a configuration over that no file has (git(1),

@@ -302,7 +302,10 @@ func TestDamagedBlobIsNeverHandedOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if b, err := io.ReadAll(r); !errors.Is(err, store.ErrDamaged) {
+	if b, err := io.ReadAll(r); !errors.Is(err, store.ErrDamaged) || len(b) > 0 {
 		t.Errorf("%q %v", b, err)
+	}
+	if _, err := bad.Open(); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("after that: %v", err)
 	}
 }
