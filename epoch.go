@@ -34,20 +34,30 @@ func (b *build) setArg(name, value string) {
 // The argument is then seconds, for the Dockerfile too.
 func (b *build) findEpoch(ctx context.Context) error {
 	text, ok := plan.GlobalArg(b.planRequest(), epochArg)
-	if !ok || text == "" {
+	if !ok {
 		return nil
 	}
-	t, err := b.epochOf(ctx, text)
-	if err != nil {
+	var err error
+	if b.epoch, err = b.epochOf(ctx, text); err != nil {
 		return err
 	}
-	b.epoch = t
 	b.setArg(epochArg, b.epochText())
+	if b.epoch != nil {
+		return nil
+	}
+	// No time is no argument either, unless the Dockerfile would set one.
+	delete(b.req.Args, epochArg)
+	if _, ok := plan.GlobalArg(b.planRequest(), epochArg); ok {
+		b.setArg(epochArg, "")
+	}
 	return nil
 }
 
 // epochOf is the time that text means; nil is none, as that of a folder.
 func (b *build) epochOf(ctx context.Context, text string) (*time.Time, error) {
+	if text == "" {
+		return nil, nil
+	}
 	if _, err := strconv.ParseInt(text, 10, 64); err == nil {
 		return parseEpoch(text)
 	}

@@ -253,6 +253,9 @@ func (t *translation) fileFromStandardInput() error {
 		return err
 	}
 	t.local("dockerfile", dir)
+	if t.c.Context != "-" && !t.c.Local() {
+		t.opt("dockerfilekey", "dockerfile") // else it is looked for in the context
+	}
 	return os.WriteFile(filepath.Join(dir, "Dockerfile"), text, 0o644)
 }
 
