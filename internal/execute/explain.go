@@ -76,6 +76,10 @@ func (l *Local) refused(ctx context.Context, job solve.Job, err error) error {
 		return err
 	}
 	var known *dockerfile.Error
+	if errors.As(err, &known) && strings.HasPrefix(strings.ToUpper(job.Step.Line.Text), "RUN") {
+		// The mistake is in a mount, which is read as a COPY is.
+		known.Hint = strings.NewReplacer("sources of COPY --from are", "source= is", "Sources of COPY --from are", "It is", "sources are", "source= is").Replace(known.Hint)
+	}
 	var way interface{ Hint() string }
 	if errors.As(err, &known) || errors.As(err, &way) || ofMachine(err) {
 		return err

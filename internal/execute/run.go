@@ -154,7 +154,7 @@ func (l *Local) run(ctx context.Context, job solve.Job) (made solve.Made, err er
 	if err != nil {
 		return made, l.mountError(job, err)
 	}
-	points, err := l.process(ctx, job, root, tmp.Path)
+	err = l.process(ctx, job, root, tmp.Path)
 	if err = errors.Join(err, root.Close()); err != nil {
 		return made, err
 	}
@@ -162,7 +162,7 @@ func (l *Local) run(ctx context.Context, job solve.Job) (made solve.Made, err er
 	if err != nil {
 		return made, err
 	}
-	if err := errors.Join(tidy(up.Dir, points, below), leaveOut(up.Dir, below)); err != nil {
+	if err := leaveOut(up.Dir, below); err != nil {
 		return made, err
 	}
 	for _, rest := range []string{up.Work, filepath.Join(tmp.Path, scriptName)} {
@@ -193,25 +193,24 @@ func scripts(r *plan.Run, tmp string) ([]sandbox.Mount, error) {
 }
 
 // process runs the step's command in root and turns a bad end into an error
-// that says how it ended and what it said last. It returns the mount points
-// that it made in root.
-func (l *Local) process(ctx context.Context, job solve.Job, root *os.File, tmp string) (points []string, err error) {
+// that says how it ended and what it said last.
+func (l *Local) process(ctx context.Context, job solve.Job, root *os.File, tmp string) (err error) {
 	r := job.Step.Run
 	m, err := l.mounts(ctx, job)
 	defer func() { err = errors.Join(err, m.close()) }()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	list, err := scripts(r, tmp)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	group, err := l.cgroup(r)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, group.Close()) }()
-	p, err := sandbox.Start(ctx, &sandbox.Config{
+	st, err := sandbox.Run(ctx, &sandbox.Config{
 		Root: root, Args: r.Args, Env: environment(r, m.env), Dir: r.Dir, User: r.User,
 		Hostname: r.Hostname, Hosts: hosts(r.Hosts), Network: network(r.Network),
 		ResolvConf: true, ReadOnlyEtc: true, Mounts: append(list, m.list...), ShmSize: r.Limits.ShmSize,
@@ -219,16 +218,12 @@ func (l *Local) process(ctx context.Context, job solve.Job, root *os.File, tmp s
 		Stdout: stream{l, job.Vertex, 1}, Stderr: stream{l, job.Vertex, 2},
 	})
 	if err != nil {
-		return nil, l.startError(job, err)
-	}
-	st, err := p.Wait()
-	if err != nil {
-		return nil, l.startError(job, err)
+		return l.startError(job, err)
 	}
 	if st.Code != 0 || st.Signal != 0 {
-		return nil, l.exitError(job, st)
+		return l.exitError(job, st)
 	}
-	return p.Points(), nil
+	return nil
 }
 
 // cgroup is a control group of the step's own, if something asks for one.

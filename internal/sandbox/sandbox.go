@@ -168,16 +168,6 @@ func (p *Process) Wait() (Status, error) {
 	return p.status, p.err
 }
 
-// Points are the mount points that were made in the root for the process,
-// relative to it. After Wait they are gone, unless they were put to use.
-func (p *Process) Points() []string {
-	out := make([]string, len(p.stubs))
-	for i := range p.stubs {
-		out[i] = p.stubs[i].Path()
-	}
-	return out
-}
-
 // Signal sends sig to the process. As the first of its pid namespace it only
 // gets signals that it handles, and SIGKILL and SIGSTOP.
 func (p *Process) Signal(sig syscall.Signal) error {

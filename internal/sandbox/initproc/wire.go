@@ -217,9 +217,6 @@ type Stub struct {
 	before, after int64
 }
 
-// Path is the path of the mount point, relative to the root.
-func (s *Stub) Path() string { return s.path }
-
 // Report is what an init tells: the stubs that it made, and what went wrong.
 type Report struct {
 	Stubs []Stub
