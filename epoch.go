@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/whittle-build/whittle/internal/fetch"
 	"github.com/whittle-build/whittle/internal/plan"
 )
 
@@ -69,8 +70,43 @@ func (b *build) epochOf(ctx context.Context, text string) (*time.Time, error) {
 			return b.timeOf(ctx, key, spec)
 		}
 	}
+	source, err := plan.EpochSource(b.planRequest(), text)
+	if err != nil {
+		return nil, err
+	}
+	if source != nil {
+		return b.timeOfSource(ctx, source)
+	}
 	return nil, &hinted{fmt.Errorf("%s=%q: want whole seconds since 1970", epochArg, text),
-		"give seconds, as date +%s and git log -1 --format=%ct print them, or the word context, or the name of a build context"}
+		"give seconds, as date +%s and git log -1 --format=%ct print them, or the word context, or the name of a build context, or of a stage that is one ADD from elsewhere"}
+}
+
+// timeOfSource is the time of what a stage brings in: of a commit, of a file as
+// its server says or, when that does not say, of the newest file in an archive.
+func (b *build) timeOfSource(ctx context.Context, source *plan.Remote) (*time.Time, error) {
+	if source.Repo != nil {
+		tree, err := b.fetcher().Git(ctx, *source.Repo, fetch.GitOptions{KeepGitDir: source.KeepGitDir, CommitTime: true})
+		if err != nil {
+			return nil, err
+		}
+		return &tree.Time, nil
+	}
+	f, err := b.fetcher().HTTP(ctx, fetch.Download{URL: source.URL, Checksum: source.Checksum})
+	if err != nil {
+		return nil, err
+	}
+	if !f.Modified.IsZero() {
+		return &f.Modified, nil
+	}
+	packed, err := isPacked(f)
+	if err != nil || !packed {
+		return nil, err
+	}
+	c, err := b.archiveContext(ctx, source.String(), f)
+	if err != nil {
+		return nil, err
+	}
+	return c.time()
 }
 
 // timeOf is the time of a named context. Folders and images have none.

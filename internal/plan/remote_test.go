@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/dockerfile"
 )
 
 func TestRemoteSourcesKeepTheirPlace(t *testing.T) {
@@ -98,5 +99,49 @@ func TestAttack31CredentialsOfAddresses(t *testing.T) {
 	p = mustPlan(t, src)
 	if got := p.Steps[0].Line.Label; strings.Contains(got, "sesame") || !strings.Contains(got, "ADD https://xxxxx:xxxxx@h/f https://xxxxx:xxxxx@h/f https://xxxxx@h/r.git#v1 /d/") {
 		t.Errorf("label %q", got)
+	}
+}
+
+func TestEpochStages(t *testing.T) {
+	source := func(src string, args map[string]string) (string, error) {
+		f, err := dockerfile.Parse("Dockerfile", []byte(src))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := EpochSource(Request{File: f, Args: args, BuildPlatform: amd64}, "When")
+		if r == nil {
+			return "", err
+		}
+		return r.String(), err
+	}
+	for src, want := range map[string]string{
+		"FROM scratch AS when\nADD http://h/f /": "http://h/f",
+		"ARG U=http://h\nARG B=scratch\nFROM $B AS when\nARG F=$U/f\nARG G=g\nADD --checksum=ab ${F}.git#$G:d /x": "http://h/f.git#given:d",
+		"ARG SOURCE_DATE_EPOCH=when\nFROM scratch AS when\nADD http://h/f$SOURCE_DATE_EPOCH /":                    "http://h/f",
+		"FROM scratch AS other\nADD http://h/f /":                                                                 "",
+	} {
+		if got, err := source(src, map[string]string{"G": "given"}); got != want || err != nil {
+			t.Errorf("%q: %q %v, want %q", src, got, err, want)
+		}
+	}
+	for src, want := range map[string]string{
+		"FROM a AS when\nADD http://h/f /":                               "must use FROM scratch",
+		"FROM scratch AS when\nADD http://h/f /\nADD http://h/f /":       "exactly one remote ADD",
+		"FROM scratch AS when\nARG X":                                    "exactly one remote ADD",
+		"FROM scratch AS when\nADD http://h/f http://h/g /":              "exactly one remote ADD source",
+		"FROM scratch AS when\nADD a /":                                  "must be a single HTTP(S) or Git ADD",
+		"FROM scratch AS when\nADD http://h/f /\nRUN x":                  "unsupported RUN instruction",
+		"FROM scratch AS when\nCOPY a /":                                 "unsupported COPY instruction",
+		"FROM scratch AS when\nADD --checksum=x http://h/f /":            "invalid checksum digest format",
+		"FROM scratch AS when\nADD git://h/f?x=1 /":                      `unexpected query "x"`,
+		"FROM scratch AS when\nARG X=${Y:?none}\nADD http://h/f /\n":     "none",
+		"FROM scratch AS when\nADD http://${Y:?none}/f /\n":              "none",
+		"FROM scratch AS when\nADD <<a /\n1\na\n":                        "exactly one remote ADD source",
+		"FROM scratch AS when\nADD --checksum=${Y:?none} http://h/f /\n": "none",
+	} {
+		_, err := source(src, nil)
+		if err == nil || !strings.Contains(err.Error(), "Dockerfile:1: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", src, err, want)
+		}
 	}
 }
