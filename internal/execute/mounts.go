@@ -365,7 +365,7 @@ func (m *mounting) fill(ctx context.Context, i int, dir string) error {
 			return m.mistake(fmt.Sprintf("cache %s: user %d:%d: this user namespace has no such id", p.Target, p.UID, p.GID),
 				"more ids are given in /etc/subuid and /etc/subgid; root has all of them")
 		}
-		return os.Chmod(dir, os.FileMode(p.Mode&0o777)|special(p.Mode))
+		return os.Chmod(dir, os.FileMode(p.Mode&0o777)) // special bits are dropped, as in the reference
 	}
 	w, err := layer.NewTree(dir, layer.UnpackOptions{Userxattr: m.local.Roots.UserNS()})
 	if err != nil {
@@ -381,14 +381,4 @@ func (m *mounting) fill(ctx context.Context, i int, dir string) error {
 	}
 	_, err = w.Finish()
 	return err
-}
-
-// special are the mode bits that os.Chmod has by other names.
-func special(mode uint32) (out os.FileMode) {
-	for bit, m := range map[uint32]os.FileMode{0o4000: os.ModeSetuid, 0o2000: os.ModeSetgid, 0o1000: os.ModeSticky} {
-		if mode&bit != 0 {
-			out |= m
-		}
-	}
-	return out
 }

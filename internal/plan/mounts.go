@@ -153,10 +153,7 @@ func (st *state) mount(d *dockerfile.Mount, from *source) (Mount, bool) {
 	if m.Type != MountTmpfs && d.From != "" && !st.mountFrom(&m, from) {
 		return m, false
 	}
-	m.Target = path.Clean(d.Target)
-	if !path.IsAbs(d.Target) {
-		m.Target = path.Join(st.dir(), d.Target)
-	}
+	m.Target = st.target(d.Target)
 	if m.Target == "/" {
 		st.fail(fmt.Sprintf("invalid mount target %q", m.Target), "write target=/path, the place where the step finds it")
 		return m, false
@@ -184,6 +181,14 @@ func (st *state) mountFrom(m *Mount, from *source) bool {
 	return true
 }
 
+// target is a path as an absolute one: others begin at the WORKDIR.
+func (st *state) target(name string) string {
+	if path.IsAbs(name) {
+		return path.Clean(name)
+	}
+	return path.Join(st.dir(), name)
+}
+
 func (st *state) secret(m Mount, d *dockerfile.Mount) (Mount, bool) {
 	if d.Source != "" {
 		m.ID = d.Source
@@ -198,7 +203,7 @@ func (st *state) secret(m Mount, d *dockerfile.Mount) (Mount, bool) {
 	}
 	switch {
 	case d.Target != "":
-		m.Target = path.Join("/", d.Target)
+		m.Target = st.target(d.Target)
 	case d.Env == nil:
 		m.Target = "/run/secrets/" + path.Base(m.ID)
 	}
@@ -218,7 +223,7 @@ func (st *state) ssh(m Mount, d *dockerfile.Mount) (Mount, bool) {
 	m.Mode = number(d.Mode, 0o600)
 	m.Source = ""
 	if d.Target != "" {
-		m.Target = path.Join("/", d.Target)
+		m.Target = st.target(d.Target)
 	}
 	return m, true
 }

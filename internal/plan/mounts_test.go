@@ -50,7 +50,7 @@ func TestWhatAMountMeans(t *testing.T) {
 			m.Type, m.ID, m.ReadOnly, m.Mode, m.Source, m.Env = MountSecret, "s", true, 0o400, "", "E"
 		}),
 		"type=secret,id=s,env=E,target=t,gid=7": with(func(m *Mount) {
-			m.Type, m.Target, m.ID, m.ReadOnly, m.Mode, m.Source, m.Env, m.Owned, m.GID = MountSecret, "/t", "s", true, 0o400, "", "E", true, 7
+			m.Type, m.Target, m.ID, m.ReadOnly, m.Mode, m.Source, m.Env, m.Owned, m.GID = MountSecret, "/w/t", "s", true, 0o400, "", "E", true, 7
 		}),
 		"type=ssh": with(func(m *Mount) {
 			m.Type, m.Target, m.ID, m.ReadOnly, m.Mode, m.Source = MountSSH, "/run/buildkit/ssh_agent.0", "default", true, 0o600, ""

@@ -224,8 +224,8 @@ func (p *initProc) openSource(m *Mount) error {
 		if err := checkTmpfs(m.Options); err != nil {
 			return err
 		}
-		fd, err := newFS("tmpfs", int(attrs|attrPlain), m.Options...)
-		m.FD = fd
+		fd, err := newFS("tmpfs", attrPlain, m.Options...) // read-only when it has its mode, see mount
+		m.FD, m.tmpfs = fd, true
 		return err
 	}
 	if m.Sub != "" {
@@ -261,6 +261,11 @@ func (p *initProc) mount(m Mount) error {
 	if err := unix.Fstatat(m.FD, "", &st, unix.AT_EMPTY_PATH); err != nil {
 		return err
 	}
+	if m.tmpfs {
+		if err := p.adoptMode(m); err != nil {
+			return err
+		}
+	}
 	fd, err := p.maker().place(m.Target, st.Mode&unix.S_IFMT == unix.S_IFDIR)
 	if err != nil {
 		return err
@@ -274,6 +279,29 @@ func (p *initProc) mount(m Mount) error {
 		return errors.New("nothing can be mounted in /proc")
 	}
 	return attach(m.FD, fd)
+}
+
+// adoptMode gives a tmpfs that says no mode that of the directory which it
+// hides, as runc does.
+func (p *initProc) adoptMode(m Mount) error {
+	at, err := p.root.open(m.Target, unix.O_PATH|unix.O_DIRECTORY)
+	said := slices.ContainsFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "mode=") })
+	if err == nil && !said {
+		var st unix.Stat_t
+		if err = unix.Fstatat(at, "", &st, unix.AT_EMPTY_PATH); err == nil {
+			err = unix.Fchmodat(m.FD, ".", st.Mode&0o7777, 0)
+		}
+	}
+	if at >= 0 {
+		unix.Close(at)
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	if !m.ReadOnly {
+		return nil
+	}
+	return setAttrs(m.FD, unix.MOUNT_ATTR_RDONLY)
 }
 
 // etcFiles makes the generated files of /etc, as mounts of their own.

@@ -120,6 +120,7 @@ type Mount struct {
 	ReadOnly bool
 	Options  []string
 	File     *File // what to bind instead of FD
+	tmpfs    bool  // FD is a new one
 }
 
 // File is a file that lies in memory only.
