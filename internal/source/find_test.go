@@ -10,7 +10,9 @@ import (
 
 func TestFindInSaysWhatIsThere(t *testing.T) {
 	m := entry.NewMem()
-	file := func(name, text string) { m.Add(entry.Entry{Path: name, Kind: entry.File, Size: int64(len(text))}, text) }
+	file := func(name, text string) {
+		m.Add(entry.Entry{Path: name, Kind: entry.File, Size: int64(len(text))}, text)
+	}
 	dir := func(name string) { m.Add(entry.Entry{Path: name, Kind: entry.Dir}, "") }
 	link := func(name, to string) { m.Add(entry.Entry{Path: name, Kind: entry.Symlink, Link: to}, "") }
 	for _, d := range []string{"upper", "lower", "both", "empty", "dir", "dir/Dockerfile", "links", "typo"} {
