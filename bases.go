@@ -66,7 +66,7 @@ func withoutImages(req plan.Request, missing *plan.Missing) (*plan.Plan, dockerf
 	steps := slices.DeleteFunc(slices.Clone(p.Steps), func(s *plan.Step) bool {
 		return s.Copy == nil || s.Copy.From != nil || strings.Contains(s.Line.Text, "$")
 	})
-	return &plan.Plan{Steps: steps}, mistakes
+	return &plan.Plan{Steps: steps, Warnings: p.Warnings}, mistakes
 }
 
 // basesOf is what the solver has to know of base images.

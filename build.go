@@ -222,6 +222,9 @@ func (b *build) prepare(ctx context.Context) (*plan.Plan, error) {
 		}
 	}
 	if err != nil || len(known) > 0 {
+		if p != nil {
+			b.warn(slices.DeleteFunc(p.Warnings, func(w dockerfile.Warning) bool { return !b.file.CertainWarning(w) }))
+		}
 		return nil, reported(known, err)
 	}
 	b.announce(p)
@@ -238,11 +241,8 @@ func (b *build) inspect(ctx context.Context) (p *plan.Plan, mistakes dockerfile.
 	if !collect(&mistakes, err) || p == nil {
 		return nil, mistakes, err
 	}
-	if p.Refused {
-		b.warn(p.Warnings)
-	}
 	if err := b.openContexts(ctx, p); err != nil {
-		return nil, mistakes, err
+		return p, mistakes, err
 	}
 	mistakes = append(mistakes, b.foreign(p)...)
 	missing, err := b.checkSources(ctx, p)

@@ -103,6 +103,11 @@ const maxShown = 6
 // Parse could not read: one may have set a variable that m's instruction names.
 func (f *File) Certain(m *Error) bool { return !f.unsure || !f.NamesVariable(m) }
 
+// CertainWarning is Certain for a warning.
+func (f *File) CertainWarning(w Warning) bool {
+	return !f.unsure || w.Line > 0 && !f.NamesVariable(&Error{Line: w.Line, EndLine: w.EndLine})
+}
+
 // NamesVariable reports whether the lines that m is about name a variable.
 func (f *File) NamesVariable(m *Error) bool {
 	for n := m.Line; n <= max(m.Line, m.EndLine); n++ {

@@ -41,7 +41,8 @@ func (p *planner) badFrom(s *stage, msg, hint string) bool {
 }
 
 func (p *planner) fromBase(s *stage, base string) {
-	if above := p.byName[strings.ToLower(base)]; above != nil {
+	// Unlike COPY --from, FROM does not find a stage by its name in upper case.
+	if above := p.byName[base]; above != nil {
 		s.base, s.platform, s.bad = above, above.platform, above.bad
 		return
 	}

@@ -70,7 +70,6 @@ type Plan struct {
 	Lines    []*Line // the instructions of these stages, in file order
 	Steps    []*Step // each after all that it needs
 	Warnings []dockerfile.Warning
-	Refused  bool // that there are warnings is among the mistakes
 }
 
 // Root is a file system: the one after Step, or that of Image, or the files of

@@ -97,7 +97,7 @@ func TestCopyFromFindsStagesByNumberNameOfAnyCaseAndImages(t *testing.T) {
 }
 
 func TestFromTakesTheNearestStageAboveAndCopyTheLastOfTheFile(t *testing.T) {
-	p := mustPlan(t, "FROM a AS x\nENV WHO=first\nFROM x\nFROM b AS x\nENV WHO=second\nFROM X\nCOPY --from=x / /\n")
+	p := mustPlan(t, "FROM a AS x\nENV WHO=first\nFROM x\nFROM b AS x\nENV WHO=second\nFROM x\nCOPY --from=x / /\n")
 	if got := stageNames(p); got != "x stage-3" || p.Stages[0].Index != 2 {
 		t.Errorf("planned %q", got)
 	}

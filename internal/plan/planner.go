@@ -87,12 +87,11 @@ func run(r Request) (*planner, *stage, *Plan, error) {
 	}
 	p.evaluateAll()
 	p.unusedArgs()
-	refused := p.lint.Error()
-	if refused != nil {
-		p.errs = append(p.errs, refused)
+	if m := p.lint.Error(); m != nil {
+		p.errs = append(p.errs, m)
 	}
 	if len(p.errs) > 0 {
-		return p, target, &Plan{Steps: p.certain(), Warnings: p.warnings(), Refused: refused != nil}, p.errs.Sorted()
+		return p, target, &Plan{Steps: p.certain(), Warnings: p.warnings()}, p.errs.Sorted()
 	}
 	p.finish(target)
 	return p, target, p.plan, nil
