@@ -165,6 +165,7 @@ func (l *Local) contentOf(f *fetched, r copying.Request) (digest.Digest, error) 
 	k := digest.NewKey(copying.ContentFormat)
 	k.Digest("identity", f.identity)
 	k.Text("source", f.source)
+	k.List("exclude", r.Excludes)
 	k.Text("chown", r.Chown)
 	k.Text("chmod", r.Chmod)
 	if !f.identity.IsZero() {
