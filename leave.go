@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -61,36 +62,44 @@ func (b *build) imageLayers(ctx context.Context, chain rootfs.Chain) ([]image.La
 
 // date gives the config and the new entries of its history their times: those
 // at which their layers were made, so that a build of which nothing ran gives
-// the same image to the last byte; or the epoch that the request names. An
-// instruction that made no layer has the time of the one before it, and if
-// there is none, of the first one after it; without any layer there is no time
-// to tell, as in the reference.
+// the same image to the last byte; or the epoch that the request names.
 func (b *build) date(cfg *config.Image, p *plan.Plan, solved *solve.Result) {
-	var last *time.Time
-	own := map[int]time.Time{}
 	for s := p.Target.Root.Step; s != nil; s = s.Below.Step {
-		own[s.Line.History] = solved.Steps[s].Created
+		t := solved.Steps[s].Created
+		cfg.History[s.Line.History].Created = &t
 	}
-	undated := 0
-	for i := range cfg.History {
-		h := &cfg.History[i]
-		if t, ok := own[i]; ok {
-			h.Created = &t
-		}
+	dateOthers(cfg.History)
+	cfg.Created = nil // a base's
+	if n := len(cfg.History); n > 0 {
+		cfg.Created = cfg.History[n-1].Created
+	}
+	if b.epoch != nil {
+		b.pin(cfg, p)
+	}
+}
+
+// dateOthers gives entries without a layer a time, as the reference does: that
+// of the entry with a layer before them; the first ones, which come after a base
+// image, that of the first new layer; and if there is none, the last time there
+// is.
+func dateOthers(history []config.History) {
+	undated := slices.IndexFunc(history, func(h config.History) bool { return h.Created == nil })
+	if undated < 0 {
+		return
+	}
+	last := (*time.Time)(nil)
+	if undated > 0 {
+		last = history[undated-1].Created
+	}
+	if i := slices.IndexFunc(history[undated:], func(h config.History) bool { return h.Created != nil }); i >= 0 {
+		last = history[undated+i].Created
+	}
+	for i := range history[undated:] {
+		h := &history[undated+i]
 		if h.Created == nil {
 			h.Created = last
 		}
-		if last = h.Created; last == nil {
-			undated = i + 1
-		}
-	}
-	cfg.Created = last
-	if b.epoch != nil {
-		b.pin(cfg, p)
-		return
-	}
-	for i := b.inherited(p); i < undated && undated < len(cfg.History); i++ {
-		cfg.History[i].Created = cfg.History[undated].Created
+		last = h.Created
 	}
 }
 

@@ -197,7 +197,7 @@ func report(t *testing.T, accepted *differences, name, provider string, want, go
 	const most = 40
 	shown := 0
 	for _, d := range diffs {
-		if accepted.accepts(name, d.What) {
+		if accepted.accepts(name, d.What, d.What+": "+d.Peer+", not "+d.Got) {
 			continue
 		}
 		if shown++; shown <= most {

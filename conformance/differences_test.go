@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -53,13 +54,14 @@ func readDifferences(name string) (*differences, error) {
 	return d, nil
 }
 
-// accepts says whether a line accepts the difference what of a case.
-func (d *differences) accepts(name, what string) bool {
+// accepts says whether a line accepts a difference of a case, which has one or
+// several names.
+func (d *differences) accepts(name string, whats ...string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	ok := false
 	for _, a := range d.list {
-		if a.cases.MatchString(name) && a.what.MatchString(what) {
+		if a.cases.MatchString(name) && slices.ContainsFunc(whats, a.what.MatchString) {
 			d.met[a.line], ok = true, true
 		}
 	}

@@ -108,9 +108,16 @@ func TestOutcomesAreAboveTheBase(t *testing.T) {
 
 func TestCompareSeesLintAndResult(t *testing.T) {
 	peer := &Outcome{Lint: []string{"3 UndefinedVar: one", "3 UndefinedVar: two", "4 JSONArgsRecommended: x"}}
-	got := &Outcome{Error: "no", Lint: []string{"3 UndefinedVar: one", "5 JSONArgsRecommended: x"}}
-	if got, want := whats(t, peer, got), "lint 3 UndefinedVar; lint 4 JSONArgsRecommended; lint 5 JSONArgsRecommended; result"; got != want {
+	got := &Outcome{Lint: []string{"3 UndefinedVar: one", "5 JSONArgsRecommended: x"}}
+	if got, want := whats(t, peer, got), "lint 3 UndefinedVar; lint 4 JSONArgsRecommended; lint 5 JSONArgsRecommended"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	fails, other := &Outcome{Error: "no", Lint: peer.Lint}, &Outcome{Error: "never"}
+	if got := whats(t, fails, other); got != "" {
+		t.Errorf("both fail: got %s", got)
+	}
+	if got := whats(t, &Outcome{}, other); got != "result" {
+		t.Errorf("one fails: got %s", got)
 	}
 }
 

@@ -146,6 +146,9 @@ func (l *Local) copy(ctx context.Context, job solve.Job) (_ solve.Made, err erro
 		return solve.Made{}, l.refused(ctx, job, err)
 	}
 	l.warn(job, warnings)
+	if list, err = unlike(list, p.requests); err != nil {
+		return solve.Made{}, l.refused(ctx, job, err)
+	}
 	return l.write(ctx, job, list, p.requests)
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 
+	"github.com/whittle-build/whittle/internal/copying"
 	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/fsroot"
 	"github.com/whittle-build/whittle/internal/layer"
@@ -140,4 +141,63 @@ func sameBytes(a, b io.Reader) (bool, error) {
 
 func sameAttributes(a, b entry.Entry) bool {
 	return a.Mode == b.Mode && a.UID == b.UID && a.GID == b.GID && maps.Equal(a.Xattrs, b.Xattrs)
+}
+
+// unlike returns the items of a COPY that are not below just so, and the
+// directories on the way to them.
+func unlike(items []copying.Item, rs []copying.Request) ([]copying.Item, error) {
+	missing, needed := map[string]bool{}, map[string]bool{}
+	same := make([]bool, len(items))
+	for i := range items {
+		e := items[i].Entry
+		if missing[entry.Parent(e.Path)] {
+			missing[e.Path] = true
+		} else if was, err := rs[items[i].From].To.Lstat(e.Path); errors.Is(err, fs.ErrNotExist) {
+			missing[e.Path] = true
+		} else if err != nil {
+			return nil, err
+		} else if same[i], err = sameItem(&items[i], was, rs); err != nil {
+			return nil, err
+		}
+		for dir := e.Path; !same[i] && dir != "." && !needed[entry.Parent(dir)]; dir = entry.Parent(dir) {
+			needed[entry.Parent(dir)] = true
+		}
+	}
+	kept := items[:0]
+	for i, it := range items {
+		if !same[i] || needed[it.Entry.Path] {
+			kept = append(kept, it)
+		}
+	}
+	return kept, nil
+}
+
+// sameItem compares an item with what is in its place. A layer's times have
+// whole seconds.
+func sameItem(it *copying.Item, was entry.Entry, rs []copying.Request) (same bool, err error) {
+	e := it.Entry
+	if e.Kind != was.Kind || !sameAttributes(e, was) {
+		return false, nil
+	}
+	if e.Kind == entry.Dir {
+		return true, nil
+	}
+	if e.Mtime.Sec != was.Mtime.Sec || e.Size != was.Size || e.Link != was.Link || e.Major != was.Major || e.Minor != was.Minor {
+		return false, nil
+	}
+	if e.Kind != entry.File || e.Size == 0 {
+		return true, nil
+	}
+	r := rs[it.From]
+	a, err := r.From.Open(it.Source)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	b, err := r.To.Open(e.Path)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	return sameBytes(a, b)
 }
