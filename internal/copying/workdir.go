@@ -1,35 +1,24 @@
 package copying
 
-import (
-	"strings"
-
-	"github.com/whittle-build/whittle/internal/entry"
-)
+import "github.com/whittle-build/whittle/internal/entry"
 
 // Workdir returns what a WORKDIR writes: the missing directories of dir, made
 // with mode 0755 for the user, and the existing ones above them. Links are
-// followed inside to; what stands before a ".." is made as well, as with
-// mkdir -p. There are no items when dir exists. The made ones have no Mtime; it
-// is the caller's to set.
+// followed inside to. There are no items when dir exists. The made ones have
+// no Mtime; it is the caller's to set.
 func Workdir(to entry.FS, dir string, uid, gid uint32) ([]Item, error) {
 	root, err := to.Lstat(".")
 	if err != nil {
 		return nil, err
 	}
 	l := newLayout(to, root)
+	at, err := entry.Resolve(to, entry.Clean(dir), true)
+	if err != nil {
+		return nil, err
+	}
 	made := entry.Entry{Kind: entry.Dir, Mode: 0o755, UID: uid, GID: gid}
-	at := "."
-	for el := range strings.SplitSeq(dir, "/") {
-		if el == ".." {
-			at = entry.Parent(at)
-			continue
-		}
-		if at, err = entry.Resolve(l, entry.Join(at, entry.Clean(el)), true); err != nil {
-			return nil, err
-		}
-		if _, err := l.mkdirAll(at, made); err != nil {
-			return nil, err
-		}
+	if _, err := l.mkdirAll(at, made); err != nil {
+		return nil, err
 	}
 	return l.items(), nil
 }

@@ -68,7 +68,8 @@ func (e *Vars) Clone() *Vars {
 	return &Vars{names: slices.Clone(e.names), values: maps.Clone(e.values), list: e.list}
 }
 
-// Expanded is a word with its variables replaced.
+// Expanded is a word with its variables replaced. Beside an error it has the
+// names as far as they were seen.
 type Expanded struct {
 	Text        string
 	Used, Unset []string // names, sorted
@@ -158,10 +159,12 @@ func (x *Expander) process(lex *shell.Lex, word string, env *Vars) (Expanded, er
 	if g.refused {
 		return Expanded{}, errTooMuch
 	}
+	out := Expanded{Used: slices.Sorted(maps.Keys(res.Matched)), Unset: slices.Sorted(maps.Keys(res.Unmatched))}
 	if err != nil {
-		return Expanded{}, plain(err, word)
+		return out, plain(err, word)
 	}
-	return Expanded{Text: res.Result, Used: slices.Sorted(maps.Keys(res.Matched)), Unset: slices.Sorted(maps.Keys(res.Unmatched))}, nil
+	out.Text = res.Result
+	return out, nil
 }
 
 // plain takes the words off a lexer's error that only repeat the word.

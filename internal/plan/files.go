@@ -54,11 +54,7 @@ func (st *state) workdir(c *dockerfile.Workdir) {
 				"write numbers, for example USER 1000:1000, or copy an /etc/passwd first")
 			return
 		}
-		made := st.dir()
-		if strings.Contains(dir, "..") {
-			made = dir // what it goes through is made too
-		}
-		st.step(&Step{Workdir: &Workdir{Path: made, User: user}}, st.in.Text, false)
+		st.step(&Step{Workdir: &Workdir{Path: st.dir(), User: user}}, st.in.Text, false)
 	}
 	st.commit("WORKDIR "+dir, layer)
 }
