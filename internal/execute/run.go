@@ -112,8 +112,12 @@ func startHint(start *sandbox.StartError) (hint string) {
 		hint = "create the user in an earlier RUN, or use a number"
 	case start.Op == "table":
 		hint = badTable(start.Path)
+	case start.Op == "mount" && strings.Contains(start.Err.Error(), "cannot be mounted on"):
+		hint = "choose another target="
 	case start.Op == "mount" && inTheWay(start.Err):
 		hint = "a RUN has file systems of its own at /proc, /sys and /dev, and files in /etc: build on an image where this path is a folder and no link"
+	case start.Op == "mount" && errors.Is(start.Err, syscall.EROFS):
+		hint = "its place lies in a read-only mount and is not there: make the folder or file in what is mounted there, or mount that with rw"
 	case start.Op == "mount" && strings.HasPrefix(start.Err.Error(), "source "):
 		hint = "source= is a path in what is mounted, and links in it lead nowhere else: make it in an earlier step"
 	case start.Op == "mount" && strings.HasPrefix(start.Path, "/proc"):

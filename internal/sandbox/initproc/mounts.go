@@ -266,7 +266,7 @@ func (p *initProc) mount(m Mount) error {
 			return err
 		}
 	}
-	fd, err := p.maker().place(m.Target, st.Mode&unix.S_IFMT == unix.S_IFDIR)
+	fd, err := p.maker().place(m.Target, isDir(&st))
 	if err != nil {
 		return err
 	}
@@ -278,13 +278,27 @@ func (p *initProc) mount(m Mount) error {
 	if fs.Type == procMagic {
 		return errors.New("nothing can be mounted in /proc")
 	}
+	var there unix.Stat_t
+	if err := unix.Fstatat(fd, "", &there, unix.AT_EMPTY_PATH); err != nil {
+		return err
+	}
+	if folder, over := isDir(&st), isDir(&there); folder && !over {
+		return errors.New("a folder cannot be mounted on the file that is there")
+	} else if over && !folder {
+		return errors.New("a file cannot be mounted on the folder that is there")
+	}
 	return attach(m.FD, fd)
 }
+
+func isDir(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFDIR }
 
 // adoptMode gives a tmpfs that says no mode that of the directory which it
 // hides, as runc does.
 func (p *initProc) adoptMode(m Mount) error {
 	at, err := p.root.open(m.Target, unix.O_PATH|unix.O_DIRECTORY)
+	if errors.Is(err, unix.ENOTDIR) {
+		err = unix.ENOENT // a file, which mount refuses
+	}
 	said := slices.ContainsFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "mode=") })
 	if err == nil && !said {
 		var st unix.Stat_t
