@@ -81,6 +81,9 @@ func (b *build) readStdin(ctx context.Context) error {
 	}
 	in := bufio.NewReaderSize(untilDone(ctx, b.req.In), sniffed)
 	head, err := in.Peek(sniffed)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err != nil && err != io.EOF {
 		return fmt.Errorf("standard input: %w", err)
 	}
@@ -98,6 +101,9 @@ func (b *build) readStdin(ctx context.Context) error {
 	}
 	b.path = "-"
 	b.text, err = source.ReadDockerfile(in, "stdin")
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	return err
 }
 
