@@ -168,13 +168,7 @@ func (b *build) read(ctx context.Context) error {
 	if b.contexts, err = parseContexts(b.req.Contexts); err != nil {
 		return err
 	}
-	switch b.kind = kindOfContext(b.req.Context); {
-	case b.kind == stdinContext:
-		return b.readStdin(ctx)
-	case b.kind != folderContext && b.req.File != "-", address.KindOf(b.req.File) == address.URL:
-		return nil // enter brings it in
-	}
-	return b.readFile(ctx)
+	return b.readMain(ctx)
 }
 
 // readFile reads the Dockerfile, which may be a pipe that nobody writes to: then

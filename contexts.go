@@ -66,6 +66,28 @@ func (b *build) closeContexts() {
 	}
 }
 
+// readMain finds out what the main context is, and reads the Dockerfile if that
+// is neither elsewhere nor in a context that is.
+func (b *build) readMain(ctx context.Context) error {
+	switch b.kind = kindOfContext(b.req.Context); {
+	case b.kind == stdinContext:
+		return b.readStdin(ctx)
+	case b.kind == imageContext, b.kind == layoutContext, b.kind == folderContext && strings.Contains(b.req.Context, "://"):
+		return &hinted{fmt.Errorf("%s: no kind of build context", address.Redact(b.req.Context)),
+			"name a folder, - for standard input, a git repository or an http(s) URL; an image can be a named context, --build-context NAME=docker-image://…"}
+	case b.kind == gitContext:
+		if _, err := parseRepo(b.req.Context); err != nil {
+			return err
+		}
+		if b.req.File != "-" {
+			return nil // enter brings it in
+		}
+	case b.kind != folderContext && b.req.File != "-", address.KindOf(b.req.File) == address.URL:
+		return nil // enter brings it in
+	}
+	return b.readFile(ctx)
+}
+
 // sniffed is how much of standard input tells an archive from a Dockerfile.
 const sniffed = 4096
 

@@ -29,6 +29,11 @@ const maxText = 16 << 20
 func FindDockerfile(dir, file string) (path string, src []byte, err error) {
 	if file != "" {
 		src, err = readNamed(file)
+		if own, base := filepath.Split(file); errors.Is(err, fs.ErrNotExist) && base == "Dockerfile" {
+			if lower, lerr := readNamed(own + "dockerfile"); lerr == nil {
+				return own + "dockerfile", lower, nil
+			}
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return "", nil, missingFile(dir, file)
 		}
@@ -107,6 +112,9 @@ func readBelow(dir, rel, name string) ([]byte, error) {
 		}
 		return nil, err
 	case err != nil && isLink(root, rel):
+		if f, err = openInRoot(dir, rel); err == nil {
+			break // an absolute link begins at the root of the context
+		}
 		return nil, &Error{File: name, Msg: "is a symlink that leads out of " + show(dir),
 			Hint: "copy the file there, or name the file itself (a Dockerfile with -f)"}
 	case errors.Is(err, fs.ErrPermission):
@@ -123,6 +131,22 @@ func readBelow(dir, rel, name string) ([]byte, error) {
 		return nil, &Error{File: name, Msg: "is not a regular file"}
 	}
 	return readText(f, name)
+}
+
+// openInRoot opens rel as a process whose root is dir would.
+func openInRoot(dir, rel string) (*os.File, error) {
+	root, err := openRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(root)
+	fd, err := unix.Openat2(root, rel, &unix.OpenHow{
+		Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), rel), nil
 }
 
 // ReadDockerfile reads a Dockerfile that is not a file of the context, or not

@@ -25,6 +25,8 @@ func TestFindDockerfileSaysWhatIsThere(t *testing.T) {
 		"inner/real/D":                    "FROM inner",
 		"outer/Dockerfile":                "->../both/Dockerfile",
 		"dangling/Dockerfile":             "->nowhere",
+		"absolute/Dockerfile":             "->/real/D",
+		"absolute/real/D":                 "FROM absolute",
 		"file":                            "",
 	})
 	tests := map[string]struct{ ctx, file, want, err, hint string }{
@@ -32,6 +34,8 @@ func TestFindDockerfileSaysWhatIsThere(t *testing.T) {
 		"then dockerfile":            {ctx: "lower", want: "FROM lower"},
 		"the user's own":             {ctx: "lower", file: "both/Dockerfile", want: "FROM upper"},
 		"a link inside":              {ctx: "inner", want: "FROM inner"},
+		"an absolute link":           {ctx: "absolute", want: "FROM absolute"},
+		"-f in lower case":           {ctx: "both", file: "lower/Dockerfile", want: "FROM lower"},
 		"a link that the user names": {ctx: "lower", file: "outer/Dockerfile", want: "FROM upper"},
 		"a link that leaves":         {ctx: "outer", err: "leads out of", hint: "-f"},
 		"a dangling link":            {ctx: "dangling", err: "does not exist"},

@@ -129,7 +129,7 @@ func rootError(dir string, err error) error {
 	switch {
 	case errors.Is(err, unix.ENOTDIR):
 		return &Error{File: dir, Msg: "the build context is not a directory",
-			Hint: "name the directory that holds the files; a Dockerfile is named with -f"}
+			Hint: "name the directory that holds the files; a Dockerfile is named with -f, and an archive comes from standard input: whittle build - <FILE"}
 	case errors.Is(err, unix.ENOENT):
 		return &Error{File: dir, Msg: "no such build context",
 			Hint: "name the directory that holds the files, for example . for this one"}
