@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/whittle-build/whittle/internal/address"
 	"github.com/whittle-build/whittle/internal/dockerfile"
 	"github.com/whittle-build/whittle/internal/execute"
 	"github.com/whittle-build/whittle/internal/fetch"
