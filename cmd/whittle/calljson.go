@@ -26,11 +26,13 @@ type location struct {
 	Ranges      []lineRange `json:"ranges,omitempty"`
 }
 
+// at is where something stands, one range for each line.
 func at(line, end int) *location {
-	if line == 0 {
-		return &location{}
+	l := &location{}
+	for n := line; n > 0 && n <= max(line, end); n++ {
+		l.Ranges = append(l.Ranges, lineRange{position{n}, position{n}})
 	}
-	return &location{Ranges: []lineRange{{position{line}, position{max(line, end)}}}}
+	return l
 }
 
 type checkDocument struct {
