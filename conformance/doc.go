@@ -26,7 +26,8 @@
 //
 //	covers: ID, ID       lines of lines.txt that it shows; every case needs one
 //	args: FLAGS          flags of docker build; may be repeated
-//	file: NAME           what -f says: a file of the context, or of a remote one
+//	file: NAME           what -f says: a file of the context, or of a remote one,
+//	                     or @DIR@/NAME
 //	context: VALUE       in place of the folder: -, a URL, a git URL
 //	stdin: FILE          standard input: a file of the case, context/f or dir/f
 //	env: K=V             the client's environment; may be repeated

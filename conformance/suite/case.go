@@ -180,7 +180,7 @@ func (c *Case) header(comment string) error {
 	if c.Says == "" {
 		c.Says = c.Fails
 	}
-	if c.File != "" && c.Local() {
+	if c.File != "" && c.Local() && !filepath.IsAbs(c.File) {
 		c.File = filepath.Join(c.Context, c.File)
 	}
 	return nil
