@@ -62,7 +62,6 @@ func (t *translation) local(name, dir string) { t.args = append(t.args, "--local
 var switches = map[string][]string{
 	"--no-cache": {"--opt", "no-cache="},
 	"--pull":     {"--opt", "image-resolve-mode=pull"},
-	"--check":    {"--opt", "requestid=frontend.lint", "--opt", "frontend.caps=moby.buildkit.frontend.subrequests"},
 }
 
 func option(key string) func(*translation, string) error {

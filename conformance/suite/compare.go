@@ -24,13 +24,8 @@ func (d Difference) String() string {
 
 const absent = "(none)"
 
-// lintFails is in the error of a build that fails by its lint alone.
-const lintFails = "lint violation found"
-
 // Compare returns what differs. Of errors it compares only that there is one:
-// what they say is the case's business. How many warnings come before another
-// error depends on how far a builder reads, so they count only where the
-// warnings are the error.
+// what they say is the case's business.
 func Compare(peer, got *Outcome) ([]Difference, error) {
 	a, err := peer.facts()
 	if err != nil {
@@ -76,11 +71,7 @@ func (o *Outcome) facts() (map[string]string, error) {
 	if o.Error != "" {
 		out["result"] = "fails"
 	}
-	lint := o.Lint
-	if o.Error != "" && !strings.Contains(o.Error, lintFails) {
-		lint = nil
-	}
-	for _, w := range lint {
+	for _, w := range o.Lint {
 		line, text, _ := strings.Cut(w, " ")
 		rule, message, _ := strings.Cut(text, ": ")
 		key := "lint " + line + " " + rule
