@@ -211,7 +211,10 @@ func (l *Local) writeSource(ctx context.Context, job solve.Job, source string, w
 		return "", l.refused(ctx, job, err)
 	}
 	if e.Kind == entry.Dir {
-		top.Mode, top.Mtime = e.Mode, e.Mtime
+		top.Mode, top.UID, top.GID, top.Mtime, top.Xattrs = e.Mode, e.UID, e.GID, e.Mtime, e.Xattrs
+		if r.FromContext {
+			top.UID, top.GID = 0, 0
+		}
 	}
 	items = slices.DeleteFunc(items, func(it copying.Item) bool { return it.Entry.Path == "." })
 	if e.Kind != entry.Dir && len(items) > 0 {
@@ -246,6 +249,9 @@ func (m *mounting) secret(p *plan.Mount) error {
 	}
 	if !ok {
 		if !p.Required {
+			if p.Env != "" {
+				m.env = append(m.env, p.Env+"=") // as the reference has it
+			}
 			return nil
 		}
 		return m.mistake(fmt.Sprintf("secret %s: not found", p.ID), fmt.Sprintf("build with --secret id=%s,src=FILE, or id=%s,env=NAME", p.ID, p.ID))
