@@ -9,7 +9,7 @@ BUILD = $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(
 
 export STANDINS_DIR ?= $(CURDIR)/.cache/standins
 
-.PHONY: whittle demo test differential record bench lint cross docker-link clean
+.PHONY: whittle demo test differential generated record bench lint cross docker-link clean
 
 whittle:
 	$(BUILD) -o bin/whittle ./cmd/whittle
@@ -29,6 +29,13 @@ differential: whittle
 	@.ci/packages test
 	$(GO) test -count=1 ./conformance/...
 	@! .ci/peer-can-run || $(GO) run ./conformance/record -check
+
+# Generated Dockerfiles, SEEDS of them, by the peer and by whittle.
+SEEDS ?= 1-200
+generated: whittle
+	@.ci/packages test
+	dir=$$(mktemp -d) && $(GO) run ./conformance/record -seeds $(SEEDS) -to $$dir >$$dir/log && \
+		GENERATED=$$dir $(GO) test -count=1 -timeout 5h -run Generated ./conformance && rm -rf $$dir
 
 record:
 	$(GO) run ./conformance/record $(ARGS)

@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,111 +11,106 @@ import (
 	"github.com/whittle-build/whittle/conformance/suite"
 )
 
-// generatedBuilds is how many generated Dockerfiles a run of the tests builds;
-// GENERATED=FIRST-LAST asks for others, to look for more differences.
-const generatedBuilds = 30
+// generatedDir has what the peer makes of generated builds; "make generated"
+// names another folder, with more of them.
+func generatedDir() string {
+	if dir := os.Getenv("GENERATED"); dir != "" {
+		return dir
+	}
+	return "testdata/generated"
+}
 
-// generatedSeeds are the seeds of this run.
-func generatedSeeds(t *testing.T) (first, last uint64) {
+// eachGenerated runs a test for every generated build whose outcome is
+// recorded. archive is the build as a case.
+func eachGenerated(t *testing.T, do func(t *testing.T, archive string, want *suite.Outcome)) {
 	t.Helper()
-	text := os.Getenv("GENERATED")
-	if text == "" {
-		return 1, generatedBuilds
+	outcomes, err := filepath.Glob(filepath.Join(generatedDir(), "generated_*.json"))
+	if err != nil || len(outcomes) == 0 {
+		t.Fatalf("%s: no recorded outcomes of generated builds: %v", generatedDir(), err)
 	}
-	from, to, ok := strings.Cut(text, "-")
-	if !ok {
-		to = from
-	}
-	first, err := strconv.ParseUint(from, 10, 64)
-	if err != nil {
-		t.Fatalf("GENERATED=%s: %v", text, err)
-	}
-	if last, err = strconv.ParseUint(to, 10, 64); err != nil {
-		t.Fatalf("GENERATED=%s: %v", text, err)
-	}
-	return first, last
+	t.Run("build", func(t *testing.T) {
+		for _, o := range outcomes {
+			name := strings.TrimSuffix(filepath.Base(o), ".json")
+			seed, err := strconv.ParseUint(strings.TrimPrefix(name, "generated_"), 10, 64)
+			if err != nil {
+				t.Fatalf("%s: not an outcome's name: %v", o, err)
+			}
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				want, err := suite.ReadOutcome(o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				archive := filepath.Join(t.TempDir(), name+".txtar")
+				if err := os.WriteFile(archive, generate.New(seed).Archive(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				do(t, archive, want)
+			})
+		}
+	})
 }
 
-// writeBuild writes the context of a generated build, Dockerfile included.
-func writeBuild(dir string, b generate.Build) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(b.Dockerfile), 0o644); err != nil {
-		return err
-	}
-	for _, f := range b.Files {
-		if err := writeGenerated(filepath.Join(dir, f.Path), f); err != nil {
-			return err
+// TestGeneratedBuildsAreAsThePeers compares what generated builds leave with
+// what the peer is recorded to make of them.
+func TestGeneratedBuildsAreAsThePeers(t *testing.T) {
+	b := newBench(t)
+	eachGenerated(t, func(t *testing.T, archive string, want *suite.Outcome) {
+		c, err := suite.Header(archive)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	return suite.Age(dir)
-}
-
-func writeGenerated(name string, f generate.File) error {
-	if f.Link != "" {
-		return os.Symlink(f.Link, name)
-	}
-	if f.Dir {
-		if err := os.Mkdir(name, 0o700); err != nil {
-			return err
+		if want.Case != c.Sum {
+			t.Fatal("what is recorded is of another build: go run ./conformance/record -seeds FIRST-LAST")
 		}
-	} else if err := os.WriteFile(name, []byte(f.Data), 0o600); err != nil {
-		return err
-	}
-	mode := os.FileMode(f.Mode & 0o777)
-	if f.Mode&0o4000 != 0 {
-		mode |= os.ModeSetuid
-	}
-	return os.Chmod(name, mode) // whatever the umask is
+		for _, p := range providers {
+			b.check(t, archive, p, want)
+		}
+	})
 }
 
 // TestGeneratedBuildsAreRepeatable: of one Dockerfile, a build without any
 // cache and one step at a time, a build among the layers of all others with
 // many at once, and one of which nothing has to run give the same image, to
-// the last byte.
+// the last byte, whatever the provider is.
 func TestGeneratedBuildsAreRepeatable(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root: steps change owners that a user has not")
+	b := newBench(t)
+	warm, cold := &store{b, "erofs", filepath.Join(b.dir, "warm")}, &store{b, "tree", filepath.Join(b.dir, "cold")}
+	for _, s := range []*store{warm, cold} {
+		if said, err := s.whittle(nil, "", "load", "-i", filepath.Join(b.dir, "busybox")); err != nil {
+			t.Fatalf("load: %v\n%s", err, said)
+		}
 	}
-	dir, err := os.MkdirTemp(os.Getenv("TMPDIR"), "generated")
+	eachGenerated(t, func(t *testing.T, archive string, _ *suite.Outcome) {
+		c, err := suite.Open(archive, t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		alone := cold.id(c, "--no-cache", "--jobs", "1")
+		among := warm.id(c, "--jobs", "8")
+		again := warm.id(c)
+		if alone != among || among != again {
+			t.Errorf("alone: %s\namong others: %s\nagain: %s", alone, among, again)
+		}
+	})
+}
+
+// id builds a case and returns the image's ID; of a build that fails, that it
+// does.
+func (s *store) id(c *suite.Case, flags ...string) string {
+	file := filepath.Join(c.Dir, "id")
+	args := append([]string{"build", "--quiet", "--iidfile", file}, flags...)
+	if _, err := s.whittle([]string{"SOURCE_DATE_EPOCH=1000000000"}, "", append(append(args, c.Args...), c.Context)...); err != nil {
+		return "fails"
+	}
+	id, err := os.ReadFile(file)
 	if err != nil {
-		t.Fatal(err)
+		return err.Error()
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	program := buildWhittle(t, dir)
-	warm, cold := whittle(program, filepath.Join(dir, "warm"), "erofs"), whittle(program, filepath.Join(dir, "cold"), "tree")
-	if err := loadBases(dir, warm, []*builder{cold}, []string{"busybox:latest"}); err != nil {
-		t.Fatal(err)
-	}
-	for _, b := range []*builder{warm, cold} {
-		b.env = append(b.env, "SOURCE_DATE_EPOCH=1000000000")
-	}
-	first, last := generatedSeeds(t)
-	for seed := first; seed <= last; seed++ {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			t.Parallel()
-			build := generate.New(seed)
-			context := t.TempDir()
-			if err := writeBuild(context, build); err != nil {
-				t.Fatal(err)
-			}
-			make := func(b *builder, flags ...string) string {
-				out, err := b.run(append(append(append([]string{"build", "--progress", "plain"}, flags...), build.Args...), context)...)
-				if err != nil {
-					return "fails: " + err.Error()
-				}
-				return strings.TrimSpace(string(out))
-			}
-			alone := make(cold, "--no-cache", "--jobs", "1")
-			among := make(warm, "--jobs", "8")
-			again := make(warm)
-			if strings.HasPrefix(alone, "fails") && strings.HasPrefix(among, "fails") && strings.HasPrefix(again, "fails") {
-				return
-			}
-			if alone != among || among != again {
-				t.Errorf("alone: %s\namong others: %s\nagain: %s\n%s\n%q", alone, among, again, build.Dockerfile, build.Args)
-			}
-		})
-	}
+	return string(id)
 }

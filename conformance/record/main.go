@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/whittle-build/whittle/conformance/generate"
 	"github.com/whittle-build/whittle/conformance/suite"
 )
 
@@ -26,6 +27,8 @@ func main() {
 	flag.StringVar(&o.run, "run", "", "record only the cases whose names match `REGEXP`")
 	flag.BoolVar(&o.force, "force", false, "record cases again whose text has not changed")
 	flag.BoolVar(&o.check, "check", false, "write nothing: compare what the peer makes now with what is recorded")
+	flag.StringVar(&o.seeds, "seeds", "", "record the generated builds of seeds `FIRST-LAST` instead of the cases")
+	flag.StringVar(&o.to, "to", "", "write outcomes of generated builds to `FOLDER` (default conformance/testdata/generated)")
 	flag.IntVar(&o.jobs, "jobs", runtime.NumCPU(), "build `N` cases at once, each with a peer of its own")
 	flag.Parse()
 	if err := o.record(); err != nil {
@@ -35,10 +38,18 @@ func main() {
 }
 
 type options struct {
-	run          string
-	force, check bool
-	jobs         int
+	run, seeds, to string
+	force, check   bool
+	jobs           int
 }
+
+// A job is one build to record.
+type job struct {
+	archive, outcome string
+	mayFail          bool // a failure is an outcome, although the case does not tell of one
+}
+
+func (j job) name() string { return strings.TrimSuffix(filepath.Base(j.archive), ".txtar") }
 
 func (o *options) record() error {
 	mod, err := exec.Command("go", "env", "GOMOD").Output()
@@ -46,15 +57,19 @@ func (o *options) record() error {
 		return fmt.Errorf("go env: %w", err)
 	}
 	top := filepath.Dir(strings.TrimSpace(string(mod)))
-	todo, err := o.todo(top)
-	if err != nil || len(todo) == 0 {
-		return err
-	}
 	dir, err := os.MkdirTemp("", "conformance-record")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	list := o.cases
+	if o.seeds != "" {
+		list = o.generated
+	}
+	todo, err := list(top, dir)
+	if err != nil || len(todo) == 0 {
+		return err
+	}
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
 	r, err := newRecorder(top, dir, min(o.jobs, len(todo)))
@@ -65,8 +80,8 @@ func (o *options) record() error {
 	return errors.Join(r.all(todo, interrupted), r.end())
 }
 
-// todo lists the archives of the cases to be recorded.
-func (o *options) todo(top string) ([]string, error) {
+// cases lists the cases to be recorded.
+func (o *options) cases(top, _ string) ([]job, error) {
 	names, err := regexp.Compile(o.run)
 	if err != nil {
 		return nil, err
@@ -75,30 +90,64 @@ func (o *options) todo(top string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var todo []string
+	var todo []job
 	for _, a := range archives {
-		c, err := suite.Header(a)
+		if j := (job{archive: a, outcome: recorded(top, a)}); names.MatchString(j.name()) {
+			todo = append(todo, j)
+		}
+	}
+	return o.stale(todo)
+}
+
+// generated lists the builds of the seeds that are asked for, as archives in
+// dir.
+func (o *options) generated(top, dir string) ([]job, error) {
+	first, last, err := generate.Seeds(o.seeds)
+	if err != nil {
+		return nil, err
+	}
+	to := o.to
+	if to == "" {
+		to = filepath.Join(top, "conformance/testdata/generated")
+	}
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return nil, err
+	}
+	var todo []job
+	for seed := first; seed <= last; seed++ {
+		b := generate.New(seed)
+		j := job{filepath.Join(dir, b.Name()+".txtar"), filepath.Join(to, b.Name()+".json"), true}
+		if err := os.WriteFile(j.archive, b.Archive(), 0o644); err != nil {
+			return nil, err
+		}
+		todo = append(todo, j)
+	}
+	return o.stale(todo)
+}
+
+// stale keeps of a list what is not recorded as it stands.
+func (o *options) stale(list []job) ([]job, error) {
+	var todo []job
+	for _, j := range list {
+		c, err := suite.Header(j.archive)
 		if err != nil {
 			return nil, err
 		}
-		if !names.MatchString(c.Name) {
-			continue
-		}
-		old, err := suite.ReadOutcome(recorded(top, c.Name))
+		old, err := suite.ReadOutcome(j.outcome)
 		if o.check || o.force || err != nil || old.Case != c.Sum {
-			todo = append(todo, a)
+			todo = append(todo, j)
 		}
 	}
 	return todo, nil
 }
 
-func recorded(top, name string) string {
-	return filepath.Join(top, "conformance/testdata/recorded", name+".json")
+func recorded(top, archive string) string {
+	return filepath.Join(top, "conformance/testdata/recorded", job{archive: archive}.name()+".json")
 }
 
 // A recorder has all that recording needs.
 type recorder struct {
-	top, dir string
+	dir      string
 	check    bool
 	peers    []*peer
 	version  string
@@ -110,7 +159,7 @@ type recorder struct {
 }
 
 func newRecorder(top, dir string, jobs int) (*recorder, error) {
-	r := &recorder{top: top, dir: dir, layers: suite.NewLayerCache()}
+	r := &recorder{dir: dir, layers: suite.NewLayerCache()}
 	bin, err := programs(top)
 	if err != nil {
 		return nil, err
@@ -143,17 +192,17 @@ func (r *recorder) end() error {
 	return errors.Join(errs...)
 }
 
-// all records archives, and says of each what it did.
-func (r *recorder) all(archives []string, interrupted <-chan os.Signal) error {
-	work := make(chan string)
-	results := make([]error, 0, len(archives))
+// all does the jobs, and says of each what it did.
+func (r *recorder) all(todo []job, interrupted <-chan os.Signal) error {
+	work := make(chan job)
+	results := make([]error, 0, len(todo))
 	var mu sync.Mutex
 	var group sync.WaitGroup
 	for _, p := range r.peers {
 		group.Go(func() {
-			for a := range work {
-				name := strings.TrimSuffix(filepath.Base(a), ".txtar")
-				err := r.one(p, a, name)
+			for j := range work {
+				name := j.name()
+				err := r.one(p, j)
 				mu.Lock()
 				if err != nil {
 					err = fmt.Errorf("%s: %w", name, err)
@@ -168,9 +217,9 @@ func (r *recorder) all(archives []string, interrupted <-chan os.Signal) error {
 	}
 	var end error
 loop:
-	for _, a := range archives {
+	for _, j := range todo {
 		select {
-		case work <- a:
+		case work <- j:
 		case s := <-interrupted:
 			end = fmt.Errorf("stopped: %v", s)
 			break loop
@@ -179,18 +228,18 @@ loop:
 	close(work)
 	group.Wait()
 	if len(results) > 0 {
-		end = errors.Join(end, fmt.Errorf("%d of %d cases failed", len(results), len(archives)))
+		end = errors.Join(end, fmt.Errorf("%d of %d cases failed", len(results), len(todo)))
 	}
 	return end
 }
 
-func (r *recorder) one(p *peer, archive, name string) (err error) {
-	dir := filepath.Join(r.dir, "cases", name)
+func (r *recorder) one(p *peer, j job) (err error) {
+	dir := filepath.Join(r.dir, "cases", j.name())
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	c, err := suite.Open(archive, dir)
+	c, err := suite.Open(j.archive, dir)
 	if err != nil {
 		return err
 	}
@@ -203,15 +252,15 @@ func (r *recorder) one(p *peer, archive, name string) (err error) {
 		return err
 	}
 	switch {
-	case c.Fails == "" && out.Error != "":
+	case c.Fails == "" && out.Error != "" && !j.mayFail:
 		return fmt.Errorf("the peer fails, and the case does not say so: %s", out.Error)
 	case c.Fails != "" && !strings.Contains(out.Error, c.Blank(c.Fails)):
 		return fmt.Errorf("the peer does not say %q: %q", c.Fails, out.Error)
 	case r.check:
-		return same(recorded(r.top, name), out)
+		return same(j.outcome, out)
 	}
 	out.Peer, out.Date = r.version, time.Now().UTC().Format(time.DateOnly)
-	return out.Write(recorded(r.top, name))
+	return out.Write(j.outcome)
 }
 
 // same compares what is recorded with what the peer made now.
