@@ -43,7 +43,7 @@ func (g *generator) run() {
 
 // runFlags are mounts that leave nothing behind, and the network.
 func (g *generator) runFlags() string {
-	switch g.IntN(10) {
+	switch g.IntN(12) {
 	case 0:
 		return " --mount=type=tmpfs,target=/tmp/t"
 	case 1:
@@ -56,6 +56,12 @@ func (g *generator) runFlags() string {
 		return " --network=none"
 	case 5:
 		return " --mount=type=secret,id=nothing"
+	case 6:
+		return " --mount=from=busybox,source=bin,target=/mnt/" + g.pick("bin", "a/b")
+	case 7:
+		if s := g.stages; len(s) > 0 && s[0].name != "" {
+			return " --mount=from=" + s[0].name + ",target=/mnt/stage" + g.pick("", ",rw")
+		}
 	}
 	return ""
 }

@@ -203,7 +203,7 @@ func (c *copier) copy(m matched) error {
 			return err
 		}
 		if m.entry.Path != "." { // when a root was made is nobody's matter
-			dir.item.Entry.Mtime = m.entry.Mtime
+			dir.item.Entry.Mtime, dir.dated = m.entry.Mtime, true
 		}
 		return c.contents(m.filter, branch{path: m.entry.Path}, dir)
 	}
@@ -214,7 +214,7 @@ func (c *copier) copy(m matched) error {
 	if err != nil {
 		return err
 	}
-	if dir.item.Made {
+	if dir.item.Made || dir.dated {
 		dir.item.Entry.Mtime = c.r.Now
 	}
 	return c.leaf(m.entry, dir, path.Base(at))

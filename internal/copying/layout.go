@@ -28,6 +28,7 @@ type node struct {
 	bare  bool // nothing of To shows through this directory
 	gone  bool // replaced
 	under bool // To has a directory here
+	dated bool // has the time of a directory that was copied into it
 	links linkGroup
 }
 
