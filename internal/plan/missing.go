@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -46,6 +47,10 @@ func (m *Missing) Failed(causes map[Ref]error) dockerfile.Errors {
 		if cause == nil {
 			continue
 		}
+		var way interface{ Hint() string }
+		if u.What == ofContext && errors.As(cause, &way) && way.Hint() != "" {
+			u.Hint = way.Hint()
+		}
 		errs = append(errs, m.file.Mistake(u.Pos, fmt.Sprintf("%s %q: %v", u.What, u.Ref.Name, cause), u.Hint))
 	}
 	return errs.Sorted()
@@ -70,12 +75,12 @@ func (p *planner) missing() *Missing {
 			continue
 		}
 		if s.image != nil {
-			add(Use{Ref: *s.image, Pos: s.src.Pos, What: "base image", Hint: p.imageHint(s, s.image.Name)})
+			add(Use{Ref: *s.image, Pos: s.src.Pos, What: "base image", Hint: p.imageHint(s, s.image.Name)}.of(s.given))
 		}
 		for _, in := range s.instructions() {
 			for _, from := range s.sources(in) {
 				if from.image != nil {
-					add(p.use(s, in, *from.image))
+					add(p.use(s, in, *from.image).of(from.given))
 				}
 			}
 		}
@@ -84,6 +89,17 @@ func (p *planner) missing() *Missing {
 		return nil
 	}
 	return m
+}
+
+// ofContext is the What of an image that a named context stands for.
+const ofContext = "build context: image"
+
+// of tells that u is of a named context, if given.
+func (u Use) of(given bool) Use {
+	if given {
+		u.What, u.Hint = ofContext, "a named context (--build-context) gives this image for the name here: check what it says"
+	}
+	return u
 }
 
 // use is that of an image by an instruction that reads files of it.
