@@ -295,7 +295,7 @@ func (b *build) storeInside(dir string) []string {
 
 // announce tells the display what is going to happen.
 func (b *build) announce(p *plan.Plan) {
-	b.sink.Emit(progress.Event{Kind: progress.Context, Time: b.opt.Now(), Bytes: b.main.size()})
+	b.sink.Emit(progress.Event{Kind: progress.Context, Time: b.opt.Now(), Bytes: b.contextSize()})
 	begin := progress.Event{Kind: progress.Begin, Time: b.opt.Now()}
 	for _, l := range p.Lines {
 		begin.Vertices = append(begin.Vertices, progress.Vertex{

@@ -34,15 +34,17 @@ type buildContext struct {
 	made func() (*time.Time, error)
 }
 
-// size is what the classic builder prints as the size of the build context.
-func (c *buildContext) size() int64 {
+// contextSize is what the classic builder prints as the size of the build
+// context. A Dockerfile from standard input it sends as an archive of that.
+func (b *build) contextSize() int64 {
+	const block = 512
 	switch {
-	case c == nil:
-		return 0
-	case c.folder != nil:
-		return c.folder.Size()
+	case b.main == nil:
+		return 3*block + (int64(len(b.text))+block-1)/block*block
+	case b.main.folder != nil:
+		return b.main.folder.Size()
 	}
-	return c.bytes
+	return b.main.bytes
 }
 
 func (c *buildContext) files() *execute.Context {

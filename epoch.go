@@ -31,10 +31,15 @@ func (b *build) setArg(name, value string) {
 	b.req.Args = args
 }
 
+// argRequest is as much of the plan's request as build arguments need.
+func (b *build) argRequest() plan.Request {
+	return plan.Request{File: b.file, Target: b.req.Target, Args: b.req.Args, Platform: b.platform, BuildPlatform: platform()}
+}
+
 // findEpoch finds what SOURCE_DATE_EPOCH is: seconds, or the time of a context.
 // The argument is then seconds, for the Dockerfile too.
 func (b *build) findEpoch(ctx context.Context) error {
-	text, ok := plan.GlobalArg(b.planRequest(), epochArg)
+	text, ok := plan.GlobalArg(b.argRequest(), epochArg)
 	if !ok {
 		return nil
 	}
@@ -48,7 +53,7 @@ func (b *build) findEpoch(ctx context.Context) error {
 	}
 	// No time is no argument either, unless the Dockerfile would set one.
 	delete(b.req.Args, epochArg)
-	if _, ok := plan.GlobalArg(b.planRequest(), epochArg); ok {
+	if _, ok := plan.GlobalArg(b.argRequest(), epochArg); ok {
 		b.setArg(epochArg, "")
 	}
 	return nil

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -132,7 +133,7 @@ func GlobalArg(r Request, name string) (value string, ok bool) {
 	}) {
 		return "", false
 	}
-	p := &planner{req: r, file: r.File, x: r.File.NewExpander(), declared: map[string]bool{}, target: r.BuildPlatform}
+	p := &planner{req: r, file: r.File, x: r.File.NewExpander(), declared: map[string]bool{}, target: cmp.Or(r.Platform, r.BuildPlatform)}
 	vars := p.metaArgs(r.Args, func(*dockerfile.Instruction, error) {}) // New tells the mistakes
 	return vars.Get(name)
 }
