@@ -189,7 +189,8 @@ func (b *build) checkOut(ctx context.Context, label, text string, o fetch.GitOpt
 	if repo.KeepGitDir != nil && *repo.KeepGitDir {
 		o.KeepGitDir = true
 	}
-	_, done := b.loading(label + " " + repo.String())
+	tell, done := b.loading(label + " " + repo.String())
+	o.Progress = tell
 	tree, err := b.fetcher().Git(ctx, *repo, o)
 	done(err)
 	if err != nil {

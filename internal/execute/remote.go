@@ -84,7 +84,7 @@ func (l *Local) bring(ctx context.Context, vertex int, c *plan.Copy, r *plan.Rem
 		return nil, errors.New(r.String() + ": this build does not fetch")
 	}
 	if r.Repo != nil {
-		return l.fetchRepo(ctx, r)
+		return l.fetchRepo(ctx, vertex, r)
 	}
 	f, err := l.Fetch.HTTP(ctx, fetch.Download{URL: r.URL, Checksum: r.Checksum, Progress: l.transfer(vertex, r.String())})
 	if err != nil {
@@ -96,8 +96,8 @@ func (l *Local) bring(ctx context.Context, vertex int, c *plan.Copy, r *plan.Rem
 	return &fetched{at: r.At, files: files, source: name, known: known, unpack: c.UnpackRemote}, nil
 }
 
-func (l *Local) fetchRepo(ctx context.Context, r *plan.Remote) (*fetched, error) {
-	tree, err := l.Fetch.Git(ctx, *r.Repo, fetch.GitOptions{KeepGitDir: r.KeepGitDir, CommitTime: l.Epoch != nil})
+func (l *Local) fetchRepo(ctx context.Context, vertex int, r *plan.Remote) (*fetched, error) {
+	tree, err := l.Fetch.Git(ctx, *r.Repo, fetch.GitOptions{KeepGitDir: r.KeepGitDir, CommitTime: l.Epoch != nil, Progress: l.transfer(vertex, r.String())})
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +117,7 @@ func (l *Local) transfer(vertex int, name string) fetch.Progress {
 	const grain = 1 << 20
 	var told int64
 	return func(done, total int64) {
-		if done-told < grain && done != total {
+		if done-told < grain && done != total && done > 0 {
 			return
 		}
 		told = done

@@ -58,6 +58,9 @@ func (c *Client) checkOut(ctx context.Context, repo *address.Repo, at *place, o 
 	if t := c.checkedOut(key.Sum()); t != nil {
 		return t, nil // by another process
 	}
+	if o.Progress != nil {
+		o.Progress(0, 0)
+	}
 	tmp, err := c.Store.Temp("git")
 	if err != nil {
 		return nil, err
@@ -327,6 +330,9 @@ func (c *Client) keepTree(ctx context.Context, w *work, key *digest.Key) (_ *Tre
 	}
 	if err := c.Store.CommitLayer(tmp, meta.DiffID); err != nil {
 		return nil, err
+	}
+	if w.o.Progress != nil {
+		w.o.Progress(meta.Size, meta.Size)
 	}
 	t := &Tree{Commit: w.commit, Time: w.time, Layer: meta.DiffID}
 	return t, c.Store.PutRecord(key.Sum(), &store.Record{

@@ -27,6 +27,9 @@ type Tree struct {
 type GitOptions struct {
 	KeepGitDir bool // keep .git
 	CommitTime bool // files get the time of the commit, unless the address says which
+	// Progress is told when something has to be fetched, with nothing, and when
+	// it is there, with the size of the files.
+	Progress Progress
 }
 
 // Git checks out what repo names, unless the store has it. A branch or tag is
