@@ -14,12 +14,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/whittle-build/whittle/internal/address"
 	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/layer"
+	"github.com/whittle-build/whittle/internal/store"
 )
 
 // forge is a folder of repositories and a server for them.
@@ -645,5 +647,49 @@ exec sh -c "$last"
 	}
 	if served == 0 || ended != served {
 		t.Errorf("agents served %d, ended %d", served, ended)
+	}
+}
+
+func TestTwoProcessesFetchOnce(t *testing.T) {
+	f := newForge(t)
+	f.repo("r.git", map[string]string{"f": "one"})
+	var bodies atomic.Int32
+	url, _ := served(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"1"`)
+		if r.Header.Get("If-None-Match") != "" {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		bodies.Add(1)
+		fmt.Fprint(w, "hello")
+	})
+	first := newClient(t)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			s, err := store.Open(first.Store.Dir(), store.Options{Owner: first.Store.Owner()})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			c := &Client{Store: s}
+			if _, err := c.Git(t.Context(), f.address("r.git"), GitOptions{}); err != nil {
+				t.Error(err)
+			}
+			if _, err := c.HTTP(t.Context(), Download{URL: url}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	fetches := 0
+	for _, r := range f.requests() {
+		if strings.HasPrefix(r, "POST") {
+			fetches++
+		}
+	}
+	// Each looks the branch up with one, and the first fetches with two.
+	if fetches > 4+2 || bodies.Load() != 1 {
+		t.Errorf("%d requests to git, %d bodies", fetches, bodies.Load())
 	}
 }
