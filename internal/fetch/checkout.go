@@ -80,6 +80,9 @@ func (c *Client) checkOut(ctx context.Context, repo *address.Repo, at *place, o 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
+	if err := w.ready(ctx); err != nil {
+		return nil, err
+	}
 	if err := w.make(ctx); err != nil {
 		return nil, w.explain(err)
 	}

@@ -146,6 +146,9 @@ func (c *Client) lookUp(ctx context.Context, repo *address.Repo) (_ *place, err 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, g.close()) }()
+	if err := g.ready(ctx); err != nil {
+		return nil, err
+	}
 	args := []string{"ls-remote", "--", g.remote, repo.Ref, repo.Ref + "^{}"}
 	if repo.Ref == "" {
 		args = []string{"ls-remote", "--symref", "--", g.remote, "HEAD"}

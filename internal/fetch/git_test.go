@@ -693,3 +693,26 @@ func TestTwoProcessesFetchOnce(t *testing.T) {
 		t.Errorf("%d requests to git, %d bodies", fetches, bodies.Load())
 	}
 }
+
+func TestOldGitIsRefused(t *testing.T) {
+	for out, want := range map[string]bool{
+		"git version 2.30.9\n": false, "git version 1.9.1": false, "git version 2.31.0": true, "git version 2.39.5 (Apple Git-154)": true, "git version 3.0.0": true, "git version unknown": true,
+	} {
+		if err := checkVersion(out); (err == nil) != want {
+			t.Errorf("%q: %v", out, err)
+		}
+	}
+	old := filepath.Join(t.TempDir(), "git")
+	if err := os.WriteFile(old, []byte("#!/bin/sh\necho git version 2.20.1\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f := newForge(t)
+	for _, path := range []string{"r.git", "r.git#" + strings.Repeat("a", 40)} {
+		c := newClient(t)
+		c.GitProgram = old
+		_, err := c.Git(t.Context(), f.address(path), GitOptions{})
+		if err == nil || !strings.Contains(err.Error(), "r.git") || !strings.Contains(err.Error(), "too old: 2.20") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -199,6 +200,46 @@ func tokenScope(remote string) string {
 		}
 	}
 	return remote
+}
+
+// Before this version git takes no configuration from its environment, and so
+// neither credentials nor what keeps it safe.
+const oldestMajor, oldestMinor = 2, 31
+
+var reVersion = regexp.MustCompile(`^git version (\d+)\.(\d+)`)
+
+// ready says whether there is a git that can be used.
+func (g *git) ready(ctx context.Context) error {
+	_, err := once(ctx, g.c, "git", func() (string, error) {
+		out, err := g.run(ctx, "version")
+		if err != nil {
+			return "", err
+		}
+		return string(out), checkVersion(string(out))
+	})
+	var failed *gitError
+	var known *Error
+	switch {
+	case errors.As(err, &failed):
+		return g.explain(err)
+	case errors.As(err, &known): // perhaps about another repository
+		return &Error{What: g.repo.String(), Msg: known.Msg, Way: known.Way}
+	}
+	return err
+}
+
+func checkVersion(out string) error {
+	part := reVersion.FindStringSubmatch(out)
+	if part == nil {
+		return nil // some other's build of it
+	}
+	major, _ := strconv.Atoi(part[1])
+	minor, _ := strconv.Atoi(part[2])
+	if major > oldestMajor || major == oldestMajor && minor >= oldestMinor {
+		return nil
+	}
+	return &Error{Msg: fmt.Sprintf("the program git is too old: %s.%s, and at least %d.%d is needed", part[1], part[2], oldestMajor, oldestMinor),
+		Way: "install a newer git, or name an archive of the repository in place of it: ADD --unpack https://…/archive.tar.gz"}
 }
 
 const maxOutput = 16 << 20

@@ -102,9 +102,14 @@ func (c *Client) known(name, checksum string) *note {
 // note returns the note called name, if the store has the file that it tells
 // of.
 func (c *Client) note(name string) *note {
-	b, err := os.ReadFile(c.Store.CacheFile(cacheKind, name))
+	path := c.Store.CacheFile(cacheKind, name)
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil
+	}
+	// What is used is pruned last; that it cannot be said is no trouble.
+	if fi, err := os.Stat(path); err == nil && c.now().Sub(fi.ModTime()) > time.Hour {
+		_ = os.Chtimes(path, c.now(), c.now())
 	}
 	n := &note{}
 	if json.Unmarshal(b, n) != nil || n.Digest.IsZero() {

@@ -1,10 +1,12 @@
 package fetch
 
 import (
+	"context"
 	"crypto/sha512"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -308,4 +310,38 @@ func TestDamagedBlobIsNeverHandedOut(t *testing.T) {
 	if _, err := bad.Open(); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("after that: %v", err)
 	}
+}
+
+func TestTLSErrorsSayWhatToDo(t *testing.T) {
+	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}))
+	t.Cleanup(secure.Close)
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	plain, _ := served(t, func(w http.ResponseWriter, r *http.Request) {})
+	for url, want := range map[string][2]string{
+		secure.URL: {"certificate is not trusted", "SSL_CERT_FILE"},
+		strings.Replace(plain, "http", "https", 1): {"does not speak TLS", "http://"},
+	} {
+		_, err := newClient(t).HTTP(t.Context(), Download{URL: url})
+		if err == nil || !strings.Contains(err.Error(), want[0]) || !strings.Contains(Hint(err), want[1]) {
+			t.Errorf("%s: %v, hint %q", url, err, Hint(err))
+		}
+	}
+}
+
+func TestEndedBuildEndsItsDownloads(t *testing.T) {
+	ended := make(chan struct{})
+	begun := make(chan struct{})
+	url, _ := served(t, func(w http.ResponseWriter, r *http.Request) {
+		w.(http.Flusher).Flush()
+		close(begun)
+		<-r.Context().Done()
+		close(ended)
+	})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("enough")
+	go func() { <-begun; cancel(why) }()
+	if _, err := newClient(t).HTTP(ctx, Download{URL: url}); !errors.Is(err, why) {
+		t.Errorf("%v", err)
+	}
+	<-ended
 }

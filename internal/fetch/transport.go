@@ -62,7 +62,7 @@ func failed(ctx context.Context, err error) error {
 	var cert *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
 	var dns *net.DNSError
-	if errors.As(err, &fatal) || errors.As(err, &cert) || errors.As(err, &record) || errors.As(err, &dns) && dns.IsNotFound {
+	if errors.As(err, &fatal) || errors.As(err, &cert) || errors.As(err, &record) || errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &dns) && dns.IsNotFound {
 		return err
 	}
 	return &fleeting{error: err}
@@ -252,7 +252,7 @@ func (c *Client) explain(ctx context.Context, u *url.URL, err error) error {
 	case errors.As(err, &cert):
 		e.Msg, e.Err = "the server's certificate is not trusted", cert.Err
 		e.Way = "if its authority is your own, name the file with its certificate in SSL_CERT_FILE"
-	case errors.As(err, &record):
+	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		e.Msg, e.Way = "the server does not speak TLS", "write http:// if that is meant"
 	case errors.As(err, &dns), errors.As(err, &op) && op.Op == "dial":
 		e.Msg, e.Err, e.Way = "the server cannot be reached", cause(err), "is this machine offline? "+insteadOfDownload
