@@ -1,6 +1,7 @@
 package dockerfile
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -15,13 +16,20 @@ import (
 // Vars is variables in the order in which they were first set.
 type Vars struct {
 	names  []string
-	values map[string]string
+	values map[string]setting
+	sets   int      // how often Set was called
 	list   []string // NAME=value of all; nil when it has to be made again
+}
+
+// setting is a value and the number of the Set that gave it.
+type setting struct {
+	value string
+	set   int
 }
 
 // NewVars returns the variables of a list of NAME=value.
 func NewVars(list []string) *Vars {
-	e := &Vars{values: map[string]string{}}
+	e := &Vars{values: map[string]setting{}}
 	for _, kv := range list {
 		k, v, _ := strings.Cut(kv, "=")
 		e.Set(k, v)
@@ -32,20 +40,29 @@ func NewVars(list []string) *Vars {
 // Get returns the value of name.
 func (e *Vars) Get(name string) (string, bool) {
 	v, ok := e.values[name]
-	return v, ok
+	return v.value, ok
 }
 
 // Set gives name a value; a name that is set keeps its place.
 func (e *Vars) Set(name, value string) {
 	old, ok := e.values[name]
-	if ok && old == value {
+	e.sets++
+	e.values[name] = setting{value, e.sets}
+	if ok && old.value == value {
 		return
 	}
 	if !ok {
 		e.names = append(e.names, name)
 	}
-	e.values[name] = value
 	e.list = nil
+}
+
+// Recent returns the names in the order in which they were last set, which is
+// the reference's: of several that are equally near it suggests the first.
+func (e *Vars) Recent() []string {
+	names := slices.Clone(e.names)
+	slices.SortFunc(names, func(a, b string) int { return cmp.Compare(e.values[a].set, e.values[b].set) })
+	return names
 }
 
 // Keys returns the names in order. The caller must not change it.
@@ -57,7 +74,7 @@ func (e *Vars) List() []string {
 	if e.list == nil {
 		e.list = make([]string, len(e.names))
 		for i, n := range e.names {
-			e.list[i] = n + "=" + e.values[n]
+			e.list[i] = n + "=" + e.values[n].value
 		}
 	}
 	return e.list
@@ -65,7 +82,7 @@ func (e *Vars) List() []string {
 
 // Clone returns a copy that shares nothing that is ever changed.
 func (e *Vars) Clone() *Vars {
-	return &Vars{names: slices.Clone(e.names), values: maps.Clone(e.values), list: e.list}
+	return &Vars{names: slices.Clone(e.names), values: maps.Clone(e.values), sets: e.sets, list: e.list}
 }
 
 // Expanded is a word with its variables replaced. Beside an error it has the

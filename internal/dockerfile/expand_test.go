@@ -80,8 +80,8 @@ func TestExpansionIsBounded(t *testing.T) {
 	for range 40 {
 		out, err := x.Word("$a$a", env)
 		if err != nil {
-			if len(env.values["a"]) > maxExpansion {
-				t.Errorf("grew to %d bytes", len(env.values["a"]))
+			if len(env.values["a"].value) > maxExpansion {
+				t.Errorf("grew to %d bytes", len(env.values["a"].value))
 			}
 			return
 		}

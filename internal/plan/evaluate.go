@@ -253,7 +253,7 @@ func (st *state) word(word string) (string, bool) {
 func (st *state) expanded(out dockerfile.Expanded, err error) (string, bool) {
 	for _, name := range out.Unset {
 		if _, declared := st.s.args.Get(name); !declared && !st.s.unknown && !isScanArg(name) {
-			st.report(dockerfile.UndefinedVar(name, st.p.suggestVariable(name, st.vars.Keys())))
+			st.report(dockerfile.UndefinedVar(name, st.p.suggestVariable(name, st.vars.Recent)))
 		}
 	}
 	if err != nil {

@@ -71,7 +71,7 @@ func (p *planner) globalExpand(s *stage, word string) (dockerfile.Expanded, bool
 	out, err := p.x.Word(word, p.global)
 	for _, name := range out.Unset {
 		if _, predefined := p.global.Get(name); !predefined && !p.declared[name] {
-			p.lint.Report(s.src.Pos, s.src.Check, dockerfile.UndefinedArgInFrom(name, p.suggestVariable(name, slices.Concat(p.global.Keys(), slices.Sorted(maps.Keys(p.declared))))))
+			p.lint.Report(s.src.Pos, s.src.Check, dockerfile.UndefinedArgInFrom(name, p.suggestVariable(name, func() []string { return slices.Concat(p.global.Recent(), slices.Sorted(maps.Keys(p.declared))) })))
 		}
 	}
 	if err != nil {

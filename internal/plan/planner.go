@@ -274,12 +274,12 @@ func (p *planner) suggest(name string, options []string) string {
 }
 
 // suggestVariable is suggest with the reference's own idea of what is near.
-func (p *planner) suggestVariable(name string, options []string) string {
+func (p *planner) suggestVariable(name string, options func() []string) string {
 	p.guesses++
 	if p.guesses > 100 {
 		return ""
 	}
-	return dockerfile.SuggestVariable(name, options)
+	return dockerfile.SuggestVariable(name, options())
 }
 
 func (p *planner) declare(a *dockerfile.Arg) {
