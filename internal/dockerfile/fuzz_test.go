@@ -96,7 +96,7 @@ func referenceError(src []byte) error {
 func ownRefusal(errs Errors) bool {
 	for _, e := range errs {
 		for _, own := range []string{
-			"this version does not know", "not UTF-8", "NUL byte", "a heredoc's name", "RUN requires at least one", "a heredoc cannot be part",
+			"not UTF-8", "NUL byte", "a heredoc's name", "RUN requires at least one", "a heredoc cannot be part",
 			"cannot be empty", "max allowed", "most allowed",
 		} {
 			if strings.Contains(e.Msg, own) {

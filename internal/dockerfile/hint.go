@@ -36,28 +36,6 @@ func flagsOf(keyword string) []string {
 	return nil
 }
 
-// unknownFlag finds a flag of the reference that this version does not do.
-// Values that change nothing are let through.
-func unknownFlag(n *parser.Node) (msg, hint string) {
-	keyword := strings.ToUpper(n.Value)
-	for _, flag := range n.Flags {
-		name, value, _ := strings.Cut(flag, "=")
-		hint := insteadOf(keyword, name, value)
-		if hint != "" {
-			return fmt.Sprintf("%s %s: a flag that this version does not know", keyword, name), hint
-		}
-	}
-	return "", ""
-}
-
-// insteadOf says what to write instead of a flag that only the reference
-// knows; "" for all other flags.
-func insteadOf(keyword, name, value string) string {
-	switch keyword + " " + name {
-	}
-	return ""
-}
-
 // reSuggestion is what the reference adds to some of its messages. Where
 // several options are equally near it picks any; ours is always the same, and
 // stands in the hint.

@@ -260,14 +260,11 @@ func (p *reading) stage(n *parser.Node, st *instructions.Stage) {
 	})
 }
 
-// instruction runs the reference's reader of one instruction, after a look
-// for what this version does not do. A mistake is given as text, "" if none.
+// instruction runs the reference's reader of one instruction. A mistake is given
+// as text, "" if none.
 func (p *reading) instruction(n *parser.Node) (cmd any, msg, hint string) {
 	if !utf8.ValidString(n.Original) {
 		return nil, "instruction is not UTF-8 text", "save the Dockerfile as UTF-8"
-	}
-	if msg, hint := unknownFlag(n); msg != "" {
-		return nil, msg, hint
 	}
 	lint := linter.New(&linter.Config{ExperimentalAll: true, Warn: func(rule, about, url, msg string, at []parser.Range) {
 		p.find(nodePos(n), checkAbove(n.PrevComment), Finding{Rule: rule, Msg: msg, URL: url, Hint: parserHint(rule), About: about})
