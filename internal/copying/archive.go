@@ -19,6 +19,7 @@ func (c *copier) unpack() error {
 	if err != nil {
 		return err
 	}
+	base.item.Entry.Mtime = c.r.Now
 	return c.unpackDir(".", base, base)
 }
 
@@ -49,9 +50,15 @@ func (c *copier) unpackDir(from string, into, base *node) error {
 		if err := c.unpackDir(e.Path, n, base); err != nil {
 			return err
 		}
+		if !c.implied(e) {
+			n.item.Entry.Mtime = e.Mtime
+		}
 	}
 	return nil
 }
+
+// implied reports whether the archive has no entry for the directory e.
+func (c *copier) implied(e entry.Entry) bool { return c.r.Implied != nil && c.r.Implied(e.Path) }
 
 // unpackLeaf places anything but a directory over whatever has its name.
 func (c *copier) unpackLeaf(e entry.Entry, into *node) error {
@@ -62,7 +69,7 @@ func (c *copier) unpackLeaf(e entry.Entry, into *node) error {
 	if old != nil && old.item.Entry.IsDir() {
 		c.l.cut = true
 	}
-	n := into.add(e.Base())
+	n := c.l.add(into, e.Base())
 	n.item = c.item(e, n.item.Entry)
 	if e.Kind == entry.File && e.Inode != 0 {
 		n.links = linkGroup{c.batch, e.Inode}
@@ -77,7 +84,7 @@ func (c *copier) unpackedDir(e entry.Entry, into, base *node) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	implied := c.r.Implied != nil && c.r.Implied(e.Path)
+	implied := c.implied(e)
 	if implied && old != nil && old.item.Entry.Kind == entry.Symlink {
 		if into, name, err = c.behind(old, base); err != nil || name == "." {
 			return into, err
@@ -87,9 +94,12 @@ func (c *copier) unpackedDir(e entry.Entry, into, base *node) (*node, error) {
 		}
 	}
 	if old == nil || !old.item.Entry.IsDir() {
-		n := into.add(name)
+		n := c.l.add(into, name)
 		n.bare = true
 		n.item = c.item(e, n.item.Entry)
+		if implied { // a --chown is not about it
+			n.item.Entry.UID, n.item.Entry.GID = 0, 0
+		}
 		return n, nil
 	}
 	if !implied {

@@ -23,7 +23,7 @@ func TestAttack09AWorkingDirectoryStaysInside(t *testing.T) {
 		"/dangling":       {`d 0755 5:6 @now proc`, `d 0755 5:6 @now proc/self`, `d 0755 5:6 @now proc/self/fd`, `d 0755 5:6 @now proc/self/fd/7`},
 	}
 	for dir, want := range tests {
-		items, err := Workdir(to, dir, 5, 6)
+		items, err := Workdir(to, dir, 5, 6, testNow)
 		if err != nil {
 			t.Errorf("%s: %v", dir, err)
 			continue
@@ -31,10 +31,10 @@ func TestAttack09AWorkingDirectoryStaysInside(t *testing.T) {
 		t.Run(dir, func(t *testing.T) { checkShow(t, items, nil, want...) })
 	}
 	var conflict *Conflict
-	if _, err := Workdir(to, "/file/x", 0, 0); !errors.As(err, &conflict) || conflict.Path != "/file" {
+	if _, err := Workdir(to, "/file/x", 0, 0, testNow); !errors.As(err, &conflict) || conflict.Path != "/file" {
 		t.Errorf("under a file: %v, want a conflict with /file", err)
 	}
-	if _, err := Workdir(to, "/loop/x", 0, 0); !errors.Is(err, entry.ErrLoop) {
+	if _, err := Workdir(to, "/loop/x", 0, 0, testNow); !errors.Is(err, entry.ErrLoop) {
 		t.Errorf("links in a circle: %v, want %v", err, entry.ErrLoop)
 	}
 }
@@ -124,7 +124,7 @@ func TestAttack35WhatMeansDeletionInALayerIsRefused(t *testing.T) {
 			t.Errorf("%s to %s: %v, want *Unfit", r.Sources[0], r.Dest, err)
 		}
 	}
-	if _, err := Workdir(entry.NewMem(), "/x/.wh.y", 0, 0); !errors.As(err, &unfit) {
+	if _, err := Workdir(entry.NewMem(), "/x/.wh.y", 0, 0, testNow); !errors.As(err, &unfit) {
 		t.Errorf("WORKDIR: %v, want *Unfit", err)
 	}
 }

@@ -9,9 +9,8 @@
 // builder that the tests compare with. Known differences, each with its
 // reason:
 //
-//   - directories made on the way get Request.Now, not the time of day, and one
-//     that exists and gets something new keeps its time: there it gets the time
-//     of day, and the same COPY makes another layer;
+//   - directories that are made, or get something new, get Request.Now, not
+//     the time of day;
 //   - a block device stays one: there it changes its type by mistake;
 //   - ids up to 4294967294 are numbers, not the names of users, whom nobody
 //     finds and who are then root;
@@ -65,7 +64,7 @@ type Request struct {
 	Dest string
 	// Chown and Chmod are the flags' values, expanded.
 	Chown, Chmod string
-	// Now is the time of directories made on the way.
+	// Now is the time of directories that are made or get something new.
 	Now entry.Time
 
 	// HintDirs are searched first for the likely place of a missing source:
@@ -83,8 +82,7 @@ type Item struct {
 	// From is the index of the request whose From has Source.
 	From int
 	// Parent is set for directories that hold what is written: existing ones
-	// with the metadata they have, but that one which the contents of a copied
-	// directory go into has the time of that; and made ones.
+	// with the metadata they have, but for the time, and made ones.
 	Parent bool
 	// Made is set for directories that did not exist and are not a copy of
 	// one: their Mtime is the request's Now.
@@ -103,8 +101,8 @@ type Warning struct {
 // Plan returns what one instruction writes, in layer order: parents before
 // children, names sorted, each path once. Every existing directory that holds
 // something written is among the items, with the metadata it has in To, so
-// that a layer made of them says everything about its parents. A request
-// that writes nothing has no items.
+// that a layer made of them says everything about its parents. What To has just
+// so is left out. A request that changes nothing has no items.
 //
 // An instruction whose sources are of several kinds has several requests, in
 // their order: each sees what those before it placed. To is that of the first.
@@ -119,7 +117,7 @@ func Plan(rs []Request) ([]Item, []Warning, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	l := newLayout(rs[0].To, root)
+	l := newLayout(rs[0].To, root, rs[0].Now)
 	var warnings []Warning
 	for i := range rs {
 		w, err := place(l, &rs[i], i)
@@ -128,7 +126,8 @@ func Plan(rs []Request) ([]Item, []Warning, error) {
 		}
 		warnings = append(warnings, w...)
 	}
-	return l.items(), warnings, nil
+	items, err := changed(l.items(), rs)
+	return items, warnings, err
 }
 
 // place adds what r writes to l.
@@ -202,10 +201,12 @@ func (c *copier) copy(m matched) error {
 		if err != nil {
 			return err
 		}
-		if m.entry.Path != "." { // when a root was made is nobody's matter
-			dir.item.Entry.Mtime, dir.dated = m.entry.Mtime, true
+		err = c.contents(m.filter, branch{path: m.entry.Path}, dir)
+		dir.item.Entry.Mtime = m.entry.Mtime
+		if m.entry.Path == "." { // when a root was made is nobody's matter
+			dir.item.Entry.Mtime = c.r.Now
 		}
-		return c.contents(m.filter, branch{path: m.entry.Path}, dir)
+		return err
 	}
 	if have && old.IsDir() {
 		at = entry.Join(at, path.Base(m.name))
@@ -213,9 +214,6 @@ func (c *copier) copy(m matched) error {
 	dir, err := c.mkdirAll(entry.Parent(at))
 	if err != nil {
 		return err
-	}
-	if dir.item.Made || dir.dated {
-		dir.item.Entry.Mtime = c.r.Now
 	}
 	return c.leaf(m.entry, dir, path.Base(at))
 }
@@ -271,7 +269,9 @@ func (c *copier) dir(f *filter, k kid, parent *node) error {
 		return err
 	}
 	n.item = c.item(k.entry, n.item.Entry)
-	return c.contents(f, k.branch, n)
+	err = c.contents(f, k.branch, n)
+	n.item.Entry.Mtime = k.entry.Mtime
+	return err
 }
 
 // way places a directory that is not copied but has something in it that is.
@@ -303,7 +303,7 @@ func (c *copier) subdir(e entry.Entry, parent *node) (n *node, have bool, err er
 		return nil, false, err
 	}
 	if n == nil {
-		n = parent.add(e.Base())
+		n = c.l.add(parent, e.Base())
 		n.bare = true
 		return n, false, nil
 	}
@@ -325,7 +325,7 @@ func (c *copier) leaf(e entry.Entry, parent *node, name string) error {
 	if old != nil && old.item.Entry.IsDir() {
 		return &Conflict{Path: "/" + old.item.Entry.Path, Source: e.Path, Directory: true}
 	}
-	n := parent.add(name)
+	n := c.l.add(parent, name)
 	n.item = c.item(e, n.item.Entry)
 	if e.Kind == entry.File && e.Inode != 0 {
 		n.links = linkGroup{c.batch, e.Inode}

@@ -15,6 +15,7 @@ import (
 type layout struct {
 	entry.FS // To; only Lstat sees what is written
 	root     *node
+	now      entry.Time // of directories in which something changes
 	batches  int
 	cut      bool // something written was replaced with what was below it
 }
@@ -28,7 +29,6 @@ type node struct {
 	bare  bool // nothing of To shows through this directory
 	gone  bool // replaced
 	under bool // To has a directory here
-	dated bool // has the time of a directory that was copied into it
 	links linkGroup
 }
 
@@ -39,9 +39,9 @@ type linkGroup struct {
 	inode uint64
 }
 
-func newLayout(to entry.FS, root entry.Entry) *layout {
+func newLayout(to entry.FS, root entry.Entry, now entry.Time) *layout {
 	root.Inode, root.Opaque = 0, false
-	return &layout{FS: to, root: &node{item: Item{Entry: root, Parent: true}}}
+	return &layout{FS: to, now: now, root: &node{item: Item{Entry: root, Parent: true}}}
 }
 
 func (l *layout) nextBatch() int {
@@ -89,14 +89,20 @@ func (l *layout) child(n *node, name string) (*node, error) {
 	if !e.IsDir() {
 		return &node{item: Item{Entry: e}, up: n}, nil
 	}
-	k := n.add(name)
+	k := n.attach(name)
 	k.item = Item{Entry: e, Parent: true}
 	k.under = true
 	return k, nil
 }
 
-// add puts a new node in place of whatever had the name.
-func (n *node) add(name string) *node {
+// add puts a new node in place of whatever had the name. The directory is
+// another one from now on.
+func (l *layout) add(n *node, name string) *node {
+	n.item.Entry.Mtime = l.now
+	return n.attach(name)
+}
+
+func (n *node) attach(name string) *node {
 	if n.kids == nil {
 		n.kids = map[string]*node{}
 	}
@@ -128,7 +134,7 @@ func (l *layout) mkdirAll(p string, made entry.Entry) (*node, error) {
 			if err := checkName(name, n.path(name)); err != nil {
 				return nil, err
 			}
-			k = n.add(name)
+			k = l.add(n, name)
 			made.Path = k.item.Entry.Path
 			k.item = Item{Entry: made, Parent: true, Made: true}
 			k.bare = true

@@ -4,19 +4,18 @@ import "github.com/whittle-build/whittle/internal/entry"
 
 // Workdir returns what a WORKDIR writes: the missing directories of dir, made
 // with mode 0755 for the user, and the existing ones above them. Links are
-// followed inside to. There are no items when dir exists. The made ones have
-// no Mtime; it is the caller's to set.
-func Workdir(to entry.FS, dir string, uid, gid uint32) ([]Item, error) {
+// followed inside to. There are no items when dir exists.
+func Workdir(to entry.FS, dir string, uid, gid uint32, now entry.Time) ([]Item, error) {
 	root, err := to.Lstat(".")
 	if err != nil {
 		return nil, err
 	}
-	l := newLayout(to, root)
+	l := newLayout(to, root, now)
 	at, err := entry.Resolve(to, entry.Clean(dir), true)
 	if err != nil {
 		return nil, err
 	}
-	made := entry.Entry{Kind: entry.Dir, Mode: 0o755, UID: uid, GID: gid}
+	made := entry.Entry{Kind: entry.Dir, Mode: 0o755, UID: uid, GID: gid, Mtime: now}
 	if _, err := l.mkdirAll(at, made); err != nil {
 		return nil, err
 	}

@@ -146,9 +146,6 @@ func (l *Local) copy(ctx context.Context, job solve.Job) (_ solve.Made, err erro
 		return solve.Made{}, l.refused(ctx, job, err)
 	}
 	l.warn(job, warnings)
-	if list, err = unlike(list, p.requests); err != nil {
-		return solve.Made{}, l.refused(ctx, job, err)
-	}
 	return l.write(ctx, job, list, p.requests)
 }
 
@@ -164,15 +161,9 @@ func (l *Local) workdir(ctx context.Context, job solve.Job) (solve.Made, error) 
 	if err != nil {
 		return solve.Made{}, l.refused(ctx, job, err)
 	}
-	list, err := copying.Workdir(to, w.Path, uid, gid)
+	list, err := copying.Workdir(to, w.Path, uid, gid, l.now())
 	if err != nil {
 		return solve.Made{}, l.refused(ctx, job, err)
-	}
-	now := l.now()
-	for i := range list {
-		if list[i].Made {
-			list[i].Entry.Mtime = now
-		}
 	}
 	return l.write(ctx, job, list, nil)
 }

@@ -1,13 +1,9 @@
 package execute
 
 import (
-	"bytes"
 	"errors"
-	"io"
 	"io/fs"
-	"maps"
 
-	"github.com/whittle-build/whittle/internal/copying"
 	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/fsroot"
 	"github.com/whittle-build/whittle/internal/layer"
@@ -41,7 +37,7 @@ func leaveOut(upper string, below entry.FS) (err error) {
 	if _, err := l.dir(e); err != nil {
 		return err
 	}
-	if e.Opaque || !sameAttributes(e, was) {
+	if e.Opaque || !entry.SameAttributes(e, was) {
 		return nil
 	}
 	return layer.ImplyRoot(upper)
@@ -94,110 +90,13 @@ func (l *leaver) same(e entry.Entry) (bool, error) {
 	}
 	if e.Kind == entry.Dir {
 		empty, err := l.dir(e)
-		return empty && sameAttributes(e, was), err
+		return empty && entry.SameAttributes(e, was), err
 	}
-	if !sameAttributes(e, was) || e.Mtime != was.Mtime || e.Size != was.Size || e.Link != was.Link || e.Major != was.Major || e.Minor != was.Minor {
+	if !entry.SameAttributes(e, was) || e.Mtime != was.Mtime || e.Size != was.Size || e.Link != was.Link || e.Major != was.Major || e.Minor != was.Minor {
 		return false, nil
 	}
 	if e.Kind != entry.File || e.Size == 0 {
 		return true, nil
 	}
-	return l.sameContent(e.Path)
-}
-
-func (l *leaver) sameContent(path string) (same bool, err error) {
-	a, err := l.upper.Open(path)
-	if err != nil {
-		return false, err
-	}
-	defer func() { err = errors.Join(err, a.Close()) }()
-	b, err := l.below.Open(path)
-	if err != nil {
-		return false, err
-	}
-	defer func() { err = errors.Join(err, b.Close()) }()
-	return sameBytes(a, b)
-}
-
-func sameBytes(a, b io.Reader) (bool, error) {
-	const piece = 64 << 10
-	x, y := make([]byte, piece), make([]byte, piece)
-	for {
-		n, err := io.ReadFull(a, x)
-		m, other := io.ReadFull(b, y)
-		if !bytes.Equal(x[:n], y[:m]) {
-			return false, nil
-		}
-		for _, err := range []error{err, other} {
-			if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-				return false, err
-			}
-		}
-		if err != nil || other != nil {
-			return true, nil
-		}
-	}
-}
-
-func sameAttributes(a, b entry.Entry) bool {
-	return a.Mode == b.Mode && a.UID == b.UID && a.GID == b.GID && maps.Equal(a.Xattrs, b.Xattrs)
-}
-
-// unlike returns the items of a COPY that are not below just so, and the
-// directories on the way to them.
-func unlike(items []copying.Item, rs []copying.Request) ([]copying.Item, error) {
-	missing, needed := map[string]bool{}, map[string]bool{}
-	same := make([]bool, len(items))
-	for i := range items {
-		e := items[i].Entry
-		if missing[entry.Parent(e.Path)] {
-			missing[e.Path] = true
-		} else if was, err := rs[items[i].From].To.Lstat(e.Path); errors.Is(err, fs.ErrNotExist) {
-			missing[e.Path] = true
-		} else if err != nil {
-			return nil, err
-		} else if same[i], err = sameItem(&items[i], was, rs); err != nil {
-			return nil, err
-		}
-		for dir := e.Path; !same[i] && dir != "." && !needed[entry.Parent(dir)]; dir = entry.Parent(dir) {
-			needed[entry.Parent(dir)] = true
-		}
-	}
-	kept := items[:0]
-	for i, it := range items {
-		if !same[i] || needed[it.Entry.Path] {
-			kept = append(kept, it)
-		}
-	}
-	return kept, nil
-}
-
-// sameItem compares an item with what is in its place. A layer's times have
-// whole seconds.
-func sameItem(it *copying.Item, was entry.Entry, rs []copying.Request) (same bool, err error) {
-	e := it.Entry
-	if e.Kind != was.Kind || !sameAttributes(e, was) {
-		return false, nil
-	}
-	if e.Kind == entry.Dir {
-		return true, nil
-	}
-	if e.Mtime.Sec != was.Mtime.Sec || e.Size != was.Size || e.Link != was.Link || e.Major != was.Major || e.Minor != was.Minor {
-		return false, nil
-	}
-	if e.Kind != entry.File || e.Size == 0 {
-		return true, nil
-	}
-	r := rs[it.From]
-	a, err := r.From.Open(it.Source)
-	if err != nil {
-		return false, err
-	}
-	defer func() { err = errors.Join(err, a.Close()) }()
-	b, err := r.To.Open(e.Path)
-	if err != nil {
-		return false, err
-	}
-	defer func() { err = errors.Join(err, b.Close()) }()
-	return sameBytes(a, b)
+	return entry.SameContent(l.upper, e.Path, l.below, e.Path)
 }

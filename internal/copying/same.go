@@ -1,0 +1,85 @@
+package copying
+
+import (
+	"strings"
+
+	"github.com/whittle-build/whittle/internal/entry"
+)
+
+// changed returns those items that are not just so in To, and the directories
+// that they are in: what a layer need not say it does not say. Times count in
+// whole seconds, which is what layers keep, and those of directories do not
+// count at all.
+func changed(items []Item, rs []Request) ([]Item, error) {
+	differs := make([]bool, len(items))
+	hidden := "" // a directory in which nothing of To shows
+	for i := range items {
+		e := &items[i].Entry
+		if differs[i] = hidden != "" && strings.HasPrefix(e.Path, hidden); differs[i] {
+			continue
+		}
+		same, isNew, err := items[i].same(rs)
+		if err != nil {
+			return nil, err
+		}
+		if differs[i] = !same; isNew && e.IsDir() {
+			hidden = e.Path + "/"
+		}
+	}
+	holds := map[string]bool{}
+	left := 0
+	for i := len(items) - 1; i >= 0; i-- {
+		e := &items[i].Entry
+		if differs[i] = differs[i] || holds[e.Path]; differs[i] {
+			left++
+			holds[entry.Parent(e.Path)] = true
+		}
+	}
+	if left == len(items) {
+		return items, nil
+	}
+	out := make([]Item, 0, left)
+	for i, it := range items {
+		if differs[i] {
+			out = append(out, it)
+		}
+	}
+	return relinked(out), nil
+}
+
+// same reports whether To has the item already, and else whether nothing of
+// what To has there remains.
+func (it *Item) same(rs []Request) (same, isNew bool, err error) {
+	e, to := &it.Entry, rs[0].To
+	was, err := to.Lstat(e.Path)
+	if isNotExist(err) || err == nil && (was.Kind != e.Kind || e.Opaque) {
+		return false, true, nil
+	}
+	if err != nil || !entry.SameAttributes(*e, was) {
+		return false, false, err
+	}
+	switch {
+	case e.IsDir():
+		return true, false, nil
+	case e.Mtime.Sec != was.Mtime.Sec, e.Size != was.Size, e.Link != was.Link, e.Major != was.Major, e.Minor != was.Minor:
+		return false, false, nil
+	case e.Kind != entry.File || e.Size == 0:
+		return true, false, nil
+	}
+	same, err = entry.SameContent(rs[it.From].From, it.Source, to, e.Path)
+	return same, false, err
+}
+
+// relinked takes the Inode from files whose other names were left out.
+func relinked(items []Item) []Item {
+	names := map[uint64]int{}
+	for i := range items {
+		names[items[i].Entry.Inode]++
+	}
+	for i := range items {
+		if names[items[i].Entry.Inode] == 1 {
+			items[i].Entry.Inode = 0
+		}
+	}
+	return items
+}
