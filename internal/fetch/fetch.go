@@ -37,7 +37,8 @@ type Client struct {
 	// closed, and whether there is one; nil has none.
 	SSH func(id string) (serve func(net.Listener), ok bool)
 	// Environ is what git is found and finds its proxies by: PATH, HTTP_PROXY
-	// and its like. Nothing else of it is used.
+	// and its like, and HOME for the hosts that ssh knows. Nothing else of it is
+	// used.
 	Environ    []string
 	GitProgram string           // "" means git, found in PATH
 	Now        func() time.Time // nil means time.Now

@@ -615,7 +615,14 @@ exec sh -c "$last"
 	}
 	served, ended := 0, 0
 	c := newClient(t)
-	c.Environ = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "SSH_AUTH_SOCK=/mine", "HOME=/home/me"}
+	home := t.TempDir()
+	if err := os.Mkdir(filepath.Join(home, ".ssh"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(home, ".ssh/known_hosts"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.Environ = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "SSH_AUTH_SOCK=/mine", "HOME=" + home}
 	c.SSH = func(id string) (func(net.Listener), bool) {
 		return func(l net.Listener) {
 			served++
@@ -637,7 +644,7 @@ exec sh -c "$last"
 		t.Errorf("files\n%s", got)
 	}
 	said, err := os.ReadFile(log)
-	for _, want := range []string{"agent\n", "-F\n/dev/null\n", "IdentityFile=none\n", "BatchMode=yes\n", "git@example.com\n"} {
+	for _, want := range []string{"agent\n", "-F\n/dev/null\n", "IdentityFile=none\n", "BatchMode=yes\n", "UserKnownHostsFile=/dev/null\n" + home + "/.ssh/known_hosts\n", "git@example.com\n"} {
 		if err != nil || !strings.Contains(string(said), want) {
 			t.Errorf("ssh is not given %q: %v\n%s", want, err, said)
 		}

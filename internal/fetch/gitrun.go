@@ -112,7 +112,7 @@ func (c *Client) gitEnviron(home string) []string {
 // whose key is another than the one known is refused.
 func (g *git) agent(home string) error {
 	ssh := "ssh -F /dev/null -o BatchMode=yes -o IdentityFile=none -o ConnectTimeout=15 -o ServerAliveInterval=15" +
-		" -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile='" + home + "/known_hosts'"
+		" -o StrictHostKeyChecking=accept-new -o 'UserKnownHostsFile=/dev/null" + g.c.knownHosts() + "'"
 	var serve func(net.Listener)
 	if g.c.SSH != nil {
 		serve, _ = g.c.SSH("default")
@@ -141,6 +141,25 @@ func (g *git) agent(home string) error {
 	})
 	g.env = append(g.env, "SSH_AUTH_SOCK="+socket, "GIT_SSH_COMMAND="+ssh)
 	return nil
+}
+
+// rePlainPath is a path that neither the shell nor ssh reads otherwise.
+var rePlainPath = regexp.MustCompile(`^/[a-zA-Z0-9/._+-]*$`)
+
+// knownHosts is the caller's file of hosts, after a blank; "" when there is none.
+// It is read only: new hosts are written nowhere.
+func (c *Client) knownHosts() string {
+	for _, kv := range c.Environ {
+		home, ok := strings.CutPrefix(kv, "HOME=")
+		if !ok {
+			continue
+		}
+		file := home + "/.ssh/known_hosts"
+		if _, err := os.Stat(file); err == nil && rePlainPath.MatchString(file) {
+			return " " + file
+		}
+	}
+	return ""
 }
 
 // close ends what serves git.
