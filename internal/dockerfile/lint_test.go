@@ -106,3 +106,27 @@ func TestImageNames(t *testing.T) {
 		}
 	}
 }
+
+func TestOnlyTheDockerfilesOwnFrontendIsTaken(t *testing.T) {
+	for src, ok := range map[string]bool{
+		"# syntax=docker/dockerfile:1": true, "# syntax=docker/dockerfile": true, "#syntax = docker.io/docker/dockerfile:1.7-labs words": true,
+		"# syntax=docker/dockerfile-upstream:master@sha256:00": true, "# syntax=mirror.example:5000/docker/dockerfile:1": true, "# syntax=dockerfile.v0": true,
+		"# hello\n# syntax=other/frontend": true, "#!/x\n# syntax=docker/dockerfile:1": true, "FROM a\n# syntax=x": true, "": true,
+		"# syntax=other/frontend": false, "# syntax=docker/buildx:1": false, "# syntax=dockerfile": false, "#!/x\n# syntax=x": false, "# escape=`\n# SYNTAX=x": false,
+		"// syntax=x": false, `{"syntax":"x"}`: false, "\uFEFF# syntax=x": false, "# syntax=docker/dockerfile:1/x": false, "# syntax=notdocker/dockerfile": false,
+	} {
+		got := CheckSyntax("Dockerfile", []byte(src), nil)
+		if (got == nil) != ok {
+			t.Errorf("%q: got %v", src, got)
+		}
+		if got != nil && (got.Line < 1 || got.Line > strings.Count(src, "\n")+1 || got.Hint == "" || got.Text == "") {
+			t.Errorf("%q: got %+v", src, got)
+		}
+		if got := CheckSyntax("Dockerfile", []byte(src), map[string]string{SyntaxArg: "docker/dockerfile:1 x"}); got != nil {
+			t.Errorf("%q, with the argument: got %v", src, got)
+		}
+	}
+	if got := CheckSyntax("Dockerfile", nil, map[string]string{SyntaxArg: ""}); got == nil || got.Hint == "" {
+		t.Errorf("an empty argument: got %v", got)
+	}
+}
