@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -186,7 +187,14 @@ func linkStore(ts *testscript.TestScript, template, to string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, out)
 	}
-	return nil
+	// Locks are of files, whatever their names: linked ones would be those of
+	// all stores at once.
+	return filepath.WalkDir(filepath.Join(to, "locks"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		return os.Remove(path)
+	})
 }
 
 // httpget waits until URL answers and prints the body.
