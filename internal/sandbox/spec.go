@@ -1,7 +1,10 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -18,6 +21,9 @@ func Spec(c *Config) (*specs.Spec, error) {
 		if _, err := fmt.Sscanf(c.User, "%d:%d", &uid, &gid); err != nil {
 			return nil, fmt.Errorf("user %q: want uid:gid for an OCI runtime", c.User)
 		}
+	}
+	if c.Insecure || slices.ContainsFunc(c.Mounts, func(m Mount) bool { return m.Content != nil }) {
+		return nil, errors.New("all rights, and files of memory, are the native sandbox's alone")
 	}
 	seccomp, err := defaultProfile()
 	if err != nil {
@@ -43,6 +49,7 @@ func Spec(c *Config) (*specs.Spec, error) {
 		Root:     &specs.Root{Path: fdPath(int(c.Root.Fd())), Readonly: c.ReadOnlyRoot},
 		Process: &specs.Process{
 			Terminal: c.TTY, User: user, Args: c.Args, Env: c.Env, Cwd: dir, NoNewPrivileges: c.NoNewPrivs,
+			Rlimits:      specRlimits(c.Rlimits),
 			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: permitted, Permitted: permitted},
 		},
 		Mounts: append(specMounts(c.ShmSize), configMounts(c.Mounts)...),
@@ -53,6 +60,14 @@ func Spec(c *Config) (*specs.Spec, error) {
 			ReadonlyPaths: prefixed("/proc/", initproc.ProcReadOnly),
 		},
 	}, nil
+}
+
+func specRlimits(list []Rlimit) []specs.POSIXRlimit {
+	var out []specs.POSIXRlimit
+	for _, r := range list {
+		out = append(out, specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(r.Name), Soft: r.Soft, Hard: r.Hard})
+	}
+	return out
 }
 
 func fdPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
