@@ -70,6 +70,19 @@ func TestAttack19AContextsLinkOutIsCopiedAsALink(t *testing.T) {
 	}
 }
 
+func TestAttack19ParentsFollowNoLinkOutOfTheContext(t *testing.T) {
+	from := view(t, `d 0755 0:0 @1 d`, `l 0777 0:0 @1 d/out -> /etc`, `l 0777 0:0 @1 top -> ../../etc`)
+	for _, s := range []string{"d/out/passwd", "top/passwd", "top/./passwd", "top/./*", "d/out/./*"} {
+		r := Request{From: from, Sources: []string{PathWithParents(s)}, Parents: true, FromContext: true, To: entry.NewMem(), Dest: "/"}
+		var missing *NotFound
+		if _, _, err := planOne(r); !errors.As(err, &missing) {
+			t.Errorf("%s: %v, want *NotFound", s, err)
+		}
+	}
+	items := plan(t, Request{From: from, Sources: []string{PathWithParents("**/out")}, Parents: true, FromContext: true, To: entry.NewMem(), Dest: "/x"})
+	checkShow(t, items, from, `d 0755 0:0 @now x`, `d 0755 0:0 @now x/d`, `l 0777 0:0 @1 x/d/out -> /etc`)
+}
+
 // crooked is a view that breaks its promises.
 type crooked struct {
 	entry.FS
