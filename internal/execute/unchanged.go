@@ -3,6 +3,8 @@ package execute
 import (
 	"errors"
 	"io/fs"
+	"strings"
+	"syscall"
 
 	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/fsroot"
@@ -34,7 +36,7 @@ func leaveOut(upper string, below entry.FS) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := l.dir(e); err != nil {
+	if _, err := l.dir(e, false); err != nil {
 		return err
 	}
 	if e.Opaque || !entry.SameAttributes(e, was) {
@@ -49,15 +51,23 @@ type leaver struct {
 }
 
 // dir leaves out what is in a directory that both have, and reports whether
-// nothing is left in it.
-func (l *leaver) dir(dir entry.Entry) (empty bool, err error) {
+// nothing is left in it. What an opaque one hides is deleted name by name, as in
+// the reference's layers: so what is the same can be left out there too.
+func (l *leaver) dir(dir entry.Entry, hides bool) (empty bool, err error) {
 	list, err := l.upper.ReadDir(dir.Path)
 	if err != nil {
 		return false, err
 	}
-	left := len(list)
+	left, changed := len(list), false
+	if hides {
+		n, err := l.delete(dir.Path, list)
+		if err != nil {
+			return false, err
+		}
+		left, changed = left+n, n > 0
+	}
 	for _, e := range list {
-		same, err := l.same(e)
+		same, err := l.same(e, hides)
 		if err != nil {
 			return false, err
 		}
@@ -67,29 +77,58 @@ func (l *leaver) dir(dir entry.Entry) (empty bool, err error) {
 		if err := l.root.Remove(e.Path); err != nil {
 			return false, err
 		}
-		left--
+		left, changed = left-1, true
 	}
-	if left < len(list) {
+	if changed {
 		return left == 0, l.root.Utimes(dir.Path, dir.Mtime)
 	}
 	return left == 0, nil
 }
 
+// delete makes a whiteout of each name that the directory has below and not in
+// the upper, and reports how many these are.
+func (l *leaver) delete(dir string, upper []entry.Entry) (int, error) {
+	below, err := l.below.ReadDir(dir)
+	if err != nil {
+		return 0, err
+	}
+	there := map[string]bool{}
+	for _, e := range upper {
+		there[e.Path] = true
+	}
+	n := 0
+	for _, e := range below {
+		if there[e.Path] {
+			continue
+		}
+		if err := l.root.Mknod(e.Path, syscall.S_IFCHR, 0, 0); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
 // same reports whether an entry of the upper says nothing, after it has left
-// out what is in it.
-func (l *leaver) same(e entry.Entry) (bool, error) {
-	if e.Kind == entry.Whiteout || e.Opaque {
+// out what is in it. Hidden says that below shows nothing at its place so far.
+func (l *leaver) same(e entry.Entry, hidden bool) (bool, error) {
+	if e.Kind == entry.Whiteout {
 		return false, nil
 	}
 	was, err := l.below.Lstat(e.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil || was.Kind != e.Kind {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
+	if e.Opaque {
+		if err := l.unmark(e.Path); err != nil {
+			return false, err
+		}
+	}
+	if err != nil || was.Kind != e.Kind {
+		return false, nil
+	}
 	if e.Kind == entry.Dir {
-		empty, err := l.dir(e)
+		empty, err := l.dir(e, hidden || e.Opaque)
 		return empty && entry.SameAttributes(e, was), err
 	}
 	if !entry.SameAttributes(e, was) || e.Mtime != was.Mtime || e.Size != was.Size || e.Link != was.Link || e.Major != was.Major || e.Minor != was.Minor {
@@ -99,4 +138,19 @@ func (l *leaver) same(e entry.Entry) (bool, error) {
 		return true, nil
 	}
 	return entry.SameContent(l.upper, e.Path, l.below, e.Path)
+}
+
+// unmark makes a directory no longer opaque. Which attribute says so depends on
+// who mounted the overlay.
+func (l *leaver) unmark(dir string) error {
+	attrs, err := l.root.Getxattrs(dir)
+	if err != nil {
+		return err
+	}
+	for name := range attrs {
+		if strings.HasSuffix(name, ".overlay.opaque") {
+			err = errors.Join(err, l.root.Removexattr(dir, name))
+		}
+	}
+	return err
 }

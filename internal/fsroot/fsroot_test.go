@@ -116,6 +116,7 @@ func TestPhysicalPathsRefuseLinks(t *testing.T) {
 		"Chmod":     func(p string) error { return r.Chmod(p, 0o777) },
 		"Utimes":    func(p string) error { return r.Utimes(p, entry.Time{}) },
 		"Setxattr":  func(p string) error { return r.Setxattr(p, "user.a", "b") },
+		"Remxattr":  func(p string) error { return r.Removexattr(p, "user.a") },
 		"Getxattrs": func(p string) error { _, err := r.Getxattrs(p); return err },
 		"ReadDir":   func(p string) error { _, err := r.ReadDir(p); return err },
 		"Readlink":  func(p string) error { _, err := r.Readlink(p); return err },

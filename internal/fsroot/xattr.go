@@ -1,6 +1,7 @@
 package fsroot
 
 import (
+	"errors"
 	"os"
 	"strconv"
 	"strings"
@@ -90,5 +91,16 @@ func grow(buf []byte, get func([]byte) (int, error)) ([]byte, error) {
 func (r *Root) Setxattr(name, attr, value string) error {
 	return r.in("setxattr "+attr, name, func(dir int, base string) error {
 		return unix.Lsetxattr(procPath(dir, base), attr, []byte(value), 0)
+	})
+}
+
+// Removexattr takes one extended attribute off a physical path, if it has it;
+// of a symlink off itself.
+func (r *Root) Removexattr(name, attr string) error {
+	return r.in("removexattr "+attr, name, func(dir int, base string) error {
+		if err := unix.Lremovexattr(procPath(dir, base), attr); !errors.Is(err, unix.ENODATA) {
+			return err
+		}
+		return nil
 	})
 }
