@@ -243,7 +243,7 @@ func (d *dice) change(m *entry.Mem) *entry.Mem {
 			case 1:
 				e.UID++
 			case 2:
-				e.Mtime.Sec++
+				e.GID++ // no time: it is in no key, and yet what has another is not left out
 			case 3:
 				text += "x"
 			case 4:
