@@ -227,6 +227,9 @@ loop:
 	}
 	close(work)
 	group.Wait()
+	if r.check && end == nil {
+		fmt.Printf("%d of %d cases are as recorded\n", len(todo)-len(results), len(todo))
+	}
 	if len(results) > 0 {
 		end = errors.Join(end, fmt.Errorf("%d of %d cases failed", len(results), len(todo)))
 	}
