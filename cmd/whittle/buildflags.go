@@ -18,6 +18,7 @@ var buildWays = [...]way{
 	{"provenance sbom attest", "images have no attestations; leave it out, or write what is to be known with --label"},
 	{"squash", "leave it out: a last stage that copies what is needed has no more than that"},
 	{"compress stream", "leave it out: nothing is sent, the context is read where it is"},
+	{"rm force-rm", "leave it out: a build leaves no containers behind"},
 	{"isolation security-opt builder debug", "leave it out: there is one builder, which runs every step in the same sandbox"},
 }
 

@@ -208,6 +208,8 @@ func kindOf(f *pflag.Flag) string {
 		return "true or false"
 	case "int":
 		return "a whole number"
+	case "uint64":
+		return "a whole number from 0"
 	case "duration":
 		return "a time such as 90s or 72h"
 	}

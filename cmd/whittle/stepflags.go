@@ -29,12 +29,12 @@ func (f *stepFlags) add(fl *pflag.FlagSet) {
 	fl.StringArrayVar(&f.ssh, "ssh", nil, "let steps that ask for it sign with an agent or keys: `ID[=SOCKET|KEY[,KEY]]`, or default for $SSH_AUTH_SOCK; may be repeated")
 	fl.StringSliceVar(&f.allow, "allow", nil, "allow steps `RIGHT`: network.host, security.insecure or device; may be repeated")
 	fl.StringArrayVar(&f.ulimits, "ulimit", nil, "limit of steps, `NAME=SOFT[:HARD]`; may be repeated")
-	fl.StringVar(&f.shm, "shm-size", "", "size of /dev/shm of steps (64m)")
+	fl.StringVar(&f.shm, "shm-size", "", "`SIZE` of /dev/shm of steps (default 64m)")
 	fl.StringVar(&f.cgroup, "cgroup-parent", "", "run steps in control groups below `GROUP`")
-	fl.StringVarP(&f.memory, "memory", "m", "", "memory of each step (512m)")
-	fl.StringVar(&f.swap, "memory-swap", "", "memory and swap of each step; -1 is no limit of swap")
+	fl.StringVarP(&f.memory, "memory", "m", "", "memory of each step, a `SIZE` such as 512m")
+	fl.StringVar(&f.swap, "memory-swap", "", "memory and swap of each step, together a `SIZE` such as 1g; -1 is no limit of swap")
 	r := &f.resources
-	fl.Uint64VarP(&r.CPUShares, "cpu-shares", "c", 0, "weight of each step's processor time; 1024 is the usual one")
+	fl.Uint64VarP(&r.CPUShares, "cpu-shares", "c", 0, "`WEIGHT` of each step's processor time; 1024 is the usual one")
 	fl.Uint64Var(&r.CPUPeriod, "cpu-period", 0, "period of --cpu-quota in `MICROSECONDS` (default 100000)")
 	fl.Int64Var(&r.CPUQuota, "cpu-quota", 0, "processor time of each step in a period, in `MICROSECONDS`")
 	fl.StringVar(&r.CPUs, "cpuset-cpus", "", "processors of steps, as `0-2,4`")
@@ -58,7 +58,7 @@ func (p *program) stepOptions(f *stepFlags, r *whittle.Request) (err error) {
 	for _, a := range f.allow {
 		right, _, _ := strings.Cut(a, "=")
 		if right != "device" && !slices.Contains(whittle.Entitlements(), a) {
-			return &usageError{fmt.Errorf("--allow %q: unknown right", a), "there are " + strings.Join(whittle.Entitlements(), " and ")}
+			return &usageError{fmt.Errorf("--allow %q: unknown right", a), "there are " + strings.Join(whittle.Entitlements(), ", ") + " and device"}
 		}
 	}
 	r.Allow = f.allow
@@ -68,10 +68,10 @@ func (p *program) stepOptions(f *stepFlags, r *whittle.Request) (err error) {
 	}
 	if f.swap == "-1" {
 		r.Resources.MemorySwap = -1
-		return nil
+	} else if r.Resources.MemorySwap, err = parseSize("--memory-swap", f.swap, container.KiloMemory); err != nil {
+		return err
 	}
-	r.Resources.MemorySwap, err = parseSize("--memory-swap", f.swap, container.KiloMemory)
-	return err
+	return checkLimits(&r.Resources)
 }
 
 // parseSSH reads docker's --ssh. default alone, or any other name alone, is the

@@ -98,6 +98,8 @@ func startHint(start *sandbox.StartError) (hint string) {
 		hint = "no folder of PATH has it: is it spelled right, and installed in this stage or in one that it builds on? Otherwise write its whole path"
 	case start.Op == "exec" && errors.Is(start.Err, syscall.E2BIG):
 		hint = "one argument has at most 128 kB, and all of them with the environment 2 MB: COPY a script and run that"
+	case start.Op == "exec" && strings.Contains(start.Err.Error(), "signal: killed"):
+		hint = "it was ended before it began: a step needs some megabytes of memory to start, of --memory and of the machine"
 	case start.Op == "exec" && start.Path == "/bin/sh":
 		hint = "this file system has no shell: write the exec form, RUN [\"/program\", \"argument\"], or build on an image with a shell"
 	case start.Interp != "":

@@ -269,13 +269,23 @@ func (st *state) entitled(c *dockerfile.Run) bool {
 			"leave --network=host out: a step's own network is this machine's already; or build with --allow network.host")
 	case c.Insecure && !slices.Contains(st.p.req.Allow, "security.insecure"):
 		st.fail("security.insecure is not allowed", ask+"security.insecure")
-	case len(c.Devices) > 0:
-		st.fail(fmt.Sprintf("--device=%s: device feature is only supported in Dockerfile frontend 1.14.0-labs or later", c.Devices[0].Name),
-			"leave it out; a step that needs the machine's devices can have all of them with --security=insecure, and --allow security.insecure on the command line")
 	default:
-		return true
+		return st.hasDevices(c)
 	}
 	return false
+}
+
+// hasDevices refuses a step that cannot do without a device. None is registered
+// here, so that a step gets none that it only may have.
+func (st *state) hasDevices(c *dockerfile.Run) bool {
+	for _, d := range c.Devices {
+		if d.Required {
+			st.fail(fmt.Sprintf("required device %q is not registered", d.Name),
+				"leave required out if the step can do without; one that needs the machine's devices can have all of them with --security=insecure, and --allow security.insecure on the command line")
+			return false
+		}
+	}
+	return true
 }
 
 // Reads are the file systems that the step reads besides the one below it,

@@ -173,7 +173,7 @@ func TestMistakesInMounts(t *testing.T) {
 		"FROM a\nRUN --mount=target=${x?no} x":                                                     "2: x: no",
 		"FROM a\nRUN --network=host x":                                                             "2: network.host is not allowed",
 		"FROM a\nRUN --security=insecure x":                                                        "2: security.insecure is not allowed",
-		"FROM a\nRUN --device=x/y=z x":                                                             "2: --device=x/y=z: device feature is only supported",
+		"FROM a\nRUN --device=x/y=z,required x":                                                    `2: required device "x/y=z" is not registered`,
 	} {
 		_, err := plan(t, src, nil)
 		if err == nil || !strings.Contains(err.Error(), "Dockerfile:"+want) {
