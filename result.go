@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/whittle-build/whittle/internal/address"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/execute"
 )
@@ -61,7 +62,10 @@ func Metadata(res *Result, failure error) ([]byte, error) {
 		m.Error = &badBuild{Message: failure.Error()}
 		var exit *execute.ExitError
 		if errors.As(failure, &exit) {
-			m.Error.ExitCode, m.Error.Args = exit.Status.Code, exit.Args
+			m.Error.ExitCode = exit.Status.Code
+			for _, a := range exit.Args {
+				m.Error.Args = append(m.Error.Args, address.Redact(a))
+			}
 		}
 	}
 	var b bytes.Buffer

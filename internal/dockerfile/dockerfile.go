@@ -84,13 +84,14 @@ func (f *File) Line(n int) string {
 	return address.Redact(strings.TrimSpace(f.lines[n-1]))
 }
 
-// Mistake makes an Error about what stands at pos.
+// Mistake makes an Error about what stands at pos. Like the lines, what it says
+// of them has no credentials of addresses.
 func (f *File) Mistake(pos Pos, msg, hint string) *Error {
-	e := &Error{File: f.Name, Line: pos.Line, EndLine: pos.EndLine, Text: f.Line(pos.Line), Msg: msg, Hint: hint}
+	e := &Error{File: f.Name, Line: pos.Line, EndLine: pos.EndLine, Text: f.Line(pos.Line), Msg: address.Redact(msg), Hint: address.Redact(hint)}
 	if pos.Line > 0 {
 		last := min(pos.EndLine, len(f.lines), pos.Line+maxShown-1)
 		for _, line := range f.lines[min(pos.Line, len(f.lines)):max(last, min(pos.Line, len(f.lines)))] {
-			e.More = append(e.More, strings.TrimRight(line, " \t"))
+			e.More = append(e.More, address.Redact(strings.TrimRight(line, " \t")))
 		}
 	}
 	return e

@@ -10,6 +10,8 @@ import (
 
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+
+	"github.com/whittle-build/whittle/internal/address"
 )
 
 // found is a Finding at its place. check is what the comment above the
@@ -59,6 +61,7 @@ func (l *Linter) Report(pos Pos, check string, f Finding) {
 		}
 	}
 	if lets(f.Rule, l.checks, above) {
+		f.Msg, f.Hint = address.Redact(f.Msg), address.Redact(f.Hint)
 		l.found = append(l.found, found{pos, check, f})
 	}
 }

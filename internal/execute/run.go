@@ -98,14 +98,14 @@ func startHint(start *sandbox.StartError) (hint string) {
 		hint = "no folder of PATH has it: is it spelled right, and installed in this stage or in one that it builds on? Otherwise write its whole path"
 	case start.Op == "exec" && errors.Is(start.Err, syscall.E2BIG):
 		hint = "one argument has at most 128 kB, and all of them with the environment 2 MB: COPY a script and run that"
-	case start.Op == "exec" && strings.Contains(start.Err.Error(), "signal: killed"):
+	case errors.Is(start.Err, sandbox.ErrMemory):
 		hint = "it was ended before it began: a step needs some megabytes of memory to start, of --memory and of the machine"
 	case start.Op == "exec" && start.Path == "/bin/sh":
 		hint = "this file system has no shell: write the exec form, RUN [\"/program\", \"argument\"], or build on an image with a shell"
 	case start.Interp != "":
 		hint = "its interpreter is not in this stage; a static program needs none (for Go: CGO_ENABLED=0)"
 	case start.Op == "ulimit" && errors.Is(start.Err, syscall.EPERM):
-		hint = "only root can raise a hard limit: give a lower one, or raise that of the shell that calls"
+		hint = "only root can raise a hard limit, and nofile no further than /proc/sys/fs/nr_open: give a lower one, or raise that of the shell that calls"
 	case start.Op == "id":
 		hint = "more ids are given in /etc/subuid and /etc/subgid; root has all of them"
 	case start.Op == "exec" && errors.Is(start.Err, syscall.ENOENT):
@@ -118,6 +118,8 @@ func startHint(start *sandbox.StartError) (hint string) {
 		hint = "choose another target="
 	case start.Op == "mount" && inTheWay(start.Err):
 		hint = "a RUN has file systems of its own at /proc, /sys and /dev, and files in /etc: build on an image where this path is a folder and no link"
+	case start.Op == "mount" && (start.Path == "/dev" || filepath.Dir(start.Path) == "/dev"):
+		hint = "a RUN has devices of its own in /dev: mount elsewhere, or at a new name in it"
 	case start.Op == "mount" && errors.Is(start.Err, syscall.EROFS):
 		hint = "its place lies in a read-only mount and is not there: make the folder or file in what is mounted there, or mount that with rw"
 	case start.Op == "mount" && strings.HasPrefix(start.Err.Error(), "source "):

@@ -173,6 +173,9 @@ func (c *Client) get(ctx context.Context, u *url.URL, name string, d Download) (
 		}
 		return f, c.keep(have, d.Checksum)
 	}
+	if resp.StatusCode == http.StatusNotModified { // since when? nothing was said of that
+		return nil, &statusError{code: resp.StatusCode}
+	}
 	return c.take(resp, cancel, name, d)
 }
 

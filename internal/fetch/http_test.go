@@ -195,9 +195,10 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		hint    string
 		tries   int32
 	}{
-		"404": {status(404), "the server answers 404 Not Found", "has the file moved", 1},
-		"401": {status(401), "the server answers 401", "--secret id=HTTP_AUTH_TOKEN_127.0.0.1", 1},
-		"500": {status(500), "the server answers 500", "try again later", maxTries},
+		"404":         {status(404), "the server answers 404 Not Found", "has the file moved", 1},
+		"401":         {status(401), "the server answers 401", "--secret id=HTTP_AUTH_TOKEN_127.0.0.1", 1},
+		"500":         {status(500), "the server answers 500", "try again later", maxTries},
+		"304 unasked": {status(304), "the server answers 304 Not Modified", "has nothing of it", 1},
 		"half body": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "5")
 			fmt.Fprint(w, "he")

@@ -288,6 +288,8 @@ func (e *statusError) way(u *url.URL) string {
 			return "the server does not take the credentials that it was given"
 		}
 		return fmt.Sprintf("if it wants a token, give one: --secret id=HTTP_AUTH_TOKEN_%s,env=NAME", u.Hostname())
+	case http.StatusNotModified:
+		return "this machine has nothing of it, and did not ask for changes: the server or a proxy before it is wrong; " + insteadOfDownload
 	case http.StatusNotFound, http.StatusGone:
 		return "open the address in a browser: has the file moved?"
 	}

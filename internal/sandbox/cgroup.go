@@ -45,7 +45,7 @@ func (e *CgroupError) Hint() string {
 	if errors.Is(e.Err, fs.ErrPermission) || errors.Is(e.Err, unix.EROFS) {
 		return "this user may not make control groups there: build as root, or inside systemd-run --user --scope -p Delegate=yes and name that scope's group"
 	}
-	if errors.Is(e.Err, unix.EINVAL) || errors.Is(e.Err, unix.ERANGE) {
+	if errors.Is(e.Err, unix.EINVAL) && !strings.Contains(e.Path, "subtree_control") || errors.Is(e.Err, unix.ERANGE) {
 		return "the kernel does not take this value: /sys/devices/system has the processors (cpu/online) and memory nodes (node/online) of this machine, and a control group gives no more than the one above it"
 	}
 	return "is the controller there? cat /proc/cgroups; without the flag the limits are those of the shell that calls"

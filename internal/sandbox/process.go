@@ -179,7 +179,7 @@ func (p *Process) supervise(ctx context.Context, l *launch, started chan<- error
 		return
 	}
 	oom := oomKills()
-	cmd, err := p.launch(ctx, l)
+	cmd, err := p.launch(ctx, l, oom)
 	started <- err
 	if err != nil {
 		p.err = err
@@ -188,7 +188,7 @@ func (p *Process) supervise(ctx context.Context, l *launch, started chan<- error
 	p.wait(ctx, cmd, oom)
 }
 
-func (p *Process) launch(ctx context.Context, l *launch) (*exec.Cmd, error) {
+func (p *Process) launch(ctx context.Context, l *launch, oomBefore int64) (*exec.Cmd, error) {
 	sock, peer, err := socketPair()
 	if err != nil {
 		return nil, &StartError{Op: "exec", Err: err}
@@ -230,7 +230,14 @@ func (p *Process) launch(ctx context.Context, l *launch) (*exec.Cmd, error) {
 		werr := cmd.Wait()
 		tty.close()
 		if r.Err == nil {
-			err = &StartError{Op: "exec", Path: l.config.Args[0], Err: fmt.Errorf("init: %w", errors.Join(err, werr))}
+			err = fmt.Errorf("init: %w", err)
+			if werr != nil {
+				err = fmt.Errorf("%w (%w)", err, werr)
+			}
+			if oomKills() > oomBefore {
+				err = ErrMemory
+			}
+			err = &StartError{Op: "exec", Path: l.config.Args[0], Err: err}
 		}
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause

@@ -20,6 +20,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"syscall"
@@ -140,6 +141,10 @@ type Process struct {
 	status Status
 	err    error
 }
+
+// ErrMemory says that the kernel killed the process for lack of memory before
+// it was the command.
+var ErrMemory = errors.New("killed for lack of memory before it began")
 
 // ErrNotInPath says that no directory of PATH has the command.
 var ErrNotInPath = initproc.ErrNotInPath
