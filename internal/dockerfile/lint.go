@@ -125,7 +125,7 @@ func (l *Linter) Error() *Error {
 	}
 	slices.Sort(rules)
 	return l.file.Mistake(Pos{}, "lint violation found for rules: "+strings.Join(slices.Compact(rules), ", "),
-		`the warnings say where; "# check=error=true" makes them fail the build`)
+		`--check shows each with its line; "# check=error=true" makes them fail the build`)
 }
 
 // lint does the checks that need the whole file.
