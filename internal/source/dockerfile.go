@@ -115,6 +115,9 @@ func readBelow(dir, rel, name string) ([]byte, error) {
 		if f, err = openInRoot(dir, rel); err == nil {
 			break // an absolute link begins at the root of the context
 		}
+		if errors.Is(err, unix.ELOOP) {
+			return nil, &Error{File: name, Msg: "is a symlink that leads to itself"}
+		}
 		return nil, &Error{File: name, Msg: "is a symlink that leads out of " + show(dir),
 			Hint: "copy the file there, or name the file itself (a Dockerfile with -f)"}
 	case errors.Is(err, fs.ErrPermission):

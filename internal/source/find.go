@@ -58,6 +58,10 @@ func missingIn(fsys entry.FS, what, file string) error {
 	if file == "" {
 		want = "Dockerfile"
 	}
+	if e, err := fsys.Lstat(entry.Clean(want)); err == nil && e.Kind == entry.Symlink {
+		return &Error{File: want, Msg: "is a symlink to a file that is not in " + what,
+			Hint: "put the file itself there, or name another with -f: a path inside the build context"}
+	}
 	e := &Error{File: want, Msg: "no such file in " + what, Hint: "name the Dockerfile with -f: a path inside the build context; -f - reads it from standard input"}
 	dir := entry.Clean(path.Dir(want))
 	if p, err := entry.Resolve(fsys, dir, true); err == nil {

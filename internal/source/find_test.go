@@ -38,7 +38,7 @@ func TestFindInSaysWhatIsThere(t *testing.T) {
 		"an absolute link":   {ctx: "links", want: "FROM links"},
 		"a link that leaves": {ctx: "links", file: "out", want: "FROM links"},
 		"a loop":             {ctx: "links", file: "loop", err: "leads to itself"},
-		"a dangling link":    {ctx: "links", file: "nowhere", err: "no such file in the archive"},
+		"a dangling link":    {ctx: "links", file: "nowhere", err: "is a symlink to a file that is not in the archive", hint: "-f"},
 		"a directory":        {ctx: "dir", err: "is not a regular file", hint: "-f"},
 		"a name like it":     {ctx: "typo", err: "no such file", hint: "did you mean Dockerfile.build?"},
 		"nothing":            {ctx: "empty", err: "no such file", hint: "is empty"},
