@@ -57,7 +57,7 @@ func match(r *Request, source string) ([]matched, error) {
 		if err != nil {
 			return nil, err
 		}
-		if names, err = globAll(r.From, dir.Path, top, pattern); err != nil {
+		if names, err = globAll(r.From, dir, top, pattern); err != nil {
 			return nil, err
 		}
 	}
@@ -150,14 +150,18 @@ func hasWildcard(s string) bool {
 	return false
 }
 
-// globAll checks a pattern and returns the paths below dir that match it.
-func globAll(fsys entry.FS, dir, source string, pattern []string) ([]string, error) {
+// globAll checks a pattern and returns the paths below base that match it. A
+// base that is no directory has none.
+func globAll(fsys entry.FS, base entry.Entry, source string, pattern []string) ([]string, error) {
 	for _, p := range pattern {
 		if _, err := path.Match(p, ""); err != nil {
 			return nil, &BadPattern{Source: source}
 		}
 	}
-	return glob(fsys, dir, pattern, nil)
+	if !base.IsDir() {
+		return nil, nil
+	}
+	return glob(fsys, base.Path, pattern, nil)
 }
 
 // glob appends to out the paths below dir that match, element by element.

@@ -2,6 +2,7 @@ package dockerfile
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 )
@@ -106,7 +107,11 @@ func SecretsUsedInArgOrEnv(keyword, name string) Finding {
 // InvalidDefaultArgInFrom is a FROM whose ARGs give no image by default.
 func InvalidDefaultArgInFrom(base string) Finding {
 	r := linter.RuleInvalidDefaultArgInFrom
-	return finding(r, r.Format(base), "give the ARG above the first FROM a default")
+	hint := "give the ARG above the first FROM a default"
+	if !strings.Contains(base, "$") { // the rule's words speak of an ARG all the same
+		hint = "write the name of an image, in lower-case letters"
+	}
+	return finding(r, r.Format(base), hint)
 }
 
 // FromPlatformFlagConstDisallowed is FROM --platform with a fixed value.

@@ -60,7 +60,8 @@ func (p *reading) hint(pos Pos, msg string) string {
 	case strings.Contains(msg, "can't find = in"):
 		return `a value with blanks needs quotes: NAME="two words"`
 	case strings.Contains(msg, "must have two arguments"):
-		return fmt.Sprintf("write %s NAME=value", strings.ToUpper(keywordOf(p.file.Line(pos.Line))))
+		instruction, _, _ := strings.Cut(msg, " ") // the line may begin with ONBUILD
+		return fmt.Sprintf("write %s NAME=value", strings.ToUpper(instruction))
 	case strings.Contains(msg, "unterminated heredoc"):
 		return "end it with a line that is the delimiter alone, no blanks before or after it (<<- allows leading tabs)"
 	case strings.Contains(msg, "escape token"):
@@ -140,6 +141,9 @@ func flagHint(keyword, flag string) string {
 // unknownInstruction guesses what a line was meant to be: a misspelt
 // instruction, the rest of the line above, or a command without RUN.
 func unknownInstruction(n *parser.Node) string {
+	if n.Value == "" { // blanks before it and nothing after
+		return `remove the \ that has a line of its own`
+	}
 	if s := Suggest(strings.ToUpper(n.Value), keywords()); s != "" {
 		return fmt.Sprintf("did you mean %s?", s)
 	}

@@ -142,8 +142,12 @@ func TestOtherFilesAreNoArchives(t *testing.T) {
 			t.Errorf("%s is taken for an archive", name)
 		}
 	}
-	if !SniffArchive(bytes.NewReader(make([]byte, 10240))) {
-		t.Error("an archive without entries is none")
+	zeros := make([]byte, 10240) // an archive without entries
+	if SniffArchive(bytes.NewReader(zeros)) {
+		t.Error("ADD would unpack an archive without entries")
+	}
+	if !SniffPacked(zeros) || SniffPacked(zeros[:512]) {
+		t.Error("an archive without entries is told by two blocks of zeros")
 	}
 }
 
