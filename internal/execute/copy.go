@@ -146,7 +146,8 @@ func (l *Local) copy(ctx context.Context, job solve.Job) (_ solve.Made, err erro
 		return solve.Made{}, l.refused(ctx, job, err)
 	}
 	l.warn(job, warnings)
-	return l.write(ctx, job, list, p.requests)
+	made, err := l.write(ctx, job, list, p.requests)
+	return made, l.notOwned(job, err)
 }
 
 // workdir writes the directory of a WORKDIR; its layer is empty when the

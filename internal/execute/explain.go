@@ -57,6 +57,15 @@ func (l *Local) explain(job solve.Job, err error) error {
 	return err
 }
 
+// notOwned is for what a step writes whose owner this user has no id for.
+func (l *Local) notOwned(job solve.Job, err error) error {
+	var owner *layer.OwnerError
+	if !errors.As(err, &owner) {
+		return err
+	}
+	return l.File.Mistake(job.Step.Line.Pos, owner.Error(), owner.Hint())
+}
+
 // patternHint is the way out of a source that is no pattern; text is the
 // instruction. What begins like a JSON list and is none is read as words.
 func patternHint(text string) string {

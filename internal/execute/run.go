@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/whittle-build/whittle/internal/dockerfile"
+	"github.com/whittle-build/whittle/internal/layer"
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/progress"
 	"github.com/whittle-build/whittle/internal/rootfs"
@@ -138,10 +139,14 @@ func inTheWay(err error) bool {
 // mountError is for a root that cannot be made.
 func (l *Local) mountError(job solve.Job, err error) error {
 	var deep *rootfs.DepthError
-	if !errors.As(err, &deep) {
-		return err
+	var owner *layer.OwnerError
+	switch {
+	case errors.As(err, &deep):
+		return l.File.Mistake(job.Step.Line.Pos, fmt.Sprintf("stage %s: %v", job.Step.Stage.Display, deep), deep.Hint())
+	case errors.As(err, &owner):
+		return l.File.Mistake(job.Step.Line.Pos, fmt.Sprintf("stage %s: a layer below: %v", job.Step.Stage.Display, owner), owner.Hint())
 	}
-	return l.File.Mistake(job.Step.Line.Pos, fmt.Sprintf("stage %s: %v", job.Step.Stage.Display, deep), deep.Hint())
+	return err
 }
 
 // run runs a process in the merged root; what it changed is the layer, as it

@@ -108,13 +108,28 @@ func (p *planter) device(dir *fsroot.Root, name string, e *entry.Entry) (made bo
 	return err == nil, err
 }
 
+// OwnerError is a file whose owner this process cannot give it.
+type OwnerError struct {
+	Path     string
+	UID, GID uint32
+}
+
+func (e *OwnerError) Error() string {
+	return fmt.Sprintf("/%s: owner %d:%d does not exist in this user namespace", e.Path, e.UID, e.GID)
+}
+
+// Hint returns the way out.
+func (e *OwnerError) Hint() string {
+	return "more ids are given in /etc/subuid and /etc/subgid; root has all of them"
+}
+
 // finish sets the metadata. The order matters: chown takes away the set-id
 // bits and the capability attribute, and setting anything changes no mtime.
 func (p *planter) finish(dir *fsroot.Root, name string, e *entry.Entry) error {
 	if e.UID != p.uid || e.GID != p.gid {
 		err := dir.Chown(name, e.UID, e.GID)
 		if errors.Is(err, syscall.EINVAL) {
-			return fmt.Errorf("%s: owner %d:%d does not exist in this user namespace: %w", e.Path, e.UID, e.GID, err)
+			return &OwnerError{e.Path, e.UID, e.GID}
 		}
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -99,7 +100,8 @@ func inNamespace(t *testing.T) {
 
 	stranger, _ := build(t, []item{{entry.Entry{Path: "f", Kind: entry.File, UID: 70000}, ""}})
 	err = Unpack(t.Context(), stranger, "", filepath.Join(t.TempDir(), "tree"), UnpackOptions{Userxattr: true})
-	if err == nil || !strings.Contains(err.Error(), "70000:0 does not exist in this user namespace") {
+	var owner *OwnerError
+	if !errors.As(err, &owner) || owner.Error() != "/f: owner 70000:0 does not exist in this user namespace" || owner.Hint() == "" {
 		t.Errorf("an owner that is not mapped: %v", err)
 	}
 }
