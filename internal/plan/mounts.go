@@ -199,7 +199,10 @@ func (st *state) secret(m Mount, d *dockerfile.Mount) (Mount, bool) {
 	m.Mode = number(d.Mode, 0o400)
 	m.Source = ""
 	if d.Env != nil {
-		m.Env = cmp.Or(*d.Env, m.ID)
+		if m.Env = *d.Env; m.Env == "" {
+			st.fail("the name of env= is empty", "write env=NAME, the variable that has the secret, or leave env out: then it is a file in /run/secrets")
+			return m, false
+		}
 	}
 	switch {
 	case d.Target != "":
