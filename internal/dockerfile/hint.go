@@ -57,6 +57,8 @@ func (p *reading) hint(pos Pos, msg string) string {
 	switch {
 	case strings.Contains(msg, "must be comprised of strings only"):
 		return `put every element into double quotes, numbers too: ["sleep", "10"]`
+	case strings.Contains(msg, `can't find = in "#`):
+		return "a comment needs a line of its own"
 	case strings.Contains(msg, "can't find = in"):
 		return `a value with blanks needs quotes: NAME="two words"`
 	case strings.Contains(msg, "must have two arguments"):

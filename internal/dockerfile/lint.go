@@ -270,9 +270,17 @@ func (p *reading) lintList(in *Instruction, keyword string, words []string) {
 	p.find(in.Pos, in.Check, InvalidJSONForm(keyword, "a list of words, brackets and quotes included", asJSON(text)))
 }
 
+// reRemark is what was meant as a comment after an array, and reNoComma the
+// space between two quoted words of one.
+var (
+	reRemark  = regexp.MustCompile(`\]\s+#.*$`)
+	reNoComma = regexp.MustCompile(`(["'”’])\s+(["'“‘])`)
+)
+
 // asJSON guesses the array that text was meant to be; "" if it is too far
 // from one.
 func asJSON(text string) string {
+	text = reNoComma.ReplaceAllString(reRemark.ReplaceAllString(text, "]"), "$1,$2")
 	body, ok := strings.CutPrefix(text, "[")
 	if !ok || len(text) > 200 {
 		return ""
@@ -284,7 +292,7 @@ func asJSON(text string) string {
 	for part := range strings.SplitSeq(body, ",") {
 		part = strings.Trim(strings.TrimSpace(part), "\"'“”‘’`")
 		b, err := json.Marshal(part)
-		if err != nil || part == "" {
+		if err != nil || part == "" || strings.Contains(part, `"`) {
 			return ""
 		}
 		items = append(items, string(b))

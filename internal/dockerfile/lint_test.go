@@ -54,6 +54,9 @@ func TestWhatLooksLikeJSONIsGivenAsJSON(t *testing.T) {
 		"CMD [\"a\", \"b\"":             `write CMD ["a", "b"]`,
 		"ENTRYPOINT [node, server.js,]": `write ENTRYPOINT ["node", "server.js"]`,
 		"COPY ['a b', '/c']":            `write COPY ["a b", "/c"]`,
+		`CMD ["a"] # b`:                 `write CMD ["a"]`,
+		`CMD ["a" "b c"]`:               `write CMD ["a", "b c"]`,
+		`CMD ["a"]b`:                    `JSON strings have double quotes`,
 		"CMD [“a”]":                     `write CMD ["a"]`,
 		"CMD [,]":                       "double quotes",
 	} {

@@ -195,6 +195,7 @@ func TestMistakesSayWhereWhatAndTheWayOut(t *testing.T) {
 		{from + "ENV", "2: ENV requires at least one argument", "NAME=value"},
 		{from + "ENV a=b c", `2: Syntax error - can't find = in "c". Must be of the form: name=value`, "quotes"},
 		{from + "ENV =b", "2: ENV names can not be blank", "before the ="},
+		{from + "ENV a=b # c", "2: Syntax error - can't find = in \"#\". Must be of the form: name=value", "a line of its own"},
 		{from + "ONBUILD ENV a", "2: ENV must have two arguments", "write ENV NAME=value"},
 		{from + "LABEL a", "2: LABEL must have two arguments", "LABEL NAME=value"},
 		{from + "ARG", "2: ARG requires at least one argument", "ARG NAME"},

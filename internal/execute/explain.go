@@ -224,6 +224,8 @@ func (l *Local) nearHint(c *plan.Copy, e *copying.NotFound) string {
 		}
 	}
 	switch {
+	case slices.Contains(c.Sources, "/#"):
+		return "a comment needs a line of its own"
 	case len(near) == 0 && c.From == nil:
 		return "sources are relative to the build context, whatever WORKDIR says"
 	case len(near) == 0:

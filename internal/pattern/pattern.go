@@ -120,7 +120,11 @@ func check(p string) error {
 		_, err = m.MatchesOrParentMatches("x")
 	}
 	if err != nil {
-		return &Error{p, err.Error(), `"[" opens a set of characters; write "[[]" for the character itself`}
+		hint := `"[" opens a set of characters; write "[[]" for the character itself`
+		if !strings.Contains(p, "[") {
+			hint = `"/" divides directories; "\" takes the character after it literally, and only "* ? [ \" need that`
+		}
+		return &Error{p, err.Error(), hint}
 	}
 	return nil
 }

@@ -24,7 +24,11 @@ func (st *state) expose(c *dockerfile.Expose) {
 		for _, w := range words {
 			some, err := st.ports(w)
 			if err != nil {
-				st.fail(err.Error(), "write a port from 0 to 65535, or a range 8000-8010, with /udp or /sctp after it if it is not tcp")
+				hint := "write a port from 0 to 65535, or a range 8000-8010, with /udp or /sctp after it if it is not tcp"
+				if strings.HasPrefix(w, "#") {
+					hint = "a comment needs a line of its own"
+				}
+				st.fail(err.Error(), hint)
 				return
 			}
 			ports = append(ports, some...)
