@@ -10,6 +10,16 @@ import (
 
 var reAnnotationKind = regexp.MustCompile(`^([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?$`)
 
+// CheckNames says what is wrong with the platform and the annotations, by their
+// form alone.
+func (r *Request) CheckNames() error {
+	target, err := r.wanted()
+	if err == nil {
+		_, err = r.annotations(target)
+	}
+	return err
+}
+
 // annotations reads what the request says of the manifest: KEY=VALUE, before it
 // perhaps kinds of documents, each perhaps with a platform, and a colon.
 func (r *Request) annotations(target plan.Platform) (map[string]string, error) {

@@ -9,7 +9,7 @@
 // that no build needs is an error.
 //
 //	make record                        records the cases that are new or changed
-//	make record ARGS='-run REGEXP'     only these
+//	make record ARGS='-run "A|B"'      only those whose names match
 //	make differential                  compares, and asks the peer again if it can
 //	go test ./conformance -run TestCases/case/NAME
 //

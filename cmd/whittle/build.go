@@ -152,6 +152,9 @@ func (p *program) complete(f *buildFlags) error {
 	if err := checkPlatform(r.Platform); err != nil {
 		return err
 	}
+	if err := r.CheckNames(); err != nil {
+		return &usageError{err, whittle.Hint(err)}
+	}
 	for _, t := range r.Tags {
 		if _, err := image.ParseName(t); err != nil {
 			return &usageError{fmt.Errorf("--tag: %w", err), whittle.Hint(err)}

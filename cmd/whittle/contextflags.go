@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/whittle-build/whittle"
 )
 
 // contextFlags are the flags of build that say where files come from and which
@@ -31,6 +33,9 @@ func (c *contextFlags) complete(f *buildFlags) error {
 		name, value, ok := strings.Cut(kv, "=")
 		if !ok || name == "" || value == "" {
 			return &usageError{fmt.Errorf("--build-context %q: want NAME=VALUE", kv), "for example --build-context src=../src or --build-context golang=docker-image://golang:1.24"}
+		}
+		if err := whittle.CheckContext(name, value); err != nil {
+			return &usageError{err, whittle.Hint(err)}
 		}
 		r.Contexts[name] = value
 	}
