@@ -212,7 +212,7 @@ func TestGitDirThatIsKeptIsARepository(t *testing.T) {
 	}
 }
 
-func TestSubdirsAreRealFolders(t *testing.T) {
+func TestAttack22SubdirsAreRealFolders(t *testing.T) {
 	f := newForge(t)
 	f.repo("r.git", map[string]string{"d/e/f": "", "l": "-> d", "out": "-> /etc"})
 	c := newClient(t)
