@@ -198,6 +198,10 @@ func warnings(line string) []string {
 	return list
 }
 
+// mounted is where the peer mounts, on its own machine, what it copies to and
+// from.
+var mounted = regexp.MustCompile(`/[^ :]*/cachemounts/buildkit[0-9]+`)
+
 // random matches the ids of results, which are others in each run.
 var random = regexp.MustCompile(`[a-z0-9]{25}(::[a-z0-9]{25})?`)
 
@@ -207,5 +211,5 @@ func errorText(said string) string {
 		said = said[i+len("error: "):]
 	}
 	said = strings.TrimPrefix(strings.TrimSpace(said), "failed to solve: ")
-	return random.ReplaceAllString(said, "ID")
+	return random.ReplaceAllString(mounted.ReplaceAllString(said, ""), "ID")
 }
