@@ -198,9 +198,9 @@ func warnings(line string) []string {
 	return list
 }
 
-// mounted is where the peer mounts, on its own machine, what it copies to and
+// mounted is where the peer has, on its own machine, what it copies to and
 // from.
-var mounted = regexp.MustCompile(`/[^ :]*/cachemounts/buildkit[0-9]+`)
+var mounted = regexp.MustCompile(`/[^ :]*/(cachemounts/buildkit[0-9]+|snapshots/snapshots/[0-9]+/fs)`)
 
 // random matches the ids of results, which are others in each run.
 var random = regexp.MustCompile(`[a-z0-9]{25}(::[a-z0-9]{25})?`)
