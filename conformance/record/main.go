@@ -259,6 +259,8 @@ func (r *recorder) one(p *peer, j job) (err error) {
 		return fmt.Errorf("the peer fails, and the case does not say so: %s", out.Error)
 	case c.Fails != "" && !strings.Contains(out.Error, c.Blank(c.Fails)):
 		return fmt.Errorf("the peer does not say %q: %q", c.Fails, out.Error)
+	case strings.Contains(out.Error, r.dir):
+		return fmt.Errorf("the outcome has a path of this machine in it: %s", out.Error)
 	case r.check:
 		return same(j.outcome, out)
 	}
