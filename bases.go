@@ -41,7 +41,7 @@ func (w *Whittle) planned(ctx context.Context, req plan.Request, pull bool, sink
 		}
 		for ref, m := range found {
 			images[ref] = m
-			req.Images[ref] = &plan.Base{Config: m.Config, ID: identity(m), Name: ref.Name}
+			req.Images[ref] = baseOf(ref, m)
 		}
 	}
 }
@@ -53,7 +53,7 @@ func (w *Whittle) planned(ctx context.Context, req plan.Request, pull bool, sink
 // run.
 func withoutImages(req plan.Request, missing *plan.Missing) (*plan.Plan, dockerfile.Errors) {
 	for _, ref := range missing.Refs {
-		req.Images[ref] = &plan.Base{Config: &config.Image{}, Name: ref.Name, Unknown: true}
+		req.Images[ref] = unknownBase(ref)
 	}
 	p, err := plan.New(req)
 	var mistakes dockerfile.Errors
@@ -67,6 +67,16 @@ func withoutImages(req plan.Request, missing *plan.Missing) (*plan.Plan, dockerf
 		return s.Copy == nil || s.Copy.From != nil || strings.Contains(s.Line.Text, "$")
 	})
 	return &plan.Plan{Steps: steps, Warnings: p.Warnings}, mistakes
+}
+
+// baseOf is what the plan has to know of the image that ref names.
+func baseOf(ref plan.Ref, m *image.Image) *plan.Base {
+	return &plan.Base{Config: m.Config, ID: identity(m), Name: ref.Name}
+}
+
+// unknownBase stands for an image that cannot be had.
+func unknownBase(ref plan.Ref) *plan.Base {
+	return &plan.Base{Config: &config.Image{}, Name: ref.Name, Unknown: true}
 }
 
 // basesOf is what the solver has to know of base images.

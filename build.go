@@ -200,12 +200,8 @@ func (b *build) readFile(ctx context.Context) error {
 // prepare parses, plans and looks for what the plan names. The mistakes of
 // all three are reported together, as far as one does not hide the next.
 func (b *build) prepare(ctx context.Context) (*plan.Plan, error) {
-	var known dockerfile.Errors
-	var err error
-	if m := dockerfile.CheckSyntax(b.shortName(), b.text, b.req.Args); m != nil {
-		return nil, dockerfile.Errors{m}
-	}
-	if b.file, err = dockerfile.Parse(b.shortName(), b.text); !collect(&known, err) || b.file == nil {
+	known, err := b.parse()
+	if err != nil || b.file == nil {
 		return nil, reported(known, err)
 	}
 	p, more, err := b.inspect(ctx)

@@ -148,7 +148,7 @@ func (b *build) withConfigs(ctx context.Context, req *plan.Request, do func() er
 		for i, ref := range missing.Refs {
 			if errs[i] != nil {
 				causes[ref] = errs[i]
-				bases[i] = &plan.Base{Config: &config.Image{}, Name: ref.Name, Unknown: true}
+				bases[i] = unknownBase(ref)
 			}
 			req.Images[ref] = bases[i]
 		}
@@ -165,11 +165,11 @@ func (b *build) configOf(ctx context.Context, ref plan.Ref) (*plan.Base, error) 
 		if err != nil {
 			return nil, err
 		}
-		return &plan.Base{Config: m.Config, ID: identity(m), Name: ref.Name}, nil
+		return baseOf(ref, m), nil
 	}
 	m, _, err := b.catalog.ResolveBase(ref.Name)
 	if err == nil && fits(m, ref.Platform) && !b.req.Pull {
-		return &plan.Base{Config: m.Config, ID: identity(m), Name: ref.Name}, nil
+		return baseOf(ref, m), nil
 	}
 	if err != nil && !errors.Is(err, image.ErrNotFound) {
 		return nil, err

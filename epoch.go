@@ -70,10 +70,8 @@ func (b *build) epochOf(ctx context.Context, text string) (*time.Time, error) {
 	if text == "context" {
 		return b.main.time()
 	}
-	for _, key := range []string{plan.ContextName(text) + "::" + platform().Normalize().String(), plan.ContextName(text)} {
-		if spec, ok := b.contexts[key]; ok {
-			return b.timeOf(ctx, key, spec)
-		}
+	if key, spec, ok := plan.LookUpContext(b.contexts, text, platform()); ok {
+		return b.timeOf(ctx, key, spec)
 	}
 	source, err := plan.EpochSource(b.planRequest(), text)
 	if err != nil {

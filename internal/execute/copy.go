@@ -82,7 +82,8 @@ func (l *Local) localContent(ctx context.Context, job solve.Job) (digest.Digest,
 		k.List("sources", c.Sources)
 		return k.Sum(), nil
 	}
-	if d, ok := l.remembered(job); ok {
+	name := l.contentName(job)
+	if d, ok := l.remembered(name); ok {
 		return d, nil
 	}
 	r, err := l.request(ctx, c, job.From)
@@ -97,21 +98,25 @@ func (l *Local) localContent(ctx context.Context, job solve.Job) (digest.Digest,
 	if ok {
 		d = contextID(c, in, d)
 	}
-	text, err := json.Marshal(d)
-	if err != nil {
-		return d, err
-	}
-	return d, l.Store.PutCacheFile(contentKind, l.contentName(job), text)
+	return d, l.remember(name, d)
 }
 
 // contentKind is the kind of the cache files that keep contents.
 const contentKind = "content"
 
-// remembered returns what an earlier build found of these sources in this
-// chain.
-func (l *Local) remembered(job solve.Job) (d digest.Digest, ok bool) {
-	b, err := os.ReadFile(l.Store.CacheFile(contentKind, l.contentName(job)))
+// remembered returns the content that an earlier build found under this name.
+func (l *Local) remembered(name string) (d digest.Digest, ok bool) {
+	b, err := os.ReadFile(l.Store.CacheFile(contentKind, name))
 	return d, err == nil && json.Unmarshal(b, &d) == nil && !d.IsZero()
+}
+
+// remember keeps the content d for remembered.
+func (l *Local) remember(name string, d digest.Digest) error {
+	text, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	return l.Store.PutCacheFile(contentKind, name, text)
 }
 
 // contentName names the content of a copy: it covers all that copying.Content

@@ -173,7 +173,7 @@ func (l *Local) linkHint(c *plan.Copy, e *copying.NotFound) string {
 func (l *Local) Missing(ctx context.Context, job solve.Job) (dockerfile.Errors, error) {
 	c := job.Step.Copy
 	if in, ok := l.context(c.From); !ok || in != nil && !in.ID.IsZero() {
-		if _, ok := l.remembered(job); ok {
+		if _, ok := l.remembered(l.contentName(job)); ok {
 			return nil, nil // an earlier build found them all
 		}
 	}

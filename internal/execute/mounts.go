@@ -126,11 +126,8 @@ func (m *mounting) bind(ctx context.Context, i int) error {
 		if err != nil {
 			return err
 		}
-		up = &rootfs.Upper{Dir: filepath.Join(dir, "tree"), Work: filepath.Join(dir, "work"), Volatile: true}
-		for _, d := range []string{up.Dir, up.Work} {
-			if err := os.Mkdir(d, 0o755); err != nil {
-				return err
-			}
+		if up, err = newUpper(dir); err != nil {
+			return err
 		}
 	}
 	f, err := m.local.Roots.Mount(ctx, m.job.Mounts[i], up)

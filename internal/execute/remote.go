@@ -2,9 +2,7 @@ package execute
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"os"
 	"sync"
 
 	"github.com/whittle-build/whittle/internal/address"
@@ -173,17 +171,12 @@ func (l *Local) contentOf(f *fetched, r copying.Request) (digest.Digest, error) 
 	}
 	k.Digest("checkout", f.chain.ID())
 	name := k.Sum().Hex()
-	var d digest.Digest
-	if b, err := os.ReadFile(l.Store.CacheFile(contentKind, name)); err == nil && json.Unmarshal(b, &d) == nil && !d.IsZero() {
+	if d, ok := l.remembered(name); ok {
 		return d, nil
 	}
 	d, _, err := copying.Content(r, nil)
 	if err != nil {
 		return d, err
 	}
-	text, err := json.Marshal(d)
-	if err != nil {
-		return d, err
-	}
-	return d, l.Store.PutCacheFile(contentKind, name, text)
+	return d, l.remember(name, d)
 }

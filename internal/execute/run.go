@@ -157,13 +157,12 @@ func (l *Local) run(ctx context.Context, job solve.Job) (made solve.Made, err er
 		return made, err
 	}
 	defer func() { err = errors.Join(err, tmp.Remove()) }()
-	up := rootfs.Upper{Dir: filepath.Join(tmp.Path, "tree"), Work: filepath.Join(tmp.Path, "work"), Volatile: true, MountPoints: true}
-	for _, d := range []string{up.Dir, up.Work} {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			return made, err
-		}
+	up, err := newUpper(tmp.Path)
+	if err != nil {
+		return made, err
 	}
-	root, err := l.Roots.Mount(ctx, job.Below, &up)
+	up.MountPoints = true
+	root, err := l.Roots.Mount(ctx, job.Below, up)
 	if err != nil {
 		return made, l.mountError(job, err)
 	}
@@ -184,6 +183,17 @@ func (l *Local) run(ctx context.Context, job solve.Job) (made solve.Made, err er
 		}
 	}
 	return l.commitTree(job, tmp)
+}
+
+// newUpper makes the folders in dir that take what a step writes.
+func newUpper(dir string) (*rootfs.Upper, error) {
+	up := &rootfs.Upper{Dir: filepath.Join(dir, layer.TreeName), Work: filepath.Join(dir, "work"), Volatile: true}
+	for _, d := range []string{up.Dir, up.Work} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	return up, nil
 }
 
 // scriptName is where a here-document that is a program lies, beside the

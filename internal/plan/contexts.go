@@ -39,9 +39,15 @@ func (p *planner) named(name string, platform Platform) (key string, c NamedCont
 	if len(p.req.Contexts) == 0 || strings.EqualFold(name, scratch) || strings.EqualFold(name, "context") {
 		return "", c, false
 	}
+	return LookUpContext(p.req.Contexts, name, platform)
+}
+
+// LookUpContext finds what is given for a name: that for the platform alone
+// first. Keys are as in Request.Contexts.
+func LookUpContext[T any](given map[string]T, name string, platform Platform) (key string, c T, ok bool) {
 	name = ContextName(name)
 	for _, key := range []string{name + "::" + platform.Normalize().String(), name} {
-		if c, ok = p.req.Contexts[key]; ok {
+		if c, ok = given[key]; ok {
 			return key, c, true
 		}
 	}

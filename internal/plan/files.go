@@ -229,24 +229,36 @@ func (st *state) copyFrom(cp *Copy) bool {
 	if from == nil {
 		return true
 	}
-	switch {
-	case from.bad:
+	if !st.known(from) {
 		return false
+	}
+	cp.From = from.root()
+	switch {
 	case from.image != nil:
-		st.p.lintPlatformOf(from.image, from.given, st.in.Pos)
-		cp.From = &Root{Image: from.image}
 		cp.Dir = st.p.req.Images[*from.image].Config.Config.WorkingDir
 	case from.stage != nil:
-		if from.stage.out == nil {
-			return false // its own mistakes are noted
-		}
-		root := from.stage.out.Root
-		cp.From, cp.FromStage = &root, from.stage.out
+		cp.FromStage = from.stage.out
 		cp.Dir = from.stage.out.Config.Config.WorkingDir
-	default:
-		cp.From = &Root{Context: from.context}
 	}
 	return true
+}
+
+// known reports whether it is known what from= or --from names; mistakes in it
+// are noted already.
+func (st *state) known(from *source) bool {
+	if from.image != nil && !from.bad {
+		st.p.lintPlatformOf(from.image, from.given, st.in.Pos)
+	}
+	return !from.bad && (from.stage == nil || from.stage.out != nil)
+}
+
+// root is the file system that a known source has.
+func (s *source) root() *Root {
+	if s.stage != nil {
+		root := s.stage.out.Root
+		return &root
+	}
+	return &Root{Image: s.image, Context: s.context}
 }
 
 // lintIgnored tells sources that the ignore file leaves out of the context.

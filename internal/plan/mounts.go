@@ -163,20 +163,12 @@ func (st *state) mount(d *dockerfile.Mount, from *source) (Mount, bool) {
 
 // mountFrom fills in where the files of a bind or a new cache come from.
 func (st *state) mountFrom(m *Mount, from *source) bool {
-	switch {
-	case from.bad:
+	if !st.known(from) {
 		return false
-	case from.image != nil:
-		st.p.lintPlatformOf(from.image, from.given, st.in.Pos)
-		m.From = &Root{Image: from.image}
-	case from.stage != nil:
-		if from.stage.out == nil {
-			return false // its own mistakes are noted
-		}
-		root := from.stage.out.Root
-		m.From, m.FromStage = &root, from.stage.out
-	default:
-		m.From = &Root{Context: from.context}
+	}
+	m.From = from.root()
+	if from.stage != nil {
+		m.FromStage = from.stage.out
 	}
 	return true
 }
