@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/whittle-build/whittle/internal/layer"
 	"github.com/whittle-build/whittle/internal/sandbox"
 )
 
@@ -27,7 +28,7 @@ func Explain(err error, image string) error {
 	case "table":
 		out.Way = "users of " + image + " are looked up there: make it a regular file in the image, or give numbers: -u 1000:1000"
 	case "id":
-		out.Way = "more ids are given in /etc/subuid and /etc/subgid; root has all of them"
+		out.Way = layer.IDsHint
 	case "dir":
 		out.Msg = fmt.Sprintf("working directory %s: %v", e.Path, e.Err)
 		out.Way = "choose another one with -w"

@@ -58,15 +58,10 @@ func (it *Item) same(rs []Request) (same, isNew bool, err error) {
 	if err != nil || !entry.SameAttributes(*e, was) {
 		return false, false, err
 	}
-	switch {
-	case e.IsDir():
-		return true, false, nil
-	case e.Mtime.Sec != was.Mtime.Sec, e.Size != was.Size, e.Link != was.Link, e.Major != was.Major, e.Minor != was.Minor:
-		return false, false, nil
-	case e.Kind != entry.File || e.Size == 0:
-		return true, false, nil
+	if e.IsDir() || e.Mtime.Sec != was.Mtime.Sec {
+		return e.IsDir(), false, nil
 	}
-	same, err = entry.SameContent(rs[it.From].From, it.Source, to, e.Path)
+	same, err = entry.SameFile(*e, rs[it.From].From, it.Source, was, to)
 	return same, false, err
 }
 

@@ -108,7 +108,7 @@ func startHint(start *sandbox.StartError) (hint string) {
 	case start.Op == "ulimit" && errors.Is(start.Err, syscall.EPERM):
 		hint = "only root can raise a hard limit, and nofile no further than /proc/sys/fs/nr_open: give a lower one, or raise that of the shell that calls"
 	case start.Op == "id":
-		hint = "more ids are given in /etc/subuid and /etc/subgid; root has all of them"
+		hint = layer.IDsHint
 	case start.Op == "exec" && errors.Is(start.Err, syscall.ENOENT):
 		hint = "is the path right, and is the program installed in this stage or in one that it builds on?"
 	case start.Op == "user":

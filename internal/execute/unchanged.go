@@ -131,13 +131,10 @@ func (l *leaver) same(e entry.Entry, hidden bool) (bool, error) {
 		empty, err := l.dir(e, hidden || e.Opaque)
 		return empty && entry.SameAttributes(e, was), err
 	}
-	if !entry.SameAttributes(e, was) || e.Mtime != was.Mtime || e.Size != was.Size || e.Link != was.Link || e.Major != was.Major || e.Minor != was.Minor {
+	if !entry.SameAttributes(e, was) || e.Mtime != was.Mtime {
 		return false, nil
 	}
-	if e.Kind != entry.File || e.Size == 0 {
-		return true, nil
-	}
-	return entry.SameContent(l.upper, e.Path, l.below, e.Path)
+	return entry.SameFile(e, l.upper, e.Path, was, l.below)
 }
 
 // unmark makes a directory no longer opaque. Which attribute says so depends on

@@ -108,6 +108,9 @@ func (p *planter) device(dir *fsroot.Root, name string, e *entry.Entry) (made bo
 	return err == nil, err
 }
 
+// IDsHint is the way out for who lacks an id.
+const IDsHint = "more ids are given in /etc/subuid and /etc/subgid; root has all of them"
+
 // OwnerError is a file whose owner this process cannot give it.
 type OwnerError struct {
 	Path     string
@@ -120,7 +123,7 @@ func (e *OwnerError) Error() string {
 
 // Hint returns the way out.
 func (e *OwnerError) Hint() string {
-	return "more ids are given in /etc/subuid and /etc/subgid; root has all of them"
+	return IDsHint
 }
 
 // finish sets the metadata. The order matters: chown takes away the set-id
