@@ -19,6 +19,7 @@ import (
 
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/rootfs"
+	"github.com/whittle-build/whittle/internal/sandbox"
 	"github.com/whittle-build/whittle/internal/store"
 )
 
@@ -27,8 +28,11 @@ import (
 type Options struct {
 	Root   string // folder of the store; see Root
 	Rootfs string // "erofs" or "tree" forces a root-file-system provider; "" probes
-	UserNS bool   // the process is root of a user namespace, not of the machine
-	IDMap  string // that user namespace's id map, as text
+	// Isolation is how steps and containers are kept apart from the machine, as
+	// sandbox.ParseIsolation reads it; "" is what works here.
+	Isolation string
+	UserNS    bool   // the process is root of a user namespace, not of the machine
+	IDMap     string // that user namespace's id map, as text
 	// Credentials are the files of docker login and podman login to look in.
 	Credentials []string
 	Now         func() time.Time
@@ -37,9 +41,10 @@ type Options struct {
 // Whittle is an open store with all that works on it. It may be used by
 // several goroutines at once.
 type Whittle struct {
-	opt     Options
-	store   *store.Store
-	catalog *image.Catalog
+	opt       Options
+	store     *store.Store
+	catalog   *image.Catalog
+	isolation sandbox.Isolation
 
 	transfers atomic.Int64 // pulls and pushes so far
 
@@ -91,6 +96,10 @@ func Open(o Options) (*Whittle, error) {
 		return nil, &hinted{fmt.Errorf("WHITTLE_ROOTFS=%q: no such provider of root file systems", o.Rootfs),
 			"there are erofs and tree; unset it to take the first that works here"}
 	}
+	isolation, err := sandbox.ParseIsolation(o.Isolation)
+	if err != nil {
+		return nil, &hinted{err, sandbox.IsolationHint}
+	}
 	dir, err := filepath.Abs(o.Root)
 	if err != nil {
 		return nil, err
@@ -103,7 +112,7 @@ func Open(o Options) (*Whittle, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Whittle{opt: o, store: s, catalog: image.NewCatalog(s, o.Now)}, nil
+	return &Whittle{opt: o, store: s, catalog: image.NewCatalog(s, o.Now), isolation: isolation}, nil
 }
 
 // Close lets go of everything that is open.

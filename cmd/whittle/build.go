@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,7 +54,7 @@ Steps that nothing changed for are not run again. The image's ID goes to standar
 		Args: args(1, 1, "one build context (a folder; . is this one)"),
 		RunE: func(c *cobra.Command, a []string) error {
 			f.request.Context = a[0]
-			if err := p.checkDockerFlags(c.Flags()); err != nil {
+			if err := cmp.Or(p.checkIsolation(), p.checkDockerFlags(c.Flags())); err != nil {
 				return err
 			}
 			return p.build(c.Context(), &f)
@@ -79,6 +80,7 @@ Steps that nothing changed for are not run again. The image's ID goes to standar
 	f.from.add(fl)
 	f.addCallFlags(fl)
 	f.steps.add(fl)
+	p.addIsolation(fl)
 	c.SetFlagErrorFunc(buildFlagError)
 	if p.docker {
 		p.addDockerFlags(fl)

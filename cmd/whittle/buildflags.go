@@ -19,7 +19,7 @@ var buildWays = [...]way{
 	{"squash", "leave it out: a last stage that copies what is needed has no more than that"},
 	{"compress stream", "leave it out: nothing is sent, the context is read where it is"},
 	{"rm force-rm", "leave it out: a build leaves no containers behind"},
-	{"isolation security-opt builder debug", "leave it out: there is one builder, which runs every step in the same sandbox"},
+	{"security-opt builder debug", "leave it out: there is one builder, which runs every step in the same sandbox"},
 }
 
 // addDockerFlags adds what scripts pass to docker build and what makes no
@@ -31,7 +31,6 @@ func (p *program) addDockerFlags(fl *pflag.FlagSet) {
 	fl.Bool("compress", false, "compress the context (it is read where it is)")
 	fl.StringArray("cache-from", nil, "`IMAGE` to take steps from (they come from the store)")
 	fl.String("builder", "", "`NAME` of the builder (there is one)")
-	fl.String("isolation", "default", "`default`: there is one")
 	fl.String("provenance", "false", "`false`: images have no attestations")
 	fl.String("sbom", "false", "`false`: images have no attestations")
 }
@@ -40,7 +39,6 @@ func (p *program) addDockerFlags(fl *pflag.FlagSet) {
 // has no effect.
 func (p *program) checkDockerFlags(fl *pflag.FlagSet) error {
 	for _, only := range []struct{ name, values, way string }{
-		{"isolation", "default", "leave it out: every step runs in the same sandbox"},
 		{"provenance", "false", "leave it out: images have no attestations; what is to be known can be written with --label"},
 		{"sbom", "false", "leave it out: images have no attestations"},
 		{"load", "true", "leave it out: the image is always in the store"},

@@ -38,8 +38,9 @@ type program struct {
 	getenv  func(string) string
 	environ func() []string
 
-	root   string // --root
-	config string // docker's --config
+	root      string // --root
+	isolation string // --isolation
+	config    string // docker's --config
 
 	// passesOn is set while signals belong to a container or to the process in
 	// a user namespace: then no number of them ends this one.
@@ -258,6 +259,7 @@ func (p *program) open() (*whittle.Whittle, error) {
 	o := whittle.Options{
 		Root:        dir,
 		Rootfs:      p.getenv("WHITTLE_ROOTFS"),
+		Isolation:   cmp.Or(p.isolation, p.getenv("WHITTLE_ISOLATION")),
 		UserNS:      sandbox.InUserNS(),
 		Credentials: whittle.CredentialFiles(p.credentialEnv),
 	}
@@ -269,6 +271,23 @@ func (p *program) open() (*whittle.Whittle, error) {
 		o.IDMap = strings.Join(strings.Fields(string(ids)), " ")
 	}
 	return whittle.Open(o)
+}
+
+// addIsolation adds the flag that says how steps are kept apart from the
+// machine.
+func (p *program) addIsolation(fl *pflag.FlagSet) {
+	fl.StringVar(&p.isolation, "isolation", "", "run steps in `WAY`: "+isolations+" (default $WHITTLE_ISOLATION, else native)")
+}
+
+// isolations are the values of --isolation.
+const isolations = "native"
+
+// checkIsolation refuses a way that there is not.
+func (p *program) checkIsolation() error {
+	if _, err := sandbox.ParseIsolation(p.isolation); err != nil {
+		return &usageError{fmt.Errorf("--%w", err), sandbox.IsolationHint}
+	}
+	return nil
 }
 
 // credentialEnv is the environment, with the folder that --config names.

@@ -234,7 +234,7 @@ func (l *Local) process(ctx context.Context, job solve.Job, root *os.File, tmp s
 	}
 	defer func() { err = errors.Join(err, group.Close()) }()
 	st, err := sandbox.Run(ctx, &sandbox.Config{
-		Root: root, Args: r.Args, Env: environment(r, m.env), Dir: r.Dir, User: r.User,
+		Root: root, Isolation: l.Isolation, Args: r.Args, Env: environment(r, m.env), Dir: r.Dir, User: r.User,
 		Hostname: r.Hostname, Hosts: hosts(r.Hosts), Network: network(r.Network),
 		ResolvConf: true, ReadOnlyEtc: true, Mounts: append(list, m.list...), ShmSize: r.Limits.ShmSize,
 		Insecure: r.Insecure, Rlimits: rlimits(r), Cgroup: group,

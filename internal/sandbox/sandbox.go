@@ -52,6 +52,8 @@ type Config struct {
 	// serves one run: kernels before 6.15 can only move it.
 	Root *os.File
 
+	Isolation Isolation
+
 	Args []string // Args[0] is looked up in the PATH of Env, inside Root
 	Env  []string // the whole environment; HOME is added when it is absent
 	Dir  string   // "" means "/"; made, owned by User, when it does not exist
