@@ -52,7 +52,7 @@ var house = map[string]struct {
 }
 
 // tools are folders of packages that are not part of the program.
-var tools = []string{"bench", "conformance"}
+var tools = []string{"bench", "conformance", "test"}
 
 // shared modules may have several importers.
 const shared = "golang.org/x/sys"

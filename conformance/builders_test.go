@@ -2,19 +2,16 @@ package conformance
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/whittle-build/whittle/conformance/suite"
+	"github.com/whittle-build/whittle/test/dockerd"
 )
 
 // A builder is docker's command line: dockerd's own, or whittle's.
@@ -91,95 +88,23 @@ func loadBases(dir string, peer *builder, others []*builder, names []string) err
 	return nil
 }
 
-// startPeer starts a dockerd of this test's own: socket, data and processes
-// lie in dir, and the machine's network stays as it is.
+// startPeer starts a dockerd of this test's own, with all that is its own in
+// dir.
 func startPeer(t *testing.T, dir string) *builder {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root: dockerd runs as root only")
+	if why := dockerd.Missing(); why != "" {
+		t.Skip(why)
 	}
-	daemon, err := exec.LookPath("dockerd")
+	d, err := dockerd.Start(dir)
 	if err != nil {
-		t.Skip("needs dockerd")
-	}
-	client := os.Getenv("DOCKER") // /usr/bin/docker: Debian's, of the same version as its dockerd
-	if client == "" {
-		client = "/usr/bin/docker"
-	}
-	host := "unix://" + filepath.Join(dir, "socket")
-	cmd := exec.Command(daemon, "-H", host, "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
-		"--pidfile", filepath.Join(dir, "pid"), "--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")
-	// Should the test be killed, the daemon ends as if it had been asked to.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	ended := make(chan error, 1)
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread() // Pdeathsig is about this thread's death
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			ended <- cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(stop(cmd.Process, ended), unmountBelow(dir)); err != nil {
-			t.Errorf("dockerd: %v", err)
+		if err := d.Stop(); err != nil {
+			t.Error(err)
 		}
 	})
-	b := &builder{program: client, network: []string{"--network", "host"}}
-	b.env = append(os.Environ(), "DOCKER_HOST="+host, "DOCKER_BUILDKIT=1", "DOCKER_CONFIG="+dir, "DOCKER_CONTEXT=")
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		_, err := b.run("version")
-		if err == nil {
-			return b
-		}
-		select {
-		case end := <-ended:
-			ended <- end
-			t.Fatalf("dockerd: %v\n%s", end, tail(log.String()))
-		default:
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("dockerd does not answer: %v", err)
-		}
-	}
-}
-
-// stop ends dockerd, which ends its containerd and its mounts.
-func stop(p *os.Process, ended chan error) error {
-	if err := p.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
-	}
-	select {
-	case err := <-ended:
-		return err
-	case <-time.After(30 * time.Second):
-		return errors.Join(errors.New("still there 30 seconds after SIGTERM"), p.Kill())
-	}
-}
-
-// unmountBelow ends the mounts in dir that dockerd leaves: those of the network
-// of containers.
-func unmountBelow(dir string) error {
-	mounts, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		return err
-	}
-	for _, line := range slices.Backward(strings.Split(string(mounts), "\n")) {
-		f := strings.Fields(line)
-		if len(f) < 2 || !strings.HasPrefix(f[1], dir+"/") {
-			continue
-		}
-		if err := syscall.Unmount(f[1], 0); err != nil {
-			return fmt.Errorf("unmount %s: %w", f[1], err)
-		}
-	}
-	return nil
+	return &builder{program: d.Client, env: d.Env, network: []string{"--network", "host"}}
 }
 
 // whittle returns the program with a store of its own in dir and a provider.
