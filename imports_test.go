@@ -49,6 +49,7 @@ var house = map[string]struct {
 	"internal/nearest":          {0, ""},
 	"internal/digest":           {0, ""},
 	"internal/crash":            {0, ""},
+	"internal/retry":            {0, ""},
 }
 
 // tools are folders of packages that are not part of the program.

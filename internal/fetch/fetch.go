@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/retry"
 	"github.com/whittle-build/whittle/internal/store"
 )
 
@@ -141,44 +142,18 @@ func (c *Client) lock(ctx context.Context, name string) (*store.Lock, error) {
 	return c.Store.LockKey(ctx, k.Sum(), nil)
 }
 
-const (
-	maxTries = 4
-	maxWait  = 30 * time.Second
-)
+const maxTries = 4
 
 // retry calls do until it succeeds, fails for good, or was tried maxTries
 // times.
 func (c *Client) retry(ctx context.Context, do func() error) error {
-	for try := 1; ; try++ {
-		err := do()
+	return retry.Policy{Tries: maxTries, First: c.Wait}.Do(ctx, do, func(err error) (time.Duration, bool) {
 		var again *fleeting
-		if err == nil || ctx.Err() != nil || !errors.As(err, &again) {
-			return err
+		if !errors.As(err, &again) {
+			return 0, false
 		}
-		if try == maxTries {
-			return again.error
-		}
-		if err := c.pause(ctx, try, again.wait); err != nil {
-			return err
-		}
-	}
-}
-
-// pause waits before try number try+1, longer each time, and as long as the
-// server asked for.
-func (c *Client) pause(ctx context.Context, try int, asked time.Duration) error {
-	wait := c.Wait
-	if wait <= 0 {
-		wait = 250 * time.Millisecond
-	}
-	t := time.NewTimer(min(max(wait<<(try-1), asked), maxWait))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+		return again.wait, true
+	})
 }
 
 // fleeting is an error after which the same may work.

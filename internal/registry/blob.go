@@ -88,7 +88,7 @@ func (b *blobReader) broken(err error) error {
 		return fmt.Errorf("blob %s: broke off at byte %d of %d, %d times: %w", b.d.Digest.Short(), b.off, b.d.Size, b.tries, err)
 	}
 	b.s.c.event(Event{Action: Retrying, Blob: b.d, Done: b.off, Err: err})
-	return b.s.pause(b.ctx, b.tries, err)
+	return b.s.tries().Pause(b.ctx, b.tries, askedWait(err))
 }
 
 // connect asks for what is still missing.

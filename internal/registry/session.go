@@ -16,13 +16,13 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/whittle-build/whittle/internal/retry"
 )
 
 const (
 	// maxTries bounds how often one request is made.
 	maxTries = 5
-	// maxWait bounds one pause, whatever a registry asks for.
-	maxWait = 30 * time.Second
 	// maxRedirects is Go's own.
 	maxRedirects = 10
 )
@@ -147,38 +147,10 @@ func isInside(host string) bool {
 // retry calls do until it succeeds, fails for good, or was tried maxTries
 // times.
 func (s *session) retry(ctx context.Context, do func() error) error {
-	for try := 1; ; try++ {
-		err := do()
-		if err == nil || ctx.Err() != nil || try == maxTries || !isFleeting(err) {
-			return err
-		}
-		if err := s.pause(ctx, try, err); err != nil {
-			return err
-		}
-	}
+	return s.tries().Do(ctx, do, func(err error) (time.Duration, bool) { return askedWait(err), isFleeting(err) })
 }
 
-// pause waits before try number try+1, longer each time, and as long as the
-// registry asked for.
-func (s *session) pause(ctx context.Context, try int, cause error) error {
-	wait := s.c.Wait
-	if wait <= 0 {
-		wait = 250 * time.Millisecond
-	}
-	wait <<= min(try-1, 16)
-	var asked *retryAfter
-	if errors.As(cause, &asked) {
-		wait = max(wait, asked.wait)
-	}
-	t := time.NewTimer(min(wait, maxWait))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
+func (s *session) tries() retry.Policy { return retry.Policy{Tries: maxTries, First: s.c.Wait} }
 
 // retryAfter is an answer that says when to ask again.
 type retryAfter struct {
@@ -187,6 +159,15 @@ type retryAfter struct {
 }
 
 func (e *retryAfter) Unwrap() error { return e.error }
+
+// askedWait is how long the registry asked to be left alone.
+func askedWait(err error) time.Duration {
+	var asked *retryAfter
+	if !errors.As(err, &asked) {
+		return 0
+	}
+	return asked.wait
+}
 
 // url is the address of something of the repository.
 func (s *session) url(parts string) string {
