@@ -47,6 +47,10 @@ type Local struct {
 	Isolation sandbox.Isolation // of every RUN
 	// Resources limit every RUN.
 	Resources sandbox.Resources
+	// OnFailure, if not nil, is shown each RUN that failed by itself while its
+	// root is still there; the step waits for it. What it returns is reported
+	// with the failure.
+	OnFailure func(ctx context.Context, f *Failed) error
 
 	fresh onces // caches that this build has begun anew
 }

@@ -31,6 +31,43 @@ type mounting struct {
 	env     []string // variables that have a secret's value
 	caches  map[digest.Digest]*store.CacheMount
 	closers []func() error
+	opened  []opened
+}
+
+// opened is a mount that is made of a descriptor: list[at].File.
+type opened struct {
+	at   int
+	open func() (*os.File, error)
+}
+
+// open adds a mount of the descriptor that fn opens.
+func (m *mounting) open(mount sandbox.Mount, fn func() (*os.File, error)) error {
+	f, err := fn()
+	if err != nil {
+		return err
+	}
+	at := len(m.list)
+	mount.File = f
+	m.list = append(m.list, mount)
+	m.opened = append(m.opened, opened{at, fn})
+	m.closers = append(m.closers, func() error { return m.list[at].File.Close() })
+	return nil
+}
+
+// reopen opens all descriptors once more, for another process: what was
+// written through the old ones is there.
+func (m *mounting) reopen() error {
+	for _, o := range m.opened {
+		if err := m.list[o.at].File.Close(); err != nil {
+			return err
+		}
+		f, err := o.open()
+		if err != nil {
+			return err
+		}
+		m.list[o.at].File = f
+	}
+	return nil
 }
 
 // close lets go of everything. The step has ended.
@@ -130,13 +167,20 @@ func (m *mounting) bind(ctx context.Context, i int) error {
 			return err
 		}
 	}
-	f, err := m.local.Roots.Mount(ctx, m.job.Mounts[i], up)
-	if err != nil {
-		return m.local.mountError(m.job, err)
-	}
-	m.closers = append(m.closers, f.Close)
-	m.list = append(m.list, sandbox.Mount{Target: p.Target, File: f, Sub: strings.TrimPrefix(p.Source, "/"), ReadOnly: p.ReadOnly})
-	return nil
+	first := true
+	return m.open(sandbox.Mount{Target: p.Target, Sub: strings.TrimPrefix(p.Source, "/"), ReadOnly: p.ReadOnly}, func() (*os.File, error) {
+		if !first {
+			if err := again(up); err != nil {
+				return nil, err
+			}
+		}
+		first = false
+		f, err := m.local.Roots.Mount(ctx, m.job.Mounts[i], up)
+		if err != nil {
+			return nil, m.local.mountError(m.job, err)
+		}
+		return f, nil
+	})
 }
 
 // snapshot copies what a bind of files of the caller's shows: the step sees
@@ -164,12 +208,7 @@ func (m *mounting) snapshot(ctx context.Context, i int) error {
 	if tree {
 		out.Path = filepath.Join(dir, layer.TreeName)
 	} else {
-		f, err := m.local.Roots.MountTar(dir)
-		if err != nil {
-			return err
-		}
-		m.closers = append(m.closers, f.Close)
-		out.File = f
+		return m.open(out, func() (*os.File, error) { return m.local.Roots.MountTar(dir) })
 	}
 	m.list = append(m.list, out)
 	return nil

@@ -152,37 +152,27 @@ func (l *Local) mountError(job solve.Job, err error) error {
 // run runs a process in the merged root; what it changed is the layer, as it
 // lies, without being copied.
 func (l *Local) run(ctx context.Context, job solve.Job) (made solve.Made, err error) {
-	tmp, err := l.Store.Temp("run")
+	p, err := l.Place(ctx, job)
 	if err != nil {
 		return made, err
 	}
-	defer func() { err = errors.Join(err, tmp.Remove()) }()
-	up, err := newUpper(tmp.Path)
-	if err != nil {
-		return made, err
-	}
-	up.MountPoints = true
-	root, err := l.Roots.Mount(ctx, job.Below, up)
-	if err != nil {
-		return made, l.mountError(job, err)
-	}
-	err = l.process(ctx, job, root, tmp.Path)
-	if err = errors.Join(err, root.Close()); err != nil {
+	defer func() { err = errors.Join(err, p.Close()) }()
+	if err := p.step(ctx); err != nil {
 		return made, err
 	}
 	below, err := l.Roots.View(job.Below)
 	if err != nil {
 		return made, err
 	}
-	if err := leaveOut(up.Dir, below); err != nil {
+	if err := leaveOut(p.up.Dir, below); err != nil {
 		return made, err
 	}
-	for _, rest := range []string{up.Work, filepath.Join(tmp.Path, scriptName)} {
+	for _, rest := range []string{p.up.Work, filepath.Join(p.tmp.Path, scriptName)} {
 		if err := os.RemoveAll(rest); err != nil {
 			return made, err
 		}
 	}
-	return l.commitTree(job, tmp)
+	return l.commitTree(job, p.tmp)
 }
 
 // newUpper makes the folders in dir that take what a step writes.
@@ -213,40 +203,6 @@ func scripts(r *plan.Run, tmp string) ([]sandbox.Mount, error) {
 		return nil, err
 	}
 	return []sandbox.Mount{{Target: r.Script.Path, Path: path, ReadOnly: true}}, nil
-}
-
-// process runs the step's command in root and turns a bad end into an error
-// that says how it ended and what it said last.
-func (l *Local) process(ctx context.Context, job solve.Job, root *os.File, tmp string) (err error) {
-	r := job.Step.Run
-	m, err := l.mounts(ctx, job)
-	defer func() { err = errors.Join(err, m.close()) }()
-	if err != nil {
-		return err
-	}
-	list, err := scripts(r, tmp)
-	if err != nil {
-		return err
-	}
-	group, err := l.cgroup(r)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, group.Close()) }()
-	st, err := sandbox.Run(ctx, &sandbox.Config{
-		Root: root, Isolation: l.Isolation, Args: r.Args, Env: environment(r, m.env), Dir: r.Dir, User: r.User,
-		Hostname: r.Hostname, Hosts: hosts(r.Hosts), Network: network(r.Network),
-		ResolvConf: true, ReadOnlyEtc: true, Mounts: append(list, m.list...), ShmSize: r.Limits.ShmSize,
-		Insecure: r.Insecure, Rlimits: rlimits(r), Cgroup: group,
-		Stdout: stream{l, job.Vertex, 1}, Stderr: stream{l, job.Vertex, 2},
-	})
-	if err != nil {
-		return l.startError(job, err)
-	}
-	if st.Code != 0 || st.Signal != 0 {
-		return l.exitError(job, st)
-	}
-	return nil
 }
 
 // cgroup is a control group of the step's own, if something asks for one.

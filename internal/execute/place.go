@@ -1,0 +1,208 @@
+package execute
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+
+	"github.com/whittle-build/whittle/internal/container"
+	"github.com/whittle-build/whittle/internal/rootfs"
+	"github.com/whittle-build/whittle/internal/sandbox"
+	"github.com/whittle-build/whittle/internal/solve"
+	"github.com/whittle-build/whittle/internal/store"
+)
+
+// Place is where the process of a RUN runs: the root of its step with all that
+// is mounted in it, and with what processes have written there. Processes run
+// in it one after the other. What they wrote is thrown away by Close, unless
+// it was made a layer or handed over before.
+type Place struct {
+	Job solve.Job
+
+	local  *Local
+	tmp    *store.Temp
+	up     *rootfs.Upper
+	mounts *mounting // nil before the first process
+}
+
+// Place makes a fresh place for job's RUN. It must be closed.
+func (l *Local) Place(ctx context.Context, job solve.Job) (*Place, error) {
+	tmp, err := l.Store.Temp("run")
+	if err != nil {
+		return nil, err
+	}
+	up, err := newUpper(tmp.Path)
+	if err != nil {
+		return nil, errors.Join(err, tmp.Remove())
+	}
+	up.MountPoints = true
+	return &Place{Job: job, local: l, tmp: tmp, up: up}, nil
+}
+
+// Close lets go of the place. It may be called again.
+func (p *Place) Close() error {
+	var err error
+	if p.mounts != nil {
+		err = p.mounts.close()
+		p.mounts = nil
+	}
+	return errors.Join(err, p.tmp.Remove())
+}
+
+// step runs the step's own process, and turns a bad end into an error that
+// says how it ended. While its root is still there, whoever wants to look into
+// it may.
+func (p *Place) step(ctx context.Context) error {
+	st, err := p.process(ctx, nil)
+	var start *sandbox.StartError
+	switch {
+	case errors.As(err, &start):
+		err = p.local.startError(p.Job, err)
+	case err != nil:
+		return err
+	case st.Code != 0 || st.Signal != 0:
+		err = p.local.exitError(p.Job, st)
+	}
+	if err == nil || p.local.OnFailure == nil || ctx.Err() != nil {
+		return err
+	}
+	return errors.Join(err, p.local.OnFailure(ctx, &Failed{Place: p, Err: err}))
+}
+
+// process runs one process here: the step's, or another that s describes.
+func (p *Place) process(ctx context.Context, s *Session) (st sandbox.Status, err error) {
+	if err := p.mount(ctx); err != nil {
+		return st, err
+	}
+	root, err := p.root(ctx)
+	if err != nil {
+		return st, err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	r := p.Job.Step.Run
+	list, err := scripts(r, p.tmp.Path)
+	if err != nil {
+		return st, err
+	}
+	group, err := p.local.cgroup(r)
+	if err != nil {
+		return st, err
+	}
+	defer func() { err = errors.Join(err, group.Close()) }()
+	c := &sandbox.Config{
+		Root: root, Isolation: p.local.Isolation, Args: r.Args, Env: environment(r, p.mounts.env), Dir: r.Dir, User: r.User,
+		Hostname: r.Hostname, Hosts: hosts(r.Hosts), Network: network(r.Network),
+		ResolvConf: true, ReadOnlyEtc: true, Mounts: append(list, p.mounts.list...), ShmSize: r.Limits.ShmSize,
+		Insecure: r.Insecure, Rlimits: rlimits(r), Cgroup: group,
+		Stdout: stream{p.local, p.Job.Vertex, 1}, Stderr: stream{p.local, p.Job.Vertex, 2},
+	}
+	if s == nil {
+		return sandbox.Run(ctx, c)
+	}
+	if err := s.configure(c); err != nil {
+		return st, err
+	}
+	return s.run(ctx, c)
+}
+
+// mount makes ready what is mounted in the root. For another process than the
+// first it is the same, with what was written to it.
+func (p *Place) mount(ctx context.Context) (err error) {
+	if p.mounts != nil {
+		return p.mounts.reopen()
+	}
+	p.mounts, err = p.local.mounts(ctx, p.Job)
+	return err
+}
+
+// root mounts the root. A mount serves one process, see sandbox.Config, and
+// overlayfs wants a fresh work directory each time.
+func (p *Place) root(ctx context.Context) (*os.File, error) {
+	root, err := p.local.Roots.Mount(ctx, p.Job.Below, p.up)
+	if err != nil {
+		return nil, p.local.mountError(p.Job, err)
+	}
+	return root, nil
+}
+
+// again readies an upper whose first mount is gone for another one.
+func again(up *rootfs.Upper) error {
+	if up == nil {
+		return nil
+	}
+	up.Work += "-again"
+	return os.Mkdir(up.Work, 0o755)
+}
+
+// Session is a process that is run in a place for a person or a script.
+type Session struct {
+	Args []string // nil: a shell that is there
+	TTY  bool
+	Term string // of the terminal; "" leaves TERM as the step has it
+	container.Streams
+}
+
+// NoShellError says that a root has no shell.
+type NoShellError struct{}
+
+func (e *NoShellError) Error() string { return "no shell: this file system has none" }
+
+// Hint says what can be done about it.
+func (e *NoShellError) Hint() string {
+	return "--on-failure keep keeps it, and whittle cp FAILED:/path . takes files out; or COPY a static shell in, such as busybox, and build again"
+}
+
+// Run runs s here. Its status is that of the process.
+func (p *Place) Run(ctx context.Context, s Session) (sandbox.Status, error) {
+	if p.mounts != nil {
+		if err := again(p.up); err != nil {
+			return sandbox.Status{}, err
+		}
+	}
+	return p.process(ctx, &s)
+}
+
+// configure makes c, which describes the step's process, describe s.
+func (s *Session) configure(c *sandbox.Config) error {
+	step := c.Args
+	c.Args = s.Args
+	if len(c.Args) == 0 {
+		shell := findShell(c.Root, step)
+		if shell == "" {
+			return &NoShellError{}
+		}
+		c.Args = []string{shell}
+	}
+	c.Stdin, c.Stdout, c.Stderr, c.TTY = s.In, s.Out, s.Err, s.TTY
+	if s.TTY && s.Term != "" {
+		c.Env = container.Setenv(c.Env, "TERM="+s.Term)
+	}
+	return nil
+}
+
+// run runs what c describes, with a terminal of the size that s tells.
+func (s *Session) run(ctx context.Context, c *sandbox.Config) (sandbox.Status, error) {
+	p, err := sandbox.Start(ctx, c)
+	if err != nil {
+		return sandbox.Status{}, err
+	}
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	wg.Go(func() {
+		for {
+			select {
+			case size := <-s.Sizes:
+				if size != (container.Size{}) {
+					_ = p.Resize(size.Cols, size.Rows) // a terminal that is gone needs none
+				}
+			case <-done:
+				return
+			}
+		}
+	})
+	st, err := p.Wait()
+	close(done)
+	wg.Wait()
+	return st, err
+}
