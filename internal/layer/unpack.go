@@ -29,9 +29,14 @@ func Unpack(ctx context.Context, dir, index, to string, o UnpackOptions) error {
 		return err
 	}
 	defer root.Close()
-	u := &unpacker{src: v.view.(*tarView), root: root, p: newPlanter(o), links: map[uint64]*planted{}}
+	u := newUnpacker(root, newPlanter(o))
+	u.list = v.view.(*tarView).list
 	u.p.side.s.RootImplied = v.RootImplied()
-	if err := u.run(ctx); err != nil {
+	top, err := v.Lstat(".")
+	if err == nil {
+		err = u.run(ctx, top)
+	}
+	if err != nil {
 		return fmt.Errorf("unpack %s: %w", dir, err)
 	}
 	return u.p.side.s.write(to)
@@ -58,10 +63,37 @@ func emptyRoot(to string) (*fsroot.Root, error) {
 	return root, nil
 }
 
+// A lister calls fn for all that is in a directory, each with what writes its
+// content into a new file. Files with one Inode are names of one file.
+type lister func(dir string, fn func(e *entry.Entry, fill func(*os.File) error) error) error
+
+// list is a lister.
+func (v *tarView) list(dir string, fn func(*entry.Entry, func(*os.File) error) error) error {
+	nid, err := v.img.find(dir)
+	if err != nil {
+		return err
+	}
+	return v.img.each(nid, func(name string, kid uint32) error {
+		e, err := v.img.entry(kid, entry.Join(dir, name))
+		if err != nil {
+			return err
+		}
+		return fn(&e, func(f *os.File) error {
+			c, err := v.content(kid)
+			if err != nil {
+				return err
+			}
+			return copyIn(f, c, e.Size)
+		})
+	})
+}
+
+// An unpacker writes a tree, with all processors.
 type unpacker struct {
-	src  *tarView
+	list lister
 	root *fsroot.Root
 	p    *planter
+	over bool // the tree has files: what is written replaces them, or deletes them
 
 	mu    sync.Mutex
 	cond  *sync.Cond
@@ -80,13 +112,15 @@ type planted struct {
 	err  error
 }
 
-// run fills directories, as many at once as there are processors.
-func (u *unpacker) run(ctx context.Context) error {
-	top, err := u.src.Lstat(".")
-	if err != nil {
-		return err
-	}
+func newUnpacker(root *fsroot.Root, p *planter) *unpacker {
+	u := &unpacker{root: root, p: p, links: map[uint64]*planted{}}
 	u.cond = sync.NewCond(&u.mu)
+	return u
+}
+
+// run fills directories, as many at once as there are processors, beginning
+// with top.
+func (u *unpacker) run(ctx context.Context, top entry.Entry) error {
 	u.queue = append(u.queue, top)
 	var wg sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
@@ -141,23 +175,15 @@ func (u *unpacker) fill(e *entry.Entry) error {
 		return err
 	}
 	defer dir.Close()
-	nid, err := u.src.img.find(e.Path)
-	if err != nil {
-		return err
-	}
-	err = u.src.img.each(nid, func(name string, kid uint32) error {
-		k, err := u.src.img.entry(kid, entry.Join(e.Path, name))
-		if err != nil {
-			return err
-		}
-		if err := u.one(dir, name, &k, kid); err != nil {
+	err = u.list(e.Path, func(k *entry.Entry, fill func(*os.File) error) error {
+		if err := u.one(dir, k, fill); err != nil {
 			return fmt.Errorf("%s: %w", k.Path, err)
 		}
 		if k.Kind != entry.Dir {
 			return nil
 		}
 		u.mu.Lock()
-		u.queue = append(u.queue, k)
+		u.queue = append(u.queue, *k)
 		u.mu.Unlock()
 		u.cond.Signal()
 		return nil
@@ -168,9 +194,15 @@ func (u *unpacker) fill(e *entry.Entry) error {
 	return u.p.finish(dir, ".", e)
 }
 
-func (u *unpacker) one(dir *fsroot.Root, name string, e *entry.Entry, nid uint32) error {
+func (u *unpacker) one(dir *fsroot.Root, e *entry.Entry, fill func(*os.File) error) error {
+	if u.over {
+		if done, err := u.makeWay(dir, e); done || err != nil {
+			return err
+		}
+	}
+	name := e.Base()
 	if e.Inode == 0 {
-		return u.plant(dir, name, e, nid)
+		return u.p.plant(dir, name, e, fill)
 	}
 	u.linkMu.Lock()
 	first, ok := u.links[e.Inode]
@@ -180,7 +212,7 @@ func (u *unpacker) one(dir *fsroot.Root, name string, e *entry.Entry, nid uint32
 	}
 	u.linkMu.Unlock()
 	if !ok {
-		first.err = u.plant(dir, name, e, nid)
+		first.err = u.p.plant(dir, name, e, fill)
 		close(first.done)
 		return first.err
 	}
@@ -191,17 +223,7 @@ func (u *unpacker) one(dir *fsroot.Root, name string, e *entry.Entry, nid uint32
 	err := u.root.Link(first.path, e.Path)
 	if errors.Is(err, syscall.EMLINK) {
 		// More names than this file system gives one file.
-		return u.plant(dir, name, e, nid)
+		return u.p.plant(dir, name, e, fill)
 	}
 	return err
-}
-
-func (u *unpacker) plant(dir *fsroot.Root, name string, e *entry.Entry, nid uint32) error {
-	return u.p.plant(dir, name, e, func(f *os.File) error {
-		c, err := u.src.content(nid)
-		if err != nil {
-			return err
-		}
-		return copyIn(f, c, e.Size)
-	})
 }
