@@ -127,6 +127,7 @@ func (w *Whittle) Build(ctx context.Context, req Request) (_ *Result, err error)
 	stop := local.Prefetch(ctx, p)
 	solved, err := s.Solve(ctx, p)
 	stop()
+	err = errors.Join(err, local.Close())
 	if err != nil {
 		res := &Result{Took: b.opt.Now().Sub(b.began)}
 		res.count(solved)

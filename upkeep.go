@@ -38,7 +38,7 @@ func (w *Whittle) Info() (*Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	i.Providers = rootfs.Probe(tmp.Path, w.opt.UserNS)
+	i.Providers = rootfs.Probe(tmp.Path, w.opt.UserNS, nil)
 	if err := tmp.Remove(); err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ import (
 // usable zero value.
 type Options struct {
 	Root   string // folder of the store; see Root
-	Rootfs string // "erofs" or "tree" forces a root-file-system provider; "" probes
+	Rootfs string // "erofs", "tree" or "chroot" forces a root-file-system provider; "" probes
 	// Isolation is how steps and containers are kept apart from the machine, as
 	// sandbox.ParseIsolation reads it; "" is what works here.
 	Isolation string
@@ -94,7 +94,7 @@ func Open(o Options) (*Whittle, error) {
 	}
 	if !rootfs.Known(o.Rootfs) {
 		return nil, &hinted{fmt.Errorf("WHITTLE_ROOTFS=%q: no such provider of root file systems", o.Rootfs),
-			"there are erofs and tree; unset it to take the first that works here"}
+			"there are erofs, tree and chroot; unset it to take the first that works here"}
 	}
 	isolation, err := sandbox.ParseIsolation(o.Isolation)
 	if err != nil {
@@ -144,7 +144,7 @@ func (w *Whittle) chooseRootfs() (_ rootfs.Provider, err error) {
 		return "", err
 	}
 	defer join(&err, tmp.Remove)
-	p, err := rootfs.Choose(tmp.Path, w.opt.Rootfs, w.opt.UserNS)
+	p, err := rootfs.Choose(tmp.Path, w.opt.Rootfs, w.opt.UserNS, nil)
 	if err != nil {
 		return "", fmt.Errorf("store %s: %w", w.store.Dir(), err)
 	}

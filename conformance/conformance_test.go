@@ -16,7 +16,7 @@ import (
 )
 
 // providers are whittle's.
-var providers = []string{"erofs", "tree"}
+var providers = []string{"erofs", "tree", "chroot"}
 
 // A bench has what builds cases with whittle.
 type bench struct {
@@ -33,7 +33,7 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("needs root: both providers build here")
+		t.Skip("needs root: all providers build here")
 	}
 	// On a disk: EROFS cannot be mounted from files on a tmpfs.
 	dir, err := os.MkdirTemp(os.Getenv("TMPDIR"), "conformance")
@@ -197,7 +197,7 @@ func report(t *testing.T, accepted *differences, name, provider string, want, go
 	const most = 40
 	shown := 0
 	for _, d := range diffs {
-		if accepted.accepts(name, d.What, d.What+": "+d.Peer+", not "+d.Got) {
+		if accepted.accepts(name, d.What, d.What+": "+d.Peer+", not "+d.Got, provider+": "+d.What) {
 			continue
 		}
 		if shown++; shown <= most {

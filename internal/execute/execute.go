@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/whittle-build/whittle/internal/crash"
@@ -52,7 +53,9 @@ type Local struct {
 	// with the failure.
 	OnFailure func(ctx context.Context, f *Failed) error
 
-	fresh onces // caches that this build has begun anew
+	fresh      onces // caches that this build has begun anew
+	plantsOnce sync.Once
+	plants     *rootfs.Plants
 }
 
 // Run makes the layer of job.Step and commits it to the store. An error for

@@ -20,6 +20,13 @@ type Failed struct {
 // Files shows what is in the place, without what is mounted there, until done
 // is called. No process may run there meanwhile.
 func (p *Place) Files() (fsys entry.FS, done func() error, err error) {
+	if p.planted != nil {
+		root, err := fsroot.Open(p.planted.Dir())
+		if err != nil {
+			return nil, nil, err
+		}
+		return root.FS(), root.Close, nil
+	}
 	below, err := p.local.Roots.View(p.Job.Below)
 	if err != nil {
 		return nil, nil, err

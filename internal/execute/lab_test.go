@@ -67,7 +67,7 @@ func newLab(t testing.TB, p rootfs.Provider) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := rootfs.Choose(s.Dir(), string(p), user); err != nil {
+	if _, err := rootfs.Choose(s.Dir(), string(p), user, nil); err != nil {
 		t.Skipf("needs the %s provider: %v", p, err)
 	}
 	l := &lab{t: t, store: s, context: t.TempDir(), now: time.Unix(1700000000, 0),
@@ -76,7 +76,7 @@ func newLab(t testing.TB, p rootfs.Provider) *lab {
 	return l
 }
 
-// everyProvider runs a test with both.
+// everyProvider runs a test with each.
 func everyProvider(t *testing.T, run func(t *testing.T, l *lab)) {
 	for _, p := range []rootfs.Provider{rootfs.Erofs, rootfs.Tree} {
 		t.Run(string(p), func(t *testing.T) { run(t, newLab(t, p)) })
@@ -193,14 +193,15 @@ func (l *lab) local(text string) (*Local, *solve.Solver, *plan.Plan) {
 	l.t.Cleanup(func() { ctx.Close() })
 	now := func() time.Time { return l.now }
 	local := &Local{Store: l.store, Roots: l.roots, Context: Folder(ctx), File: f, Sink: l, Now: now}
+	l.t.Cleanup(func() { local.Close() })
 	return local, &solve.Solver{Store: l.store, Runner: local, Contents: local, Sink: l, Bases: bases, Now: now}, p
 }
 
 func (l *lab) build(text string) (rootfs.Chain, error) {
 	l.t.Helper()
-	_, s, p := l.local(text)
+	local, s, p := l.local(text)
 	r, err := s.Solve(l.t.Context(), p)
-	if err != nil {
+	if err = errors.Join(err, local.Close()); err != nil {
 		return nil, err
 	}
 	return r.Chain(p.Target.Root), nil

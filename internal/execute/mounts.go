@@ -154,7 +154,11 @@ func (m *mounting) add(ctx context.Context, i int) error {
 // step writes to them is thrown away.
 func (m *mounting) bind(ctx context.Context, i int) error {
 	p := &m.job.Step.Run.Mounts[i]
-	if p.From == nil || p.From.Context != "" {
+	provider, err := m.local.Roots.Provider()
+	if err != nil {
+		return err
+	}
+	if p.From == nil || p.From.Context != "" || provider == rootfs.Chroot {
 		return m.snapshot(ctx, i)
 	}
 	var up *rootfs.Upper
@@ -221,7 +225,7 @@ func (l *Local) snapshotWriter(dir string, readOnly bool) (w writer, tree bool, 
 	if err != nil {
 		return nil, false, err
 	}
-	if provider == rootfs.Tree || !readOnly {
+	if provider != rootfs.Erofs || !readOnly {
 		w, err = layer.NewTree(filepath.Join(dir, layer.TreeName), layer.UnpackOptions{Userxattr: l.Roots.UserNS()})
 		return w, true, err
 	}

@@ -24,6 +24,8 @@ type Place struct {
 	tmp    *store.Temp
 	up     *rootfs.Upper
 	mounts *mounting // nil before the first process
+
+	planted *rootfs.Planted // in the place of up; nil where roots are mounted
 }
 
 // Place makes a fresh place for job's RUN. It must be closed.
@@ -32,22 +34,41 @@ func (l *Local) Place(ctx context.Context, job solve.Job) (*Place, error) {
 	if err != nil {
 		return nil, err
 	}
-	up, err := newUpper(tmp.Path)
+	p := &Place{Job: job, local: l, tmp: tmp}
+	provider, err := l.Roots.Provider()
+	switch {
+	case err != nil:
+	case provider == rootfs.Chroot:
+		err = p.plant(ctx)
+	default:
+		if p.up, err = newUpper(tmp.Path); err == nil {
+			p.up.MountPoints = true
+		}
+	}
 	if err != nil {
 		return nil, errors.Join(err, tmp.Remove())
 	}
-	up.MountPoints = true
-	return &Place{Job: job, local: l, tmp: tmp, up: up}, nil
+	return p, nil
 }
 
 // Close lets go of the place. It may be called again.
 func (p *Place) Close() error {
-	var err error
-	if p.mounts != nil {
-		err = p.mounts.close()
-		p.mounts = nil
+	err := p.unmount()
+	if p.planted != nil {
+		p.local.planted().Drop(p.planted)
+		p.planted = nil
 	}
 	return errors.Join(err, p.tmp.Remove())
+}
+
+// unmount lets go of what is mounted in the root.
+func (p *Place) unmount() error {
+	if p.mounts == nil {
+		return nil
+	}
+	err := p.mounts.close()
+	p.mounts = nil
+	return err
 }
 
 // step runs the step's own process, and turns a bad end into an error that
@@ -91,7 +112,7 @@ func (p *Place) process(ctx context.Context, s *Session) (st sandbox.Status, err
 	}
 	defer func() { err = errors.Join(err, group.Close()) }()
 	c := &sandbox.Config{
-		Root: root, Isolation: p.local.Isolation, Args: r.Args, Env: environment(r, p.mounts.env), Dir: r.Dir, User: r.User,
+		Root: root, Isolation: p.isolation(), Args: r.Args, Env: environment(r, p.mounts.env), Dir: r.Dir, User: r.User,
 		Hostname: r.Hostname, Hosts: hosts(r.Hosts), Network: network(r.Network),
 		ResolvConf: true, ReadOnlyEtc: true, Mounts: append(list, p.mounts.list...), ShmSize: r.Limits.ShmSize,
 		Insecure: r.Insecure, Rlimits: rlimits(r), Cgroup: group,
@@ -119,6 +140,9 @@ func (p *Place) mount(ctx context.Context) (err error) {
 // root mounts the root. A mount serves one process, see sandbox.Config, and
 // overlayfs wants a fresh work directory each time.
 func (p *Place) root(ctx context.Context) (*os.File, error) {
+	if p.planted != nil {
+		return openPlanted(p.planted)
+	}
 	root, err := p.local.Roots.Mount(ctx, p.Job.Below, p.up)
 	if err != nil {
 		return nil, p.local.mountError(p.Job, err)
@@ -155,7 +179,7 @@ func (e *NoShellError) Hint() string {
 
 // Run runs s here. Its status is that of the process.
 func (p *Place) Run(ctx context.Context, s Session) (sandbox.Status, error) {
-	if p.mounts != nil {
+	if p.mounts != nil && p.planted == nil {
 		if err := again(p.up); err != nil {
 			return sandbox.Status{}, err
 		}

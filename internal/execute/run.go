@@ -160,6 +160,9 @@ func (l *Local) run(ctx context.Context, job solve.Job) (made solve.Made, err er
 	if err := p.step(ctx); err != nil {
 		return made, err
 	}
+	if p.planted != nil {
+		return l.harvest(p)
+	}
 	below, err := l.Roots.View(job.Below)
 	if err != nil {
 		return made, err

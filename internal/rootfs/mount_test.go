@@ -101,7 +101,7 @@ func TestAStoreMayLieAtAnyPath(t *testing.T) {
 				providers = []Provider{Tree} // EROFS is not mounted in a user namespace
 			}
 			for _, p := range providers {
-				if err := try(filepath.Join(store, "tmp"), p, user); err != nil {
+				if err := try(filepath.Join(store, "tmp"), p, user, nil); err != nil {
 					t.Errorf("%s: %v", p, err)
 				}
 			}

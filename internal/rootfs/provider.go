@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -20,7 +21,11 @@ type Provider string
 const (
 	Erofs Provider = "erofs" // tar layers mounted through their index, nothing unpacked
 	Tree  Provider = "tree"  // tar layers unpacked once
+	// Chroot mounts nothing: see Plants.
+	Chroot Provider = "chroot"
 )
+
+var providers = [...]Provider{Erofs, Tree, Chroot}
 
 // Finding is what the probe found of one provider.
 type Finding struct {
@@ -31,7 +36,7 @@ type Finding struct {
 
 // Known reports whether want is a provider's name, or "", which names none.
 func Known(want string) bool {
-	return want == "" || want == string(Erofs) || want == string(Tree)
+	return want == "" || slices.Contains(providers[:], Provider(want))
 }
 
 // Choose returns the provider to use in the store that the folder dir is in:
@@ -39,17 +44,18 @@ func Known(want string) bool {
 // ("" lets the probe decide); a forced one that does not work is an error that
 // says why. Choosing is by trying in the store itself, never by the kernel's
 // version: the same kernel may refuse on another file system or in a user
-// namespace.
-func Choose(dir, want string, userNS bool) (Provider, error) {
+// namespace. box says whether a process can be kept apart in a root that is no
+// mount; nil is for who does not know, and then Chroot must be forced.
+func Choose(dir, want string, userNS bool, box func() error) (Provider, error) {
 	if !Known(want) {
-		return "", fmt.Errorf("root file system provider %q: there are erofs and tree", want)
+		return "", fmt.Errorf("root file system provider %q: there are erofs, tree and chroot", want)
 	}
 	refused := &RefusedError{forced: want != ""}
-	for _, p := range []Provider{Erofs, Tree} {
-		if want != "" && p != Provider(want) {
+	for _, p := range providers {
+		if want != "" && p != Provider(want) || want == "" && p == Chroot && box == nil {
 			continue
 		}
-		err := try(dir, p, userNS)
+		err := try(dir, p, userNS, box)
 		if err == nil {
 			return p, nil
 		}
@@ -88,11 +94,14 @@ func (e *RefusedError) Hint() string {
 }
 
 // Probe tries every provider in the folder dir of a store.
-func Probe(dir string, userNS bool) []Finding {
+func Probe(dir string, userNS bool, box func() error) []Finding {
 	var out []Finding
-	for _, p := range []Provider{Erofs, Tree} {
+	for _, p := range providers {
+		if p == Chroot && box == nil {
+			continue
+		}
 		f := Finding{Provider: p, Works: true}
-		if err := try(dir, p, userNS); err != nil {
+		if err := try(dir, p, userNS, box); err != nil {
 			f.Works, f.Why = false, err.Error()
 		}
 		out = append(out, f)
@@ -101,7 +110,13 @@ func Probe(dir string, userNS bool) []Finding {
 }
 
 // try mounts a root of one tiny layer with an upper, as a step would.
-func try(dir string, p Provider, userNS bool) (err error) {
+func try(dir string, p Provider, userNS bool, box func() error) (err error) {
+	if p == Chroot && box != nil {
+		return box()
+	}
+	if p == Chroot {
+		return nil
+	}
 	tmp, err := os.MkdirTemp(dir, "probe")
 	if err != nil {
 		return err

@@ -22,8 +22,8 @@ func storeFolder(t *testing.T, parent string) string {
 }
 
 func TestAnUnknownProviderIsRefusedByName(t *testing.T) {
-	_, err := Choose(storeFolder(t, t.TempDir()), "zfs", false)
-	if err == nil || !strings.Contains(err.Error(), `"zfs"`) || !strings.Contains(err.Error(), "erofs and tree") {
+	_, err := Choose(storeFolder(t, t.TempDir()), "zfs", false, nil)
+	if err == nil || !strings.Contains(err.Error(), `"zfs"`) || !strings.Contains(err.Error(), "erofs, tree and chroot") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -32,21 +32,21 @@ func TestAForcedProviderThatDoesNotWorkIsAnErrorThatSaysWhy(t *testing.T) {
 	needRoot(t)
 	// EROFS cannot be mounted from a file on a tmpfs.
 	dir := storeFolder(t, "/dev/shm")
-	_, err := Choose(dir, "erofs", false)
+	_, err := Choose(dir, "erofs", false, nil)
 	if err == nil || !strings.Contains(err.Error(), "erofs: ") || strings.Contains(err.Error(), "tree:") {
 		t.Errorf("forced erofs on a tmpfs: %v", err)
 	}
-	if p, err := Choose(dir, "", false); p != Tree || err != nil {
+	if p, err := Choose(dir, "", false, nil); p != Tree || err != nil {
 		t.Errorf("chose %q, %v; want tree", p, err)
 	}
-	if p, err := Choose(dir, "tree", false); p != Tree || err != nil {
+	if p, err := Choose(dir, "tree", false, nil); p != Tree || err != nil {
 		t.Errorf("forced tree: %q, %v", p, err)
 	}
 }
 
 func TestProbeTellsWhatWorksAndWhyTheRestDoesNot(t *testing.T) {
 	needRoot(t)
-	found := Probe(storeFolder(t, "/dev/shm"), false)
+	found := Probe(storeFolder(t, "/dev/shm"), false, nil)
 	if len(found) != 2 || found[0].Provider != Erofs || found[1].Provider != Tree {
 		t.Fatalf("found %+v", found)
 	}
@@ -61,7 +61,7 @@ func TestProbeTellsWhatWorksAndWhyTheRestDoesNot(t *testing.T) {
 func TestTheProbeLeavesNothing(t *testing.T) {
 	needRoot(t)
 	dir := storeFolder(t, t.TempDir())
-	Probe(dir, false)
+	Probe(dir, false, nil)
 	left, err := os.ReadDir(filepath.Join(dir, "tmp"))
 	if err != nil || len(left) != 0 {
 		t.Errorf("left %v, %v", left, err)

@@ -54,7 +54,7 @@ func newRig(t testing.TB, p Provider) *rig {
 		t.Fatal(err)
 	}
 	user := inUserNS(t)
-	if _, err := Choose(s.Dir(), string(p), user); err != nil {
+	if _, err := Choose(s.Dir(), string(p), user, nil); err != nil {
 		t.Skipf("needs the %s provider: %v", p, err)
 	}
 	r := &rig{t, s, New(s, func() (Provider, error) { return p, nil }, user)}

@@ -1,0 +1,88 @@
+package execute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whittle-build/whittle/internal/layer"
+	"github.com/whittle-build/whittle/internal/rootfs"
+	"github.com/whittle-build/whittle/internal/sandbox"
+	"github.com/whittle-build/whittle/internal/solve"
+)
+
+// plant makes p a place in a root that is a plain folder: for the provider
+// chroot, which mounts nothing.
+func (p *Place) plant(ctx context.Context) error {
+	root, err := p.local.planted().Take(ctx, p.Job.Below)
+	if err != nil {
+		return p.local.mountError(p.Job, err)
+	}
+	p.planted = root
+	return nil
+}
+
+// planted is where the roots are kept between steps.
+func (l *Local) planted() *rootfs.Plants {
+	l.plantsOnce.Do(func() { l.plants = &rootfs.Plants{Roots: l.Roots} })
+	return l.plants
+}
+
+// Close removes what was kept for steps to come. No step may run any more.
+func (l *Local) Close() error { return l.planted().Close() }
+
+// isolation is how the place's processes are kept apart.
+func (p *Place) isolation() sandbox.Isolation {
+	if p.planted != nil {
+		return sandbox.Isolation{Mode: sandbox.Native}
+	}
+	return p.local.Isolation
+}
+
+// openPlanted opens a planted root for a process.
+func openPlanted(root *rootfs.Planted) (*os.File, error) {
+	return os.OpenFile(root.Dir(), unix.O_PATH|unix.O_DIRECTORY, 0)
+}
+
+// harvest makes the layer of what p's process changed in a planted root, and
+// keeps the root for the step on top.
+func (l *Local) harvest(p *Place) (made solve.Made, err error) {
+	if err := p.unmount(); err != nil {
+		return made, err
+	}
+	tmp, err := l.Store.Temp("run")
+	if err != nil {
+		return made, err
+	}
+	defer func() { err = errors.Join(err, tmp.Remove()) }()
+	b, err := layer.Create(tmp.Path)
+	if err != nil {
+		return made, err
+	}
+	if err := l.planted().Changes(p.planted, b); err != nil {
+		b.Abort()
+		return made, l.leftover(p.Job, err)
+	}
+	meta, err := b.Finish()
+	if err != nil {
+		return made, err
+	}
+	if made, err = l.commit(tmp, meta.DiffID, meta); err != nil || !p.Job.InRoot {
+		return made, err
+	}
+	l.planted().Keep(p.planted, p.Job.Below.Push(made.Layer))
+	p.planted = nil
+	return made, nil
+}
+
+// leftover is for a file that no layer can hold.
+func (l *Local) leftover(job solve.Job, err error) error {
+	var left *rootfs.LeftoverError
+	if !errors.As(err, &left) {
+		return err
+	}
+	return l.File.Mistake(job.Step.Line.Pos, fmt.Sprintf("stage %s: the step left %v", job.Step.Stage.Display, left), left.Hint)
+}
