@@ -141,7 +141,7 @@ func (p *Place) mount(ctx context.Context) (err error) {
 // overlayfs wants a fresh work directory each time.
 func (p *Place) root(ctx context.Context) (*os.File, error) {
 	if p.planted != nil {
-		return openPlanted(p.planted)
+		return p.planted.Open()
 	}
 	root, err := p.local.Roots.Mount(ctx, p.Job.Below, p.up)
 	if err != nil {

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/whittle-build/whittle/internal/layer"
 	"github.com/whittle-build/whittle/internal/rootfs"
@@ -40,11 +37,6 @@ func (p *Place) isolation() sandbox.Isolation {
 		return sandbox.Isolation{Mode: sandbox.Native}
 	}
 	return p.local.Isolation
-}
-
-// openPlanted opens a planted root for a process.
-func openPlanted(root *rootfs.Planted) (*os.File, error) {
-	return os.OpenFile(root.Dir(), unix.O_PATH|unix.O_DIRECTORY, 0)
 }
 
 // harvest makes the layer of what p's process changed in a planted root, and

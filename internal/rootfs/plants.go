@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/whittle-build/whittle/internal/fsroot"
 	"github.com/whittle-build/whittle/internal/layer"
 	"github.com/whittle-build/whittle/internal/store"
@@ -44,8 +46,10 @@ type Planted struct {
 // Dir is the folder that is the root.
 func (p *Planted) Dir() string { return filepath.Join(p.tmp.Path, "root") }
 
-// Beside returns a path beside the root, for what lives as long.
-func (p *Planted) Beside(name string) string { return filepath.Join(p.tmp.Path, name) }
+// Open opens the root for a process.
+func (p *Planted) Open() (*os.File, error) {
+	return os.OpenFile(p.Dir(), unix.O_PATH|unix.O_DIRECTORY, 0)
+}
 
 func (p *Planted) listing() string { return filepath.Join(p.tmp.Path, "listing") }
 
