@@ -20,7 +20,7 @@ func (p *program) addCommands(root *cobra.Command) {
 			p.portCommand(), p.exportCommand(), p.monitorCommand(),
 		}},
 		{"The store:", []*cobra.Command{
-			p.infoCommand(), p.duCommand(), p.pruneCommand(), p.fsckCommand(),
+			p.infoCommand(), p.duCommand(), p.pruneCommand(), p.cacheCommand(), p.fsckCommand(),
 		}},
 	}
 	for _, g := range groups {

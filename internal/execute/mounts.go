@@ -3,13 +3,16 @@ package execute
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/whittle-build/whittle/internal/cachemount"
 	"github.com/whittle-build/whittle/internal/copying"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/entry"
@@ -29,6 +32,7 @@ type mounting struct {
 	tmp     *store.Temp // of what is thrown away; nil until something needs it
 	list    []sandbox.Mount
 	env     []string // variables that have a secret's value
+	names   []digest.Digest // of the caches, by the number of their mount
 	caches  map[digest.Digest]*store.CacheMount
 	closers []func() error
 	opened  []opened
@@ -135,7 +139,7 @@ func (m *mounting) add(ctx context.Context, i int) error {
 	case plan.MountBind:
 		return m.bind(ctx, i)
 	case plan.MountCache:
-		m.list = append(m.list, sandbox.Mount{Target: p.Target, Path: m.caches[m.cacheName(i)].Dir, Sub: m.sub(i), ReadOnly: p.ReadOnly})
+		m.list = append(m.list, sandbox.Mount{Target: p.Target, Path: m.caches[m.names[i]].Dir, Sub: m.sub(i), ReadOnly: p.ReadOnly})
 	case plan.MountTmpfs:
 		t := sandbox.Mount{Target: p.Target, ReadOnly: p.ReadOnly}
 		if p.Size > 0 {
@@ -323,23 +327,39 @@ func (m *mounting) note(text string) {
 // their names, so that two steps never wait for each other.
 func (m *mounting) takeCaches(ctx context.Context) error {
 	m.caches = map[digest.Digest]*store.CacheMount{}
-	first := map[digest.Digest]int{}
+	m.names = make([]digest.Digest, len(m.job.Step.Run.Mounts))
+	type wanted struct {
+		mount int
+		about []byte
+	}
+	first := map[digest.Digest]wanted{}
 	var names []digest.Digest
 	for i, p := range m.job.Step.Run.Mounts {
 		if p.Type != plan.MountCache {
 			continue
 		}
-		name := m.cacheName(i)
-		if _, ok := first[name]; !ok {
-			first[name] = i
-			names = append(names, name)
+		identity, err := m.identity(ctx, i)
+		if err != nil {
+			return err
 		}
+		name := identity.Name()
+		m.names[i] = name
+		if _, ok := first[name]; ok {
+			continue
+		}
+		about, err := json.Marshal(identity)
+		if err != nil {
+			return err
+		}
+		first[name] = wanted{i, about}
+		names = append(names, name)
 	}
 	slices.SortFunc(names, func(a, b digest.Digest) int { return strings.Compare(a.Hex(), b.Hex()) })
 	for _, name := range names {
-		i := first[name]
+		i := first[name].mount
 		c, err := m.local.Store.CacheMount(ctx, store.CacheRequest{
 			Name: name, Sharing: sharing(m.job.Step.Run.Mounts[i].Sharing), Fresh: m.job.Fresh && m.local.fresh.first(name),
+			About:   first[name].about,
 			Fill:    func(dir string) error { return m.fill(ctx, i, dir) },
 			Waiting: func() { m.note(fmt.Sprintf("the cache %s is in use: waiting for it", m.job.Step.Run.Mounts[i].Target)) },
 		})
@@ -362,22 +382,25 @@ func sharing(s string) store.Sharing {
 	return store.Shared
 }
 
-// cacheName names a cache by its id and by what it had at first: with another
-// owner, or another source, it is another cache.
-func (m *mounting) cacheName(i int) digest.Digest {
+// identity is what a cache is known by: its id, and what it had at first. The
+// content of that is known from the step's key.
+func (m *mounting) identity(ctx context.Context, i int) (cachemount.Identity, error) {
 	p := &m.job.Step.Run.Mounts[i]
-	k := digest.NewKey("cache mount")
-	k.Text("id", p.ID)
-	k.Bool("from", p.From != nil)
+	out := cachemount.Identity{ID: p.ID}
 	if p.From != nil {
-		k.Digest("chain", m.job.Mounts[i].ID())
-		k.Text("context", p.From.Context)
-		k.Text("source", p.Source)
+		d, err := m.local.Content(ctx, solve.MountJob(m.job, i))
+		if err != nil {
+			return out, err
+		}
+		out.Seeded, out.Seed = true, d
+		if p.FromText != "" {
+			out.From = path.Join(p.FromText, p.Source)
+		}
 	}
 	if m.owned(i) {
-		k.Text("owner", fmt.Sprintf("%o %d:%d", p.Mode, p.UID, p.GID))
+		out.Owner = fmt.Sprintf("%o %d:%d", p.Mode, p.UID, p.GID)
 	}
-	return k.Sum()
+	return out, nil
 }
 
 // owned says whether mode, uid and gid count: with a source they do not.

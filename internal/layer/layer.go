@@ -144,7 +144,8 @@ func keepXattr(name string) bool {
 		strings.HasPrefix(name, "trusted.") && name != "trusted.")
 }
 
-func keptXattrs(attrs map[string]string) map[string]string {
+// KeptXattrs are those of attrs that are part of a layer.
+func KeptXattrs(attrs map[string]string) map[string]string {
 	drop := false
 	for n := range attrs {
 		drop = drop || !keepXattr(n)

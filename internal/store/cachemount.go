@@ -35,6 +35,9 @@ type CacheRequest struct {
 	Sharing Sharing
 	// Fresh asks for a new one, and makes later requests find that.
 	Fresh bool
+	// About tells people, and those who take caches elsewhere, what it is. It
+	// is kept beside the cache.
+	About []byte
 	// Fill makes the folder dir, with what a new cache has in it.
 	Fill func(dir string) error
 	// Waiting, if not nil, is called once when the request has to wait.
@@ -50,7 +53,12 @@ type CacheMount struct {
 // Close gives the cache back.
 func (c *CacheMount) Close() error { return c.lock.Close() }
 
-const cacheTree = "tree"
+// What is in the folder of a cache.
+const (
+	cacheTree  = "tree"       // what steps see
+	cacheAbout = "about.json" // CacheRequest.About
+	cacheNote  = "note.json"  // see CacheInfo.Note
+)
 
 // CacheMount finds or makes a cache mount that can be used now, or waits for
 // one. The caller holds a Use lock.
@@ -110,18 +118,12 @@ func (s *Store) useCache(r CacheRequest, number int) (*CacheMount, error) {
 	if r.Sharing == Shared {
 		how = unix.LOCK_SH
 	}
-	var lock *Lock
-	for lock == nil || !linked(lock.file) { // swept before it was locked
-		if lock != nil {
-			lock.Close()
-		}
-		var err error
-		if lock, err = s.tryLockPath(s.briefPath("cache", cacheName(r.Name, number)), how); lock == nil || err != nil {
-			return nil, err
-		}
+	lock, err := s.tryCache(cacheName(r.Name, number), how)
+	if lock == nil || err != nil {
+		return nil, err
 	}
 	path := s.cachePath(r.Name, number)
-	if err := s.makeCache(path, r.Fill); err != nil {
+	if err := s.makeCache(path, r); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	now := s.now()
@@ -129,6 +131,17 @@ func (s *Store) useCache(r CacheRequest, number int) (*CacheMount, error) {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return &CacheMount{Dir: filepath.Join(path, cacheTree), lock: lock}, nil
+}
+
+// tryCache takes the lock of a cache, or returns nil.
+func (s *Store) tryCache(name string, how int) (*Lock, error) {
+	for {
+		lock, err := s.tryLockPath(s.briefPath("cache", name), how)
+		if lock == nil || err != nil || linked(lock.file) {
+			return lock, err
+		}
+		lock.Close() // swept before it was locked
+	}
 }
 
 func cacheName(name digest.Digest, number int) string {
@@ -140,7 +153,7 @@ func (s *Store) cachePath(name digest.Digest, number int) string {
 }
 
 // makeCache makes the folder of a cache whole or not at all.
-func (s *Store) makeCache(path string, fill func(string) error) (err error) {
+func (s *Store) makeCache(path string, r CacheRequest) (err error) {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -153,7 +166,10 @@ func (s *Store) makeCache(path string, fill func(string) error) (err error) {
 	if err := os.Mkdir(whole, folderMode); err != nil {
 		return err
 	}
-	if err := fill(filepath.Join(whole, cacheTree)); err != nil {
+	if err := os.WriteFile(filepath.Join(whole, cacheAbout), r.About, fileMode); err != nil {
+		return err
+	}
+	if err := r.Fill(filepath.Join(whole, cacheTree)); err != nil {
 		return err
 	}
 	err = withParent(path, func() error { return renameNew(whole, path) })

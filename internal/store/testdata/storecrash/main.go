@@ -112,6 +112,9 @@ func work(ctx context.Context, s *store.Store) error {
 	if err := small(s); err != nil {
 		return err
 	}
+	if err := caches(ctx, s); err != nil {
+		return err
+	}
 	if err := s.Sync(); err != nil {
 		return err
 	}
@@ -233,4 +236,29 @@ func fill(s *store.Store) error {
 	wg.Wait()
 	fmt.Println(filled)
 	return errors.Join(errs...)
+}
+
+// caches puts a cache in the place of another one. One that is there is whole.
+func caches(ctx context.Context, s *store.Store) error {
+	name := digest.Of([]byte("cache"))
+	for _, content := range []string{"first", "second"} {
+		if c, err := s.HoldCache(ctx, name, nil); !errors.Is(err, store.ErrNotFound) {
+			if err != nil {
+				return err
+			}
+			if _, err := os.Stat(c.Dir + "/last"); err != nil {
+				return fmt.Errorf("a cache that is not whole: %w", err)
+			}
+			if err := c.Close(); err != nil {
+				return err
+			}
+		}
+		_, err := s.InstallCache(store.NewCache{Name: name, About: []byte("{}"), Fill: func(dir string) ([]byte, error) {
+			return nil, errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(dir+"/f", []byte(content), 0o600), os.WriteFile(dir+"/last", nil, 0o600))
+		}})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
