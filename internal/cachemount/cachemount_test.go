@@ -164,6 +164,10 @@ func TestWhatIsImportedIsWhatWasExported(t *testing.T) {
 		t.Errorf("%+v", done)
 	}
 	dir, err := r.unpack()
+	t.Cleanup(func() { // so that who is not root can remove it
+		os.Chmod(filepath.Join(r.dir, "a"), 0o755)
+		os.Chmod(filepath.Join(dir, "a"), 0o755)
+	})
 	check(t, err)
 	check(t, os.Remove(filepath.Join(r.dir, "pipe")))
 	check(t, unix.Removexattr(filepath.Join(r.dir, "large"), "user.overlay.opaque"))
