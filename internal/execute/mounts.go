@@ -31,7 +31,7 @@ type mounting struct {
 	job     solve.Job
 	tmp     *store.Temp // of what is thrown away; nil until something needs it
 	list    []sandbox.Mount
-	env     []string // variables that have a secret's value
+	env     []string        // variables that have a secret's value
 	names   []digest.Digest // of the caches, by the number of their mount
 	caches  map[digest.Digest]*store.CacheMount
 	closers []func() error

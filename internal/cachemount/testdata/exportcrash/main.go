@@ -13,7 +13,9 @@ import (
 func main() {
 	src := &cachemount.Source{
 		Identity: cachemount.Identity{ID: "/cache"},
-		Hold:     func(context.Context) (string, func() error, error) { return os.Args[1], func() error { return nil }, nil },
+		Hold: func(context.Context) (string, func() error, error) {
+			return os.Args[1], func() error { return nil }, nil
+		},
 	}
 	if _, err := cachemount.Export(context.Background(), os.Args[2], []*cachemount.Source{src}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
