@@ -230,7 +230,7 @@ func (b *Builder) header(e *entry.Entry, link string) error {
 	if link != "" {
 		h.Typeflag, h.Linkname, h.Size = tar.TypeLink, link, 0
 	}
-	attrs := KeptXattrs(e.Xattrs)
+	attrs := keptXattrs(e.Xattrs)
 	for _, n := range slices.Sorted(maps.Keys(attrs)) {
 		if h.PAXRecords == nil {
 			h.PAXRecords = map[string]string{}

@@ -144,8 +144,7 @@ func keepXattr(name string) bool {
 		strings.HasPrefix(name, "trusted.") && name != "trusted.")
 }
 
-// KeptXattrs are those of attrs that are part of a layer.
-func KeptXattrs(attrs map[string]string) map[string]string {
+func keptXattrs(attrs map[string]string) map[string]string {
 	drop := false
 	for n := range attrs {
 		drop = drop || !keepXattr(n)

@@ -314,7 +314,7 @@ const linkMode = 0o777
 
 // inodeOf makes an inode of an entry.
 func (t *table) inodeOf(e *entry.Entry) (inode, error) {
-	attrs, err := t.attrSet(KeptXattrs(e.Xattrs))
+	attrs, err := t.attrSet(keptXattrs(e.Xattrs))
 	if err != nil {
 		return inode{}, err
 	}

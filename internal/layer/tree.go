@@ -154,7 +154,7 @@ func (v *treeView) convert(e entry.Entry) (entry.Entry, error) {
 			return e, pathError("read", e.Path, fmt.Errorf("attribute %sopaque: %w", v.prefix, errSteering))
 		}
 	}
-	e.Xattrs = KeptXattrs(e.Xattrs)
+	e.Xattrs = keptXattrs(e.Xattrs)
 	if more, ok := v.side.Xattrs[e.Path]; ok {
 		e.Xattrs = more
 	}

@@ -62,7 +62,7 @@ func (b *TreeBuilder) add(e *entry.Entry, content io.Reader) error {
 		return err
 	}
 	e.Mtime.Nsec = 0
-	e.Xattrs = KeptXattrs(e.Xattrs)
+	e.Xattrs = keptXattrs(e.Xattrs)
 	if e.Kind == entry.Socket {
 		return nil
 	}
