@@ -72,11 +72,20 @@ func Lay(ctx context.Context, v *View, to string) (lacks map[string]map[string]s
 	top.Opaque = false
 	u := newUnpacker(root, newPlanter(UnpackOptions{}))
 	u.list, u.over = listerOf(v), true
+	// Nothing is inherited: no group of a folder with the set-group-id bit, no
+	// access list.
+	u.p.uid, u.p.gid = nobody, nobody
+	if err := u.dropXattrs(root, "."); err != nil {
+		return nil, err
+	}
 	if err := u.run(ctx, top); err != nil {
 		return nil, fmt.Errorf("root file system: %w", err)
 	}
 	return u.p.side.s.Xattrs, nil
 }
+
+// nobody is an owner that no file has.
+const nobody = ^uint32(0)
 
 // listerOf lists all but sockets, which layers cannot have and trees may.
 func listerOf(fsys entry.FS) lister {

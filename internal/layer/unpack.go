@@ -42,7 +42,9 @@ func Unpack(ctx context.Context, dir, index, to string, o UnpackOptions) error {
 	return u.p.side.s.write(to)
 }
 
-// emptyRoot makes a folder, or takes one without content.
+// emptyRoot makes a folder, or takes one without content. It is this process's
+// own, whatever the folder above would hand down: on some disks all that is
+// made has the group of the disk.
 func emptyRoot(to string) (*fsroot.Root, error) {
 	err := os.Mkdir(to, 0o700)
 	if err != nil && !errors.Is(err, os.ErrExist) {
@@ -52,7 +54,11 @@ func emptyRoot(to string) (*fsroot.Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	names, err := root.ReadDir(".")
+	err = errors.Join(root.Chown(".", uint32(os.Geteuid()), uint32(os.Getegid())), root.Chmod(".", 0o700))
+	var names []string
+	if err == nil {
+		names, err = root.ReadDir(".")
+	}
 	if err == nil && len(names) > 0 {
 		err = &os.PathError{Op: "unpack", Path: to, Err: syscall.ENOTEMPTY}
 	}
