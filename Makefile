@@ -5,7 +5,10 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 
 # One static binary; no path of this machine in it.
 export CGO_ENABLED = 0
-BUILD = $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
+# It is small: registries and servers are spoken to in HTTP/1.1 (fetch and
+# registry say so too), and what no build waits for is not inlined.
+BUILD = $(GO) build -trimpath -buildvcs=false -tags nethttpomithttp2 -gcflags='google.golang.org/protobuf/...=-l' \
+	-ldflags "-s -w -X main.version=$(VERSION)"
 
 export STANDINS_DIR ?= $(CURDIR)/.cache/standins
 

@@ -121,13 +121,13 @@ func (c *Client) idle() time.Duration {
 }
 
 // newTransport is Go's, but it never decompresses: digests are of the bytes
-// on the wire.
+// on the wire. It speaks HTTP/1.1: blobs come side by side on connections of
+// their own, and a stalled one holds up no other.
 func newTransport() http.RoundTripper {
 	dialer := &net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           dialer.DialContext,
-		ForceAttemptHTTP2:     true,
 		MaxIdleConnsPerHost:   16,
 		IdleConnTimeout:       90 * time.Second,
 		TLSHandshakeTimeout:   15 * time.Second,
