@@ -57,6 +57,16 @@ type Request struct {
 	SourceDateEpoch string
 	Sink            progress.Sink // is told what happens; nil is told nothing
 	Secrets         []Secret      // what RUN --mount=type=secret and downloads may use
+	Outputs         []Output      // where the files of the target go, beside the image in the store
+	// OnFailure is what to do with a RUN that fails while its root is there:
+	// ShellOnFailure opens a shell in it, on the terminal that Lend lends, and
+	// KeepOnFailure makes a container of it. "" throws it away.
+	OnFailure string
+	Lend      Lender
+	Term      string // kind of that terminal, as in $TERM
+	// AllowFailedOutput writes Outputs also when the last step of the target
+	// fails, with what that left. The build fails all the same.
+	AllowFailedOutput bool
 	StepOptions
 }
 
@@ -85,6 +95,11 @@ type build struct {
 	fetch    *fetch.Client
 	main     *buildContext // nil: there is nothing in it
 	named    map[string]*buildContext
+
+	log     *recorder
+	failing failing
+	target  *plan.Stage
+	shell   *shell // the build is for a shell
 }
 
 // Build runs req and returns what is left; of a build that fails while steps
@@ -93,15 +108,8 @@ type build struct {
 // dockerfile.Errors. Builds may run at once in one store, in any number of
 // processes; a build that is killed leaves at most garbage that prune removes.
 func (w *Whittle) Build(ctx context.Context, req Request) (_ *Result, err error) {
-	b := &build{Whittle: w, req: req, sink: req.Sink, began: w.opt.Now()}
-	if b.sink == nil {
-		b.sink = progress.Discard{}
-	}
-	defer func() {
-		if err != nil {
-			b.sink.Emit(failure(err))
-		}
-	}()
+	b := w.newBuild(req)
+	defer b.end(&err)
 	if err := b.read(ctx); err != nil {
 		return nil, err
 	}
@@ -111,23 +119,10 @@ func (w *Whittle) Build(ctx context.Context, req Request) (_ *Result, err error)
 	}
 	defer join(&err, lock.Close)
 	defer b.closeContexts()
-	if err := b.enter(ctx); err != nil {
+	p, solved, err := b.solve(ctx)
+	if err != nil && solved == nil {
 		return nil, err
 	}
-	p, err := b.prepare(ctx)
-	if err != nil {
-		return nil, err
-	}
-	bases := basesOf(b.images)
-	local := b.local()
-	s := &solve.Solver{
-		Store: w.store, Runner: local, Contents: local, Sink: b.sink, Bases: bases,
-		Jobs: req.Jobs, NoCache: b.anew, Epoch: b.epochText(), Now: w.opt.Now,
-	}
-	stop := local.Prefetch(ctx, p)
-	solved, err := s.Solve(ctx, p)
-	stop()
-	err = errors.Join(err, local.Close())
 	if err != nil {
 		res := &Result{Took: b.opt.Now().Sub(b.began)}
 		res.count(solved)
@@ -140,6 +135,57 @@ func (w *Whittle) Build(ctx context.Context, req Request) (_ *Result, err error)
 		_, _, _ = w.store.Sweep()
 	}
 	return res, err
+}
+
+func (w *Whittle) newBuild(req Request) *build {
+	b := &build{Whittle: w, req: req, sink: req.Sink, began: w.opt.Now()}
+	if b.sink == nil {
+		b.sink = progress.Discard{}
+	}
+	b.log = newRecorder(b.sink, w.store)
+	b.sink = b.log
+	return b
+}
+
+// end is the last that happens in a build.
+func (b *build) end(err *error) {
+	if *err != nil {
+		e := failure(*err)
+		var bad *FailedBuild
+		if errors.As(*err, &bad) {
+			e.Build, e.Kept = bad.ID, bad.Kept
+		}
+		b.sink.Emit(e)
+	}
+	b.log.close()
+}
+
+// solve plans the build and brings all its steps to their layers. Without a
+// result no step was looked at.
+func (b *build) solve(ctx context.Context) (*plan.Plan, *solve.Result, error) {
+	if err := b.enter(ctx); err != nil {
+		return nil, nil, err
+	}
+	p, err := b.prepare(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	b.target = p.Target
+	local := b.local()
+	local.OnFailure = b.onFailure()
+	s := &solve.Solver{
+		Store: b.store, Runner: local, Contents: local, Sink: b.sink, Bases: basesOf(b.images),
+		Jobs: b.req.Jobs, NoCache: b.anew, Epoch: b.epochText(), Now: b.opt.Now,
+		Origin: b.path, Changes: b.changes,
+	}
+	stop := local.Prefetch(ctx, p)
+	solved, err := s.Solve(ctx, p)
+	stop()
+	err = errors.Join(err, local.Close())
+	if err != nil {
+		err = b.ended(err)
+	}
+	return p, solved, err
 }
 
 // read takes in what the request says: names, time, and the Dockerfile's text.
@@ -159,7 +205,7 @@ func (b *build) read(ctx context.Context) error {
 		return err
 	}
 	b.takeEpoch()
-	if err := errors.Join(b.req.checkSecrets(), b.req.checkAllow()); err != nil {
+	if err := errors.Join(b.req.checkSecrets(), b.req.checkAllow(), b.req.checkOutputs()); err != nil {
 		return err
 	}
 	if b.agents, err = b.req.openAgents(); err != nil {
@@ -228,6 +274,9 @@ func (b *build) inspect(ctx context.Context) (p *plan.Plan, mistakes dockerfile.
 		return nil, nil, err
 	}
 	p, b.images, err = b.planned(ctx, b.planRequest(), b.req.Pull, b.sink)
+	if err == nil && b.shell != nil {
+		p, err = b.cut(ctx, p)
+	}
 	if !collect(&mistakes, err) || p == nil {
 		return nil, mistakes, err
 	}
@@ -236,6 +285,9 @@ func (b *build) inspect(ctx context.Context) (p *plan.Plan, mistakes dockerfile.
 	}
 	mistakes = append(mistakes, b.foreign(p)...)
 	missing, err := b.checkSources(ctx, p)
+	if b.shell != nil && b.shell.step != nil {
+		b.shell.takeOut(p)
+	}
 	return p, append(mistakes, missing...), err
 }
 

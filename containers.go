@@ -92,6 +92,13 @@ func (w *Whittle) ContainerSize(c *container.Container) (written, whole int64, e
 	if written, err = w.Containers().Written(c); err != nil {
 		return 0, 0, err
 	}
+	if c.Failed != nil { // of no image
+		whole = written
+		for _, id := range c.Chain {
+			whole += w.layerSize(id)
+		}
+		return written, whole, nil
+	}
 	m, err := w.catalog.Get(c.Image)
 	if err != nil {
 		return 0, 0, err

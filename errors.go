@@ -29,6 +29,10 @@ func WriteError(w io.Writer, program string, err error) {
 		writeLines(w, program, other.Error())
 		writeHint(w, program, Hint(other))
 	}
+	var build *FailedBuild
+	if errors.As(err, &build) {
+		build.write(w, program)
+	}
 }
 
 func writeLines(w io.Writer, program, text string) {

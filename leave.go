@@ -39,6 +39,9 @@ func (b *build) leave(ctx context.Context, p *plan.Plan, solved *solve.Result) (
 	if err := b.record(m, res.Ran > 0); err != nil {
 		return &Result{Cached: res.Cached, Ran: res.Ran, Took: res.Took}, err
 	}
+	if err := b.output(ctx, p, solved); err != nil {
+		return res, err
+	}
 	b.say(res)
 	return res, nil
 }
@@ -195,5 +198,5 @@ func (b *build) say(res *Result) {
 		left.Total += s.Bytes
 	}
 	b.sink.Emit(progress.Event{Kind: progress.Remains, Time: b.opt.Now(), Left: &left})
-	b.sink.Emit(progress.Event{Kind: progress.Result, Time: b.opt.Now(), ID: res.ID.String(), Tags: res.Names})
+	b.sink.Emit(progress.Event{Kind: progress.Result, Time: b.opt.Now(), ID: res.ID.String(), Tags: res.Names, Build: b.log.name()})
 }

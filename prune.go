@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/whittle-build/whittle/internal/container"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/store"
@@ -49,6 +50,10 @@ func (w *Whittle) Prune(ctx context.Context, req PruneRequest) (Pruned, error) {
 	if done.Images, err = w.pruneImages(req); err != nil {
 		return done, err
 	}
+	roots, size, err := w.pruneFailed(ctx, req)
+	if err != nil {
+		return done, err
+	}
 	keep, err := w.kept()
 	if err != nil {
 		return done, err
@@ -57,7 +62,19 @@ func (w *Whittle) Prune(ctx context.Context, req PruneRequest) (Pruned, error) {
 		Keep: keep, Recheck: w.kept, KeepBlob: noBlob, MaxBytes: req.MaxBytes, Unused: req.Unused, All: req.All, Now: w.opt.Now(),
 		CacheMounts: req.CacheMounts,
 	})
+	done.Caches, done.Bytes = done.Caches+roots, done.Bytes+size
 	return done, err
+}
+
+// pruneFailed removes roots of failed steps that were kept to be looked into.
+// They are build cache: the build can be made to fail again.
+func (w *Whittle) pruneFailed(ctx context.Context, req PruneRequest) (n int, bytes int64, err error) {
+	if req.CacheMounts || !req.All && req.Unused == 0 {
+		return 0, 0, nil
+	}
+	return w.Containers().PruneFailed(ctx, func(c *container.Container) bool {
+		return req.All || w.opt.Now().Sub(c.Created) >= req.Unused
+	})
 }
 
 // pruneImages removes the images that req chooses. Who stores an image, names

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/whittle-build/whittle"
 	"github.com/whittle-build/whittle/internal/container"
@@ -32,6 +33,7 @@ type buildFlags struct {
 	check    bool
 	from     contextFlags
 	steps    stepFlags
+	outputs  []string
 }
 
 func (p *program) buildCommand() *cobra.Command {
@@ -62,30 +64,41 @@ Steps that nothing changed for are not run again. The image's ID goes to standar
 	}
 	fl := c.Flags()
 	r := &f.request
+	f.addSources(fl)
 	fl.StringArrayVarP(&r.Tags, "tag", "t", nil, "name the image `NAME[:TAG]`; may be repeated")
-	fl.StringVarP(&r.File, "file", "f", "", "build from `FILE` (default CONTEXT/Dockerfile; - is standard input), a path inside CONTEXT unless that is a folder")
-	fl.StringArrayVar(&f.args, "build-arg", nil, "set an ARG: `K=V`, or K to take it from the environment; may be repeated")
-	fl.StringVar(&r.Target, "target", "", "build `STAGE` and what it needs (default the last one)")
 	fl.StringArrayVar(&r.Labels, "label", nil, "add the label `K=V` to the image; may be repeated")
-	fl.BoolVar(&r.NoCache, "no-cache", false, "run every step, even when nothing changed for it")
-	fl.BoolVar(&r.Pull, "pull", false, "ask the registries for newer base images")
-	fl.StringVar(&f.progress, "progress", "auto", "tell what happens as `VIEW`: auto, tty, plain, classic, json or quiet")
-	fl.BoolVarP(&f.quiet, "quiet", "q", false, "tell nothing but mistakes, and the image ID")
+	fl.StringArrayVarP(&f.outputs, "output", "o", nil, "write the files of the stage to `DIR`, or type=local,dest=DIR")
+	fl.BoolVar(&r.AllowFailedOutput, "allow-failed-output", false, "with --output: write the files also when the last step of the stage fails")
+	fl.StringVar(&r.OnFailure, "on-failure", "", "when a RUN fails, open a `shell` in its root, or keep that for cp")
 	fl.StringVar(&f.idFile, "iidfile", "", "write the image ID to `FILE`")
 	fl.StringVar(&f.metaFile, "metadata-file", "", "write what was built, or why it was not, to `FILE` as JSON")
-	fl.StringArrayVar(&r.Hosts, "add-host", nil, "add `HOST:IP` to /etc/hosts of RUN steps; may be repeated")
-	fl.StringVar(&r.Network, "network", "default", "network `MODE` of RUN steps: default, host or none")
-	fl.IntVar(&r.Jobs, "jobs", 0, "run at most `N` steps at once (default no limit)")
-	fl.StringVar(&r.Platform, "platform", "", "build for `OS/ARCH` (default this machine's); RUN needs a base that runs here, FROM --platform=$BUILDPLATFORM")
-	f.from.add(fl)
+	f.from.addAnnotation(fl)
 	f.addCallFlags(fl)
-	f.steps.add(fl)
 	p.addIsolation(fl)
 	c.SetFlagErrorFunc(buildFlagError)
 	if p.docker {
 		p.addDockerFlags(fl)
 	}
 	return c
+}
+
+// addSources adds the flags that say what is built and how, and nothing of what
+// becomes of it.
+func (f *buildFlags) addSources(fl *pflag.FlagSet) {
+	r := &f.request
+	fl.StringVarP(&r.File, "file", "f", "", "build from `FILE` (default CONTEXT/Dockerfile; - is standard input), a path inside CONTEXT unless that is a folder")
+	fl.StringArrayVar(&f.args, "build-arg", nil, "set an ARG: `K=V`, or K to take it from the environment; may be repeated")
+	fl.StringVar(&r.Target, "target", "", "build `STAGE` and what it needs (default the last one)")
+	fl.BoolVar(&r.NoCache, "no-cache", false, "run every step, even when nothing changed for it")
+	fl.BoolVar(&r.Pull, "pull", false, "ask the registries for newer base images")
+	fl.StringVar(&f.progress, "progress", "auto", "tell what happens as `VIEW`: auto, tty, plain, classic, json or quiet")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "tell nothing but mistakes, and the image ID")
+	fl.StringArrayVar(&r.Hosts, "add-host", nil, "add `HOST:IP` to /etc/hosts of RUN steps; may be repeated")
+	fl.StringVar(&r.Network, "network", "default", "network `MODE` of RUN steps: default, host or none")
+	fl.IntVar(&r.Jobs, "jobs", 0, "run at most `N` steps at once (default no limit)")
+	fl.StringVar(&r.Platform, "platform", "", "build for `OS/ARCH` (default this machine's); RUN needs a base that runs here, FROM --platform=$BUILDPLATFORM")
+	f.from.add(fl)
+	f.steps.add(fl)
 }
 
 // build runs one build: the story goes to stderr, the result to stdout.
@@ -129,6 +142,7 @@ func (p *program) buildTo(ctx context.Context, w *whittle.Whittle, f *buildFlags
 		return nil, err
 	}
 	f.request.Sink, f.request.WholeContext = display, f.progress == "classic" || p.docker
+	f.request.Lend, f.request.Term = p.lender(p.stderr, display.Pause), p.getenv("TERM")
 	res, err := w.Build(ctx, f.request)
 	if werr := f.write(res, err); werr != nil {
 		display.Emit(progress.Event{Kind: progress.Failed, Err: werr})
@@ -181,6 +195,9 @@ func (p *program) complete(f *buildFlags) error {
 		r.Hosts[i] = name + ":" + ip
 	}
 	if err := p.stepOptions(&f.steps, r); err != nil {
+		return err
+	}
+	if err := p.failureOptions(f); err != nil {
 		return err
 	}
 	var err error

@@ -13,7 +13,6 @@ import (
 var buildWays = [...]way{
 	{"load", "leave it out: the image is always in the store, where run, save and push find it"},
 	{"push", "build with -t NAME, then whittle push NAME"},
-	{"output o", "build with -t NAME, then whittle save NAME, or whittle create and whittle cp for its files"},
 	{"cache-from cache-to", "leave it out: steps are kept in the store; keep that folder (WHITTLE_ROOT) between machines' runs"},
 	{"provenance sbom attest", "images have no attestations; leave it out, or write what is to be known with --label"},
 	{"squash", "leave it out: a last stage that copies what is needed has no more than that"},

@@ -281,14 +281,26 @@ func (p *program) logsCommand() *cobra.Command {
 	var v container.LogView
 	var tail, since, until string
 	c := &cobra.Command{
-		Use: "logs [flags] CONTAINER", Short: "Print what a container wrote",
-		Args: args(1, 1, "one container"),
+		Use: "logs [flags] CONTAINER|BUILD", Short: "Print what a container wrote, or the steps of a build",
+		Long: `Print what a container wrote so far. When no container is called so, print what the steps of
+the build with that id wrote: all of it, as build --progress plain shows it. A build tells its
+id when it fails. The logs of the last 100 builds that ran steps are kept, and prune takes them.
+-t, --since and --until are for containers.`,
+		Example: "  whittle logs -f --tail 20 web\n  whittle logs k7m2qx4d",
+		Args:    args(1, 1, "one container or build"),
 		RunE: func(c *cobra.Command, a []string) error {
 			now := time.Now()
 			if err := parseLogView(&v, tail, since, until, now); err != nil {
 				return err
 			}
-			return p.withContainer(a[0], func(w *whittle.Whittle, ct *container.Container) error {
+			return p.withStore(func(w *whittle.Whittle) error {
+				ct, err := w.Containers().Find(a[0])
+				if errors.Is(err, container.ErrNotFound) {
+					return p.buildLog(c.Context(), w, a[0], v)
+				}
+				if err != nil {
+					return err
+				}
 				return w.Containers().Logs(c.Context(), ct, p.stdout, p.stderr, v)
 			})
 		},

@@ -19,9 +19,12 @@ type contextFlags struct {
 }
 
 func (c *contextFlags) add(fl *pflag.FlagSet) {
-	fl.StringArrayVar(&c.annotations, "annotation", nil, "annotate the image's manifest with `KEY=VALUE`; may be repeated")
 	fl.StringArrayVar(&c.contexts, "build-context", nil, "let FROM, COPY --from and mounts find `NAME=VALUE`: a folder, docker-image://NAME, oci-layout://PATH, a git repository or a URL; may be repeated")
 	fl.StringSliceVar(&c.noCache, "no-cache-filter", nil, "run the steps of `STAGE[,STAGE]`, even when nothing changed for them; may be repeated")
+}
+
+func (c *contextFlags) addAnnotation(fl *pflag.FlagSet) {
+	fl.StringArrayVar(&c.annotations, "annotation", nil, "annotate the image's manifest with `KEY=VALUE`; may be repeated")
 }
 
 // complete makes the request of them.

@@ -71,6 +71,7 @@ type Container struct {
 	ExitCode  int           `json:"exitCode"`
 	Error     string        `json:"error,omitempty"` // why it did not start
 	Bound     []Port        `json:"bound,omitempty"` // its ports while it runs, host ports chosen
+	Failed    *FailedStep   `json:"failed,omitempty"`
 
 	// Running is found out, not stored.
 	Running bool `json:"-"`
@@ -281,6 +282,9 @@ func (s *Set) Find(ref string) (*Container, error) {
 		if !errors.Is(err, fs.ErrNotExist) {
 			return c, err
 		}
+	}
+	if ref == LatestFailed {
+		return s.latestFailed()
 	}
 	return nil, notFound(ref)
 }

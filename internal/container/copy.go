@@ -50,9 +50,9 @@ func (s *Set) CopyFrom(c *Container, name, dest string, o CopyOptions) (skipped 
 		return 0, err
 	}
 	defer root.Close()
-	x := extraction{root: root, fs: fsys, owner: o.Owner}
+	x := extraction{root: root, fs: fsys, owner: o.Owner, until: context.Background()}
 	err = x.tree(e, base)
-	return x.skipped, err
+	return x.Skipped, err
 }
 
 // hostTarget says where on the host something of this name lands: the folder,

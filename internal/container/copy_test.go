@@ -288,9 +288,9 @@ func extractInto(t *testing.T, dir string, fsys entry.FS, top, base string) (int
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := extraction{root: root, fs: fsys}
+	x := extraction{root: root, fs: fsys, until: t.Context()}
 	err = x.tree(e, base)
-	return x.skipped, err
+	return x.Skipped, err
 }
 
 func TestExtractionStaysWhereItBelongs(t *testing.T) {

@@ -1,6 +1,8 @@
 package container
 
 import (
+	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -13,13 +15,23 @@ import (
 )
 
 // extraction writes files of a container to the host. Their names and links
-// come from the container, and os.Root keeps what they do inside of root.
+// come from the container, and os.Root keeps what they do inside of root. A
+// file is replaced whole: whoever reads it sees the old or the new one.
 type extraction struct {
-	root    *os.Root
-	fs      entry.FS
-	owner   bool
-	skipped int
-	dirs    []entry.Entry // whose modes come last: they may forbid writing
+	root  *os.Root
+	fs    entry.FS
+	owner bool
+	at    *entry.Time // all times; nil means those of the files
+	until context.Context
+	Written
+	dirs []entry.Entry // whose modes come last: they may forbid writing
+}
+
+// Written is what was written to the host.
+type Written struct {
+	Files   int // and links
+	Bytes   int64
+	Skipped int // devices, sockets and fifos
 }
 
 // tree writes e and all below it under the name base.
@@ -36,6 +48,9 @@ func (x *extraction) tree(e entry.Entry, base string) error {
 }
 
 func (x *extraction) one(e entry.Entry, name string) error {
+	if x.until.Err() != nil {
+		return context.Cause(x.until)
+	}
 	switch e.Kind {
 	case entry.Dir:
 		if name == "." {
@@ -46,26 +61,43 @@ func (x *extraction) one(e entry.Entry, name string) error {
 		}
 		x.dirs = append(x.dirs, entry.Entry{Path: name, Mode: e.Mode, Mtime: e.Mtime})
 	case entry.Symlink:
-		if err := x.clear(name); err != nil {
-			return err
-		}
-		if err := x.root.Symlink(e.Link, name); err != nil {
-			return err
-		}
+		return x.replace(e, name, func(tmp string) error { return x.root.Symlink(e.Link, tmp) })
 	case entry.File:
-		if err := x.clear(name); err != nil {
-			return err
-		}
-		if err := x.file(e, name); err != nil {
-			return err
-		}
+		return x.replace(e, name, func(tmp string) error { return x.file(e, name, tmp) })
 	default:
-		x.skipped++
+		x.Skipped++
 		return nil
 	}
+	return x.own(e, name)
+}
+
+func (x *extraction) own(e entry.Entry, name string) error {
 	if x.owner {
 		return x.root.Lchown(name, int(e.UID), int(e.GID))
 	}
+	return nil
+}
+
+// replace puts what make makes in the place of name, unless that is no file or
+// link.
+func (x *extraction) replace(e entry.Entry, name string, make func(tmp string) error) error {
+	if err := x.replaceable(name); err != nil {
+		return err
+	}
+	tmp := path.Join(path.Dir(name), ".whittle-"+rand.Text()[:12])
+	err := make(tmp)
+	if err == nil {
+		err = x.own(e, tmp)
+	}
+	if err == nil {
+		err = x.root.Rename(tmp, name)
+	}
+	if err != nil {
+		x.root.Remove(tmp) // which may not be there
+		return err
+	}
+	x.Files++
+	x.Bytes += e.Size
 	return nil
 }
 
@@ -81,8 +113,8 @@ func (x *extraction) dir(name string) error {
 	return err
 }
 
-// clear makes way for a file or a link.
-func (x *extraction) clear(name string) error {
+// replaceable says whether a file or a link may take the place of name.
+func (x *extraction) replaceable(name string) error {
 	st, err := x.root.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -92,27 +124,29 @@ func (x *extraction) clear(name string) error {
 	}
 	switch st.Mode().Type() {
 	case 0, fs.ModeSymlink:
-		return x.root.Remove(name)
+		return nil
 	case fs.ModeDir:
 		return fmt.Errorf("%s: is a directory, and a file does not replace it", x.shown(name))
 	}
 	return fmt.Errorf("%s: is a device, a socket or a fifo, and a file does not replace it", x.shown(name))
 }
+
 func (x *extraction) shown(name string) string { return path.Join(x.root.Name(), name) }
 
-func (x *extraction) file(e entry.Entry, name string) (err error) {
+// file writes e, which will be name, to tmp.
+func (x *extraction) file(e entry.Entry, name, tmp string) (err error) {
 	in, err := x.fs.Open(e.Path)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	out, err := x.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	out, err := x.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if err = errors.Join(err, out.Close()); err == nil {
-			err = x.times(name, e.Mtime)
+			err = x.times(tmp, e.Mtime)
 		}
 	}()
 	if _, err := io.Copy(out, in); err != nil {
@@ -123,6 +157,9 @@ func (x *extraction) file(e entry.Entry, name string) (err error) {
 }
 
 func (x *extraction) times(name string, m entry.Time) error {
+	if x.at != nil {
+		m = *x.at
+	}
 	t := time.Unix(m.Sec, int64(m.Nsec))
 	return x.root.Chtimes(name, t, t)
 }

@@ -1,7 +1,6 @@
 package execute
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,6 +8,8 @@ import (
 	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/fsroot"
 	"github.com/whittle-build/whittle/internal/layer"
+	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/rootfs"
 )
 
 // Failed is a RUN that failed, with all that it left.
@@ -27,6 +28,13 @@ func (p *Place) Files() (fsys entry.FS, done func() error, err error) {
 		}
 		return root.FS(), root.Close, nil
 	}
+	if p.planted != nil {
+		root, err := fsroot.Open(p.planted.Dir())
+		if err != nil {
+			return nil, nil, err
+		}
+		return root.FS(), root.Close, nil
+	}
 	below, err := p.local.Roots.View(p.Job.Below)
 	if err != nil {
 		return nil, nil, err
@@ -38,14 +46,27 @@ func (p *Place) Files() (fsys entry.FS, done func() error, err error) {
 	return layer.Merge(below, upper), upper.Close, nil
 }
 
-// HandOver gives the upper directory of the place, with all that processes
-// wrote, to take, which moves it away. Nothing runs there afterwards.
-func (p *Place) HandOver(take func(upper string) error) (err error) {
-	if p.mounts != nil {
-		err = p.mounts.close()
-		p.mounts = nil
+// HasCaches says whether a cache is mounted here, which outlives the place.
+func (p *Place) HasCaches() bool {
+	return slices.ContainsFunc(p.Job.Step.Run.Mounts, func(m plan.Mount) bool { return m.Type == plan.MountCache })
+}
+
+// HandOver gives what is in the place, without what is mounted there, to take:
+// as layers, and as the upper directory on top of them, which take moves away;
+// "" is none. Nothing runs here afterwards.
+func (p *Place) HandOver(take func(chain rootfs.Chain, upper string) error) error {
+	if err := p.unmount(); err != nil {
+		return err
 	}
-	return errors.Join(err, take(p.up.Dir))
+	if p.planted == nil {
+		return take(p.Job.Below, p.up.Dir)
+	}
+	p.Job.InRoot = false // no step goes on from here
+	made, err := p.local.harvest(p)
+	if err != nil {
+		return err
+	}
+	return take(p.Job.Below.Push(made.Layer), "")
 }
 
 // findShell is the path of a shell in root: that of the step if it has one,

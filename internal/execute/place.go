@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/whittle-build/whittle/internal/container"
 	"github.com/whittle-build/whittle/internal/rootfs"
@@ -85,11 +86,25 @@ func (p *Place) step(ctx context.Context) error {
 	case st.Code != 0 || st.Signal != 0:
 		err = p.local.exitError(p.Job, st)
 	}
-	if err == nil || p.local.OnFailure == nil || ctx.Err() != nil {
+	if err == nil {
+		return nil
+	}
+	err = &ended{err, p.local.Now()}
+	if p.local.OnFailure == nil || ctx.Err() != nil {
 		return err
 	}
 	return errors.Join(err, p.local.OnFailure(ctx, &Failed{Place: p, Err: err}))
 }
+
+// ended is how a step failed, and when: what is done with its root afterwards
+// does not count.
+type ended struct {
+	error
+	at time.Time
+}
+
+func (e *ended) Unwrap() error    { return e.error }
+func (e *ended) Ended() time.Time { return e.at }
 
 // process runs one process here: the step's, or another that s describes.
 func (p *Place) process(ctx context.Context, s *Session) (st sandbox.Status, err error) {

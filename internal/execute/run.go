@@ -35,12 +35,26 @@ func (e *ExitError) Unwrap() error { return e.At }
 // ExitCode is that of the process, as a shell would see it.
 func (e *ExitError) ExitCode() int { return e.Status.Code }
 
+// Outcome says how it ended in a few words.
+func (e *ExitError) Outcome() string {
+	switch st := e.Status; {
+	case st.OOM:
+		return "killed for lack of memory (OOM)"
+	case st.Signal != 0:
+		return fmt.Sprintf("signal %d (%s)", int(st.Signal), st.Signal)
+	}
+	return fmt.Sprintf("exit code %d", e.Status.Code)
+}
+
 // exitError says where a process stands in the Dockerfile and how it ended.
 func (l *Local) exitError(job solve.Job, st sandbox.Status) error {
 	r := job.Step.Run
 	what := fmt.Sprintf("exit code: %d", st.Code)
 	if st.Signal != 0 {
 		what = fmt.Sprintf("signal: %s", st.Signal)
+	}
+	if st.OOM {
+		what += " (out of memory: the kernel killed a process of it)"
 	}
 	msg := fmt.Sprintf("stage %s: process %q did not complete successfully: %s", job.Step.Stage.Display, strings.Join(r.Args, " "), what)
 	hint := exitHint(st)

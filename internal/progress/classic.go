@@ -146,6 +146,7 @@ func (c *classic) close(time.Time) {
 	for _, s := range c.track.failures() {
 		c.out.endLine()
 		fmt.Fprintf(c.out, "failed: %s: %s\n", Clean(s.Label), Clean(s.outcome()))
+		s.writeChanged(c.out)
 	}
 }
 

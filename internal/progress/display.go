@@ -41,6 +41,7 @@ type Display struct {
 	mu     sync.Mutex
 	r      renderer
 	closed bool
+	paused bool
 }
 
 // redraw is the time between two ticks.
@@ -109,8 +110,10 @@ func (d *Display) run() {
 			return
 		case <-tick.C:
 			d.mu.Lock()
-			d.r.tick(d.now())
-			d.out.flush()
+			if !d.paused {
+				d.r.tick(d.now())
+				d.out.flush()
+			}
 			d.mu.Unlock()
 		}
 	}
@@ -128,6 +131,29 @@ func (d *Display) Emit(e Event) {
 	}
 	d.r.event(e)
 	d.out.flush()
+}
+
+// Pause keeps the display from writing, so that something else may have the
+// terminal, until resume is called: then it shows what has happened meanwhile.
+// A second Pause in between must not be.
+func (d *Display) Pause() (resume func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t, ok := d.r.(*tty); ok {
+		t.erase()
+		t.last = nil
+	}
+	d.out.flush()
+	d.paused, d.out.held = true, &spool{}
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		held := d.out.held
+		d.paused, d.out.held = false, nil
+		if _, err := held.WriteTo(d.out.w); err != nil && d.out.err == nil {
+			d.out.err = err
+		}
+	}
 }
 
 // Close shows what is still held back and, if steps failed, which. It returns
@@ -149,9 +175,10 @@ func (d *Display) Close() error {
 
 // output gathers what one event writes, so that it arrives in one piece.
 type output struct {
-	w   io.Writer
-	buf []byte
-	err error
+	w    io.Writer
+	held *spool // of a display that pauses
+	buf  []byte
+	err  error
 }
 
 func (o *output) Write(b []byte) (int, error) {
@@ -168,7 +195,11 @@ func (o *output) flush() {
 	if len(o.buf) == 0 {
 		return
 	}
-	if _, err := o.w.Write(o.buf); err != nil && o.err == nil {
+	w := o.w
+	if o.held != nil {
+		w = o.held
+	}
+	if _, err := w.Write(o.buf); err != nil && o.err == nil {
 		o.err = err
 	}
 	o.buf = o.buf[:0]

@@ -15,14 +15,20 @@
 //	log      vertex, stream (1 or 2), data; base64 in place of data when the
 //	         step printed bytes that are not UTF-8
 //	cached   vertex, key
-//	done     vertex, key, error, exitCode, canceled
+//	done     vertex, key, error, exitCode, canceled; of a step that failed also
+//	         outcome ("exit code 2", "signal 9 (killed)", "killed for lack of
+//	         memory"), seconds, and, when it worked before, worked (that time)
+//	         and changed (what was different then, for people)
 //	status   vertex, name, current, total
 //	warning  warning: {file, line, text, msg, hint}
 //	context  bytes
 //	note     text
 //	left     left: {names, id, size, stages: [{name, bytes}], total}
-//	result   id, tags
-//	failed   error, mistakes: [{file, line, text, msg, hint}]
+//	result   id, tags, build
+//	failed   error, mistakes: [{file, line, text, msg, hint}], build, kept
+//
+// build is the name of a build's log in the store, of one that ran steps; kept
+// are the containers in which the roots of failed steps lie.
 //
 // Fields may be added; those above keep their meaning.
 package progress
@@ -43,14 +49,14 @@ const (
 	Started             // Vertex, Key, Name (a container's ID, if any)
 	Log                 // Vertex, Stream, Data
 	Cached              // Vertex, Key: nothing had to be done
-	Done                // Vertex, Key, Err, ExitCode
+	Done                // Vertex, Key, Err, ExitCode, Took, Worked, Changed
 	Status              // Vertex, Name, Current, Total: part of a step, as a layer that is pulled
 	Warned              // Warning
 	Context             // Bytes of the build context
 	Note                // Text
 	Remains             // Left
-	Result              // ID, Tags: the build's end
-	Failed              // Err, Mistakes: the build's end without an image; told to programs, people get it from the caller
+	Result              // ID, Tags, Build: the build's end
+	Failed              // Err, Mistakes, Build, Kept: the build's end without an image; told to programs, people get it from the caller
 )
 
 var kindNames = [...]string{"begin", "started", "log", "cached", "done", "status", "warning", "context", "note", "left", "result", "failed"}
@@ -85,6 +91,22 @@ type Event struct {
 	Left     *Left
 	ID       string // of the image, with or without "sha256:"
 	Tags     []string
+	// Of a step that failed: how long it took, when a step like it last worked,
+	// and what has changed since, in words.
+	Took    time.Duration
+	Worked  time.Time
+	Changed []string
+	Build   string   // the build's log in the store; "" when it has none
+	Kept    []string // containers in which roots of failed steps lie
+}
+
+// outcome says how a step's process ended; "" when the error does not know.
+func (e *Event) outcome() string {
+	var x interface{ Outcome() string }
+	if errors.As(e.Err, &x) {
+		return x.Outcome()
+	}
+	return ""
 }
 
 // exitCode returns the exit code of the process that failed.

@@ -18,6 +18,10 @@ type line struct {
 	Base64   []byte    `json:"base64,omitempty"`
 	Error    string    `json:"error,omitempty"`
 	ExitCode int       `json:"exitCode,omitempty"`
+	Outcome  string    `json:"outcome,omitempty"`
+	Seconds  float64   `json:"seconds,omitempty"`
+	Worked   time.Time `json:"worked,omitzero"`
+	Changed  []string  `json:"changed,omitempty"`
 	Canceled bool      `json:"canceled,omitempty"`
 	Name     string    `json:"name,omitempty"`
 	Current  int64     `json:"current,omitempty"`
@@ -29,6 +33,8 @@ type line struct {
 	Left     *Left     `json:"left,omitempty"`
 	ID       string    `json:"id,omitempty"`
 	Tags     []string  `json:"tags,omitempty"`
+	Build    string    `json:"build,omitempty"`
+	Kept     []string  `json:"kept,omitempty"`
 }
 
 // jsonLines writes events as they are.
@@ -68,7 +74,8 @@ func (j *jsonLines) event(e Event) {
 		j.flush(e)
 		l.ExitCode, l.Canceled = e.exitCode(), e.canceled()
 		if e.Err != nil {
-			l.Error = e.Err.Error()
+			l.Error, l.Outcome, l.Seconds = e.Err.Error(), e.outcome(), e.Took.Seconds()
+			l.Worked, l.Changed = e.Worked, e.Changed
 		}
 	case Warned:
 		l.Warning = e.Warning
@@ -79,9 +86,9 @@ func (j *jsonLines) event(e Event) {
 	case Remains:
 		l.Left = e.Left
 	case Result:
-		l.ID, l.Tags = e.ID, e.Tags
+		l.ID, l.Tags, l.Build = e.ID, e.Tags, e.Build
 	case Failed:
-		l.Mistakes = e.Mistakes
+		l.Mistakes, l.Build, l.Kept = e.Mistakes, e.Build, e.Kept
 		if e.Err != nil {
 			l.Error = e.Err.Error()
 		}

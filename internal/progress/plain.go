@@ -47,7 +47,7 @@ type part struct {
 const (
 	turnTime = time.Second // how long a step keeps the word when others wait
 	turnSize = 64 << 10    // how much a step may hold back
-	endLines = 10          // how many lines of a failed step are told again at the end
+	endLines = 20          // how many lines of a failed step are told again at the end
 	// statusTime is how often something that goes on is mentioned.
 	statusTime = 5 * time.Second
 )
@@ -284,6 +284,7 @@ func (p *plain) close(now time.Time) {
 			p.out.printf("%s\n", line)
 		}
 		p.out.printf("------\n")
+		s.writeChanged(p.out)
 	}
 }
 

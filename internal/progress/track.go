@@ -30,6 +30,9 @@ type step struct {
 	ended     time.Time
 	err       error
 	code      int
+	how       string    // of a failed one: how it ended
+	worked    time.Time // when it last worked
+	changed   []string  // since then
 	log       spool
 	status    map[string]progressOf
 	container string // of the classic mode
@@ -110,6 +113,7 @@ func (t *tracker) note(e Event) string {
 
 func (s *step) finish(e Event) {
 	s.ended, s.err, s.code = e.Time, e.Err, e.exitCode()
+	s.how, s.worked, s.changed = e.outcome(), e.Worked, e.Changed
 	switch {
 	case e.canceled():
 		s.state = canceled
@@ -120,12 +124,31 @@ func (s *step) finish(e Event) {
 	}
 }
 
-// outcome says how a failed step ended.
+// outcome says how a failed step ended, and after what time.
 func (s *step) outcome() string {
-	if s.code != 0 {
-		return fmt.Sprintf("exit code %d", s.code)
+	how := s.how
+	switch {
+	case how != "":
+	case s.code != 0:
+		how = fmt.Sprintf("exit code %d", s.code)
+	default:
+		return fmt.Sprint(s.err) // it may never have begun
 	}
-	return fmt.Sprint(s.err)
+	if s.started.IsZero() {
+		return how
+	}
+	return how + " after " + HumanDuration(s.ended.Sub(s.started))
+}
+
+// writeChanged tells what has changed since a failed step last worked.
+func (s *step) writeChanged(w io.Writer) {
+	if s.worked.IsZero() {
+		return
+	}
+	fmt.Fprintf(w, "changed since it last worked, %s:\n", s.worked.Local().Format(time.DateTime))
+	for _, c := range s.changed {
+		fmt.Fprintf(w, "  %s\n", Clean(c))
+	}
 }
 
 // failures are the steps that failed by themselves.
@@ -298,6 +321,7 @@ func writeFailures(w io.Writer, t *tracker, plainly bool) {
 			fmt.Fprintln(w)
 		}
 		fmt.Fprintf(w, "failed: %s: %s\n", Clean(s.Label), Clean(s.outcome()))
+		s.writeChanged(w)
 	}
 }
 

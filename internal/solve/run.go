@@ -138,6 +138,9 @@ func (r *run) own(key digest.Digest) bool {
 
 func (r *run) run(ctx context.Context, line *plan.Line, job Job, key *digest.Key) (*Done, error) {
 	job.Nonce = rand.Text()
+	r.mu.Lock()
+	r.started[line] = r.Now()
+	r.mu.Unlock()
 	r.emit(progress.Event{Kind: progress.Started, Vertex: line.Number, Key: job.Key.Short(), Name: container(job)})
 	made, err := r.Runner.Run(ctx, job)
 	if err != nil {
@@ -147,6 +150,7 @@ func (r *run) run(ctx context.Context, line *plan.Line, job Job, key *digest.Key
 	err = r.Store.PutRecord(job.Key, &store.Record{
 		Layer: made.Layer, Kind: kind(job.Step), Size: made.Size, Entries: made.Entries,
 		Created: created, Text: line.Text, Fields: key.Fields(), Nonce: job.Nonce,
+		Extra: r.whereabouts(job.Step),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("record of %q: %w", line.Text, err)

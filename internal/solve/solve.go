@@ -72,7 +72,12 @@ type Solver struct {
 	// Epoch is the time that folders made by COPY, ADD and WORKDIR get, as text;
 	// "" means that of the build, which is no part of a key.
 	Epoch string
-	Now   func() time.Time
+	// Origin names the Dockerfile, so that a step that fails can be compared
+	// with the run of it that last worked. Changes, which may be nil, tells the
+	// names of the files in which two layers differ.
+	Origin  string
+	Changes func(was, is digest.Digest) []string
+	Now     func() time.Time
 }
 
 // Base is a resolved base image.
@@ -120,6 +125,7 @@ type run struct {
 	mu      sync.Mutex
 	result  *Result
 	flights map[digest.Digest]*flight
+	started map[*plan.Line]time.Time
 }
 
 // Solve runs every step of p that has no record and returns what all of them
@@ -132,6 +138,7 @@ func (s *Solver) Solve(ctx context.Context, p *plan.Plan) (*Result, error) {
 		done:    map[*plan.Stage]chan struct{}{},
 		result:  &Result{Steps: map[*plan.Step]*Done{}, bases: s.Bases},
 		flights: map[digest.Digest]*flight{},
+		started: map[*plan.Line]time.Time{},
 	}
 	if s.Jobs > 0 {
 		r.slots = make(chan struct{}, s.Jobs)
@@ -255,11 +262,11 @@ func (r *run) step(ctx context.Context, line *plan.Line) (*Done, error) {
 	began := r.Now()
 	key, err := r.key(ctx, &job)
 	if err != nil {
-		return nil, r.failed(ctx, line, err)
+		return nil, r.failed(ctx, line, began, nil, err)
 	}
 	d, err := r.lookUpOrRun(ctx, line, job, key)
 	if err != nil {
-		return nil, r.failed(ctx, line, err)
+		return nil, r.failed(ctx, line, began, key, err)
 	}
 	d.Took = r.Now().Sub(began)
 	d.Chain = job.Below.Push(d.Layer)
@@ -276,12 +283,30 @@ func (r *run) step(ctx context.Context, line *plan.Line) (*Done, error) {
 
 // failed reports a line's failure to whoever watches. A step that was stopped
 // because another failed, or because the build was, did not fail itself.
-func (r *run) failed(ctx context.Context, line *plan.Line, err error) error {
-	told := err
+// key is nil when it could not be made.
+func (r *run) failed(ctx context.Context, line *plan.Line, began time.Time, key *digest.Key, err error) error {
+	e := progress.Event{Kind: progress.Done, Vertex: line.Number, Err: err}
 	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
-		told = context.Canceled
+		e.Err = context.Canceled
+		r.emit(e)
+		return err
 	}
-	r.emit(progress.Event{Kind: progress.Done, Vertex: line.Number, Err: told})
+	e.Time = r.Now()
+	// A shell may have been in it since.
+	var ended interface{ Ended() time.Time }
+	if errors.As(err, &ended) {
+		e.Time = ended.Ended()
+	}
+	r.mu.Lock()
+	if at, ok := r.started[line]; ok {
+		began = at
+	}
+	r.mu.Unlock()
+	e.Took = e.Time.Sub(began)
+	if key != nil {
+		e.Worked, e.Changed = r.changed(line.Step, key.Fields())
+	}
+	r.Sink.Emit(e)
 	return err
 }
 

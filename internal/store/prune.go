@@ -65,6 +65,7 @@ type item struct {
 	used    time.Time
 	kept    bool // something outside needs it
 	rubbish bool // nobody can use it
+	free    bool // a folder that no build reads
 }
 
 // Prune removes what o says, never what a running build has been told is
@@ -118,7 +119,7 @@ func (s *Store) victims(items []*item, o PruneOptions, busy bool) []*item {
 		}
 	}
 	for _, it := range items {
-		if it.rubbish || it.kept || busy && it.kind == folderDir || o.CacheMounts && it.kind != folderDir {
+		if it.rubbish || it.kept || busy && it.kind == folderDir && !it.free || o.CacheMounts && (it.kind != folderDir || it.free) {
 			continue
 		}
 		old := o.Unused > 0 && now.Sub(it.used) >= o.Unused
@@ -252,7 +253,11 @@ func (s *Store) items(ctx context.Context, o PruneOptions) ([]*item, error) {
 		return nil, err
 	}
 	caches, err := s.cacheItems()
-	return append(items, caches...), err
+	if err != nil {
+		return nil, err
+	}
+	logs, err := s.logItems()
+	return slices.Concat(items, caches, logs), err
 }
 
 // recordItems returns the records by layer, and those without a layer as

@@ -26,6 +26,9 @@ type Record struct {
 	Fields  []digest.Field    `json:"fields,omitempty"`
 	Nonce   string            `json:"nonce,omitempty"`
 	Extra   map[string]string `json:"extra,omitempty"`
+
+	// Used is when it was last asked for, to the hour; of Records only.
+	Used time.Time `json:"-"`
 }
 
 // recordFile is the JSON of a record.
@@ -100,7 +103,13 @@ func (s *Store) Records(fn func(key digest.Digest, r *Record) bool) error {
 			return ignoreAbsent(err)
 		}
 		file, err := parseRecord(key, b)
-		if err == nil && !fn(key, file.Record) {
+		if err != nil {
+			return nil
+		}
+		if fi, err := os.Lstat(path); err == nil {
+			file.Used = fi.ModTime()
+		}
+		if !fn(key, file.Record) {
 			return enough
 		}
 		return nil

@@ -65,7 +65,7 @@ func (s *Store) folderUsage(kind string) (Usage, error) {
 	}
 	err := s.eachNamed(folderDir, kind, func(path, _ string, _ error) error {
 		n, _, err := measure(path)
-		u.add(n, false)
+		u.add(n, kind == logKind)
 		return err
 	})
 	return u, err

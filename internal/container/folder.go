@@ -1,0 +1,75 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/whittle-build/whittle/internal/entry"
+	"golang.org/x/sys/unix"
+)
+
+// FolderOptions say how WriteFolder writes.
+type FolderOptions struct {
+	Epoch *time.Time // of all files; nil means their own times
+}
+
+// WriteFolder writes all files of fsys into the folder dest on the host, with
+// the rules of CopyFrom: they belong to the caller, no link of dest is
+// followed, nothing but files and links is replaced, and no set-id bits are
+// set. A dest that is not there gets all files or is not made; in one that is
+// there, each file is replaced whole, and a crash may leave some of them, and
+// files called .whittle-*.
+func WriteFolder(ctx context.Context, fsys entry.FS, dest string, o FolderOptions) (_ Written, err error) {
+	dest, err = filepath.Abs(dest)
+	if err != nil {
+		return Written{}, err
+	}
+	into := dest
+	if _, err := os.Stat(dest); errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(filepath.Dir(dest), 0o755); err != nil {
+			return Written{}, err
+		}
+		if into, err = os.MkdirTemp(filepath.Dir(dest), ".whittle-*"); err != nil {
+			return Written{}, err
+		}
+		defer func() {
+			if err == nil {
+				err = errors.Join(os.Chmod(into, 0o755), moveNew(into, dest))
+			}
+			if err != nil {
+				os.RemoveAll(into)
+			}
+		}()
+	}
+	root, err := os.OpenRoot(into)
+	if err != nil {
+		return Written{}, err
+	}
+	defer root.Close()
+	top, err := fsys.Lstat(".")
+	if err != nil {
+		return Written{}, err
+	}
+	x := extraction{root: root, fs: fsys, until: ctx}
+	if o.Epoch != nil {
+		x.at = &entry.Time{Sec: o.Epoch.Unix()}
+	}
+	err = x.tree(top, ".")
+	return x.Written, err
+}
+
+// moveNew renames without replacing, where the file system can promise that.
+func moveNew(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if err == unix.EINVAL || err == unix.ENOSYS {
+		err = os.Rename(from, to)
+	}
+	if err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return nil
+}
