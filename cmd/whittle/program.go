@@ -280,7 +280,7 @@ func (p *program) addIsolation(fl *pflag.FlagSet) {
 }
 
 // isolations are the values of --isolation.
-const isolations = "native"
+const isolations = "native or chroot"
 
 // checkIsolation refuses a way that there is not.
 func (p *program) checkIsolation() error {

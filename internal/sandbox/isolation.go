@@ -12,6 +12,7 @@ type Isolation struct {
 // The values of Isolation.Mode.
 const (
 	Native = "native" // namespaces, made by this package
+	Chroot = "chroot" // no namespaces and no mounts: for a container without rights
 )
 
 // ParseIsolation reads the value of --isolation; "" is Native.
@@ -19,12 +20,14 @@ func ParseIsolation(s string) (Isolation, error) {
 	switch s {
 	case "", "default", Native: // docker's word is default
 		return Isolation{Mode: Native}, nil
+	case Chroot:
+		return Isolation{Mode: Chroot}, nil
 	}
 	return Isolation{}, fmt.Errorf("isolation %q: there is no such way to run a step", s)
 }
 
 // IsolationHint says what ParseIsolation takes.
-const IsolationHint = "there is native"
+const IsolationHint = "there are native and chroot"
 
 // String is what ParseIsolation reads.
 func (i Isolation) String() string {

@@ -25,6 +25,9 @@ const (
 // Start starts c's process. When it returns without an error, the process
 // runs c.Args. When ctx ends, all processes of the sandbox are killed.
 func Start(ctx context.Context, c *Config) (*Process, error) {
+	if c.Isolation.Mode == Chroot {
+		return startChroot(ctx, c)
+	}
 	s, err := newSetup(c)
 	if err != nil {
 		return nil, err

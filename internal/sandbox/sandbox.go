@@ -23,6 +23,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/whittle-build/whittle/internal/sandbox/initproc"
@@ -39,6 +40,9 @@ func MaybeInit() {
 	case os.Args[0] == argvKeeper:
 		runKeeper()
 		os.Exit(0)
+	case os.Args[0] == argvBox:
+		runBox()
+		os.Exit(0)
 	case os.Args[0] == argvUserNS:
 		enterUserNS(os.Args[1:])
 	}
@@ -52,7 +56,11 @@ type Config struct {
 	// serves one run: kernels before 6.15 can only move it.
 	Root *os.File
 
+	// Isolation says how. What holds of Config in the mode Chroot is said there.
 	Isolation Isolation
+	// Scratch is a folder on the file system of Root, and outside of it, that the
+	// mode Chroot needs for what lies in the way meanwhile.
+	Scratch string
 
 	Args []string // Args[0] is looked up in the PATH of Env, inside Root
 	Env  []string // the whole environment; HOME is added when it is absent
@@ -142,6 +150,9 @@ type Process struct {
 	ended  chan struct{}
 	status Status
 	err    error
+
+	box   *os.File     // of a chroot: the socket to its box, which is proc
+	boxed atomic.Int64 // its process
 }
 
 // ErrMemory says that the kernel killed the process for lack of memory before
@@ -166,7 +177,12 @@ func Run(ctx context.Context, c *Config) (Status, error) {
 }
 
 // Pid returns the process's id as the caller sees it.
-func (p *Process) Pid() int { return p.proc.Pid }
+func (p *Process) Pid() int {
+	if pid := p.boxed.Load(); pid != 0 {
+		return int(pid)
+	}
+	return p.proc.Pid
+}
 
 // Wait waits for the process's end, removes the mount points made for it, and
 // returns how it ended. It may be called more than once.
@@ -178,5 +194,11 @@ func (p *Process) Wait() (Status, error) {
 // Signal sends sig to the process. As the first of its pid namespace it only
 // gets signals that it handles, and SIGKILL and SIGSTOP.
 func (p *Process) Signal(sig syscall.Signal) error {
+	if p.box != nil {
+		if say(int(p.box.Fd()), &word{Signal: sig}, -1) != nil {
+			return os.ErrProcessDone
+		}
+		return nil
+	}
 	return p.proc.Signal(sig) // through its pidfd: never another process
 }

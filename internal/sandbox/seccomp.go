@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,6 +26,11 @@ var defaultFilter = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return filterOf(profile)
+})
+
+// filterOf is a profile as the kernel of this machine reads it.
+func filterOf(profile *specs.LinuxSeccomp) (string, error) {
 	prog, err := compileFilter(profile)
 	if err != nil {
 		return "", err
@@ -40,7 +46,7 @@ var defaultFilter = sync.OnceValues(func() (string, error) {
 		b = binary.NativeEndian.AppendUint32(b, i.K)
 	}
 	return string(b), nil
-})
+}
 
 // defaultProfile is moby's default profile for the default capabilities.
 func defaultProfile() (*specs.LinuxSeccomp, error) {
@@ -260,7 +266,13 @@ func (a abi) decide(rules []rule, other uint32) (uint32, []bpf.Instruction, erro
 // The kernel ignores the upper half of those, and so must the filter: else
 // socket(1<<32 | AF_VSOCK), a number above AF_VSOCK, would pass. libseccomp
 // compares all 64 bits.
-func takesInt(call string) bool { return call == "socket" || call == "personality" }
+func takesInt(call string) bool {
+	if call == "socket" || call == "personality" {
+		return true
+	}
+	// Of these the conditions are on numbers of files and processes, and flags.
+	return slices.ContainsFunc(notices(), func(n notice) bool { return slices.Contains(n.calls, call) })
+}
 
 // verdict turns an action of the runtime spec into the kernel's.
 func verdict(action specs.LinuxSeccompAction, errno *uint) (uint32, error) {
@@ -277,6 +289,8 @@ func verdict(action specs.LinuxSeccompAction, errno *uint) (uint32, error) {
 		return unix.SECCOMP_RET_KILL_THREAD, nil
 	case specs.ActKillProcess:
 		return unix.SECCOMP_RET_KILL_PROCESS, nil
+	case specs.ActNotify:
+		return unix.SECCOMP_RET_USER_NOTIF, nil
 	case specs.ActLog:
 		return unix.SECCOMP_RET_LOG, nil
 	}

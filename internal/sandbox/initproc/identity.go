@@ -119,7 +119,8 @@ func withHome(env []string, home string) []string {
 // explain is startError for what may have failed because the user namespace
 // has no such id: only that is EINVAL in chown(2) and setresuid(2).
 func (who identity) explain(op string, err error) error {
-	if errors.Is(err, unix.EINVAL) {
+	var known *StartError
+	if errors.Is(err, unix.EINVAL) && (!errors.As(err, &known) || known.Op != "seccomp") {
 		return &StartError{Op: "id", Path: fmt.Sprintf("%d:%d", who.uid, who.gid), Err: unix.EINVAL}
 	}
 	return startError(op, "", err)
@@ -158,6 +159,9 @@ func (p *initProc) ownNull() error {
 			}
 			defer unix.Close(null)
 			if !isNull(null) {
+				if p.Chroot {
+					return nil // there are no devices, and the machine's are served
+				}
 				return errors.New("it is not device 1:3")
 			}
 		}
@@ -219,6 +223,13 @@ func (p *initProc) confine(who identity) error {
 		return p.keepAll(who)
 	}
 	keep := capMask()
+	if p.Chroot {
+		have, err := permittedCaps()
+		if err != nil {
+			return startError("user", "", err)
+		}
+		keep = keep & have &^ leaving
+	}
 	for c := uint(0); c < 64; c++ {
 		if keep&(1<<c) != 0 {
 			continue
@@ -239,7 +250,11 @@ func (p *initProc) confine(who identity) error {
 			return startError("user", "", fmt.Errorf("no_new_privs: %w", err))
 		}
 	}
-	if err := loadFilter(p.Filter); err != nil {
+	load := loadFilter
+	if p.Chroot {
+		load = listen
+	}
+	if err := load(p.Filter); err != nil {
 		return &StartError{Op: "seccomp", Err: err}
 	}
 	if err := become(who); err != nil {

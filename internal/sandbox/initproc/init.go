@@ -114,8 +114,11 @@ func (p *initProc) run() error {
 	}
 	unix.Umask(0)
 	enter := p.makeRoot
-	if p.Join != 0 {
+	switch {
+	case p.Join != 0:
 		enter = p.joinNamespaces
+	case p.Chroot:
+		enter = p.enterRoot
 	}
 	if err := enter(); err != nil {
 		return err

@@ -189,10 +189,12 @@ func (p *initProc) top(name string) (int, error) {
 		return m.openPlain(name, unix.O_PATH|unix.O_DIRECTORY)
 	}
 	if errors.Is(err, unix.ELOOP) {
-		err = errors.New("it is a symbolic link in the image")
+		err = errLink
 	}
 	return fd, err
 }
+
+var errLink = errors.New("it is a symbolic link in the image")
 
 func (m *maker) makeTop(name string) error {
 	fd, err := m.openPlain(".", unix.O_PATH|unix.O_DIRECTORY)

@@ -60,6 +60,13 @@ func (m *maker) place(name string, dir bool) (int, error) {
 	if fd, err := m.open(name, unix.O_PATH); err == nil || !errors.Is(err, unix.ENOENT) {
 		return fd, err
 	}
+	fd, _, err := m.placeAt(name, dir)
+	return fd, err
+}
+
+// placeAt is place, and says where the file or directory is: by a path from
+// the root without links.
+func (m *maker) placeAt(name string, dir bool) (fd int, physical string, err error) {
 	rest := splitPath(name)
 	cur := "." // physical
 	for links := 0; len(rest) > 0; {
@@ -72,21 +79,22 @@ func (m *maker) place(name string, dir bool) (int, error) {
 		next := path.Join(cur, el)
 		target, err := m.step(cur, next, el, dir || len(rest) > 0)
 		if err != nil {
-			return -1, err
+			return -1, cur, err
 		}
 		if target == "" {
 			cur = next
 			continue
 		}
 		if links++; links > maxLinks {
-			return -1, unix.ELOOP
+			return -1, cur, unix.ELOOP
 		}
 		if strings.HasPrefix(target, "/") {
 			cur = "."
 		}
 		rest = append(splitPath(target), rest...)
 	}
-	return m.openPlain(cur, unix.O_PATH)
+	fd, err = m.openPlain(cur, unix.O_PATH)
+	return fd, cur, err
 }
 
 // step looks at the element el of the physical directory cur. It returns the

@@ -10,6 +10,12 @@ import (
 // terminal makes a terminal in the sandbox's own /dev/pts, makes it the
 // process's, and sends the caller its side. No name of the root is used.
 func (p *initProc) terminal(who identity) error {
+	if p.Chroot { // it is the machine's, and at stdin already
+		if err := unix.Fchown(0, who.uid, -1); err != nil {
+			return err
+		}
+		return unix.IoctlSetInt(0, unix.TIOCSCTTY, 0)
+	}
 	pts, err := p.root.openPlain("dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY)
 	if err != nil {
 		return err

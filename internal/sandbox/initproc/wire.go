@@ -101,6 +101,7 @@ type Setup struct {
 	TTY        bool
 	Filter     string // BPF program, as the kernel reads it; "" is none
 	Insecure   bool   // keep all rights
+	Chroot     bool   // the root is a directory, ready to be entered; Filter has a listener
 	Rlimits    []Rlimit
 }
 
@@ -171,6 +172,7 @@ func (s *Setup) encode() []byte {
 	e.flag(s.TTY)
 	e.str(s.Filter)
 	e.flag(s.Insecure)
+	e.flag(s.Chroot)
 	e.num(int64(len(s.Rlimits)))
 	for _, r := range s.Rlimits {
 		e.num(int64(r.Resource))
@@ -195,7 +197,7 @@ func decodeSetup(b []byte) (*Setup, error) {
 		s.Mounts = append(s.Mounts, m)
 	}
 	s.ShmSize, s.ReadOnly, s.NoNewPrivs, s.TTY, s.Filter = d.num(), d.flag(), d.flag(), d.flag(), d.str()
-	s.Insecure = d.flag()
+	s.Insecure, s.Chroot = d.flag(), d.flag()
 	for n := d.num(); n > 0 && d.err == nil; n-- {
 		s.Rlimits = append(s.Rlimits, Rlimit{Resource: int(d.num()), Name: d.str(), Soft: uint64(d.num()), Hard: uint64(d.num())})
 	}
@@ -207,6 +209,8 @@ const (
 	reportStub  = 's'
 	reportError = 'e'
 	reportTTY   = 't' // comes with the terminal's descriptor
+
+	reportListener = 'l' // comes with the filter's descriptor
 )
 
 // Stub is a mount point that the init made in the root. The times are the
@@ -245,7 +249,7 @@ func DecodeReport(b []byte) (Report, error) {
 			r.Stubs = append(r.Stubs, Stub{path: d.str(), dir: d.flag(), ino: uint64(d.num()), before: d.num(), after: d.num()})
 		case reportError:
 			r.Err = decodeStartError(&d)
-		case reportTTY:
+		case reportTTY, reportListener:
 		default:
 			return r, errors.New("unknown Report")
 		}

@@ -1,0 +1,342 @@
+package supervisor
+
+import (
+	"encoding/binary"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// pathCall answers a call that takes a path. Those with structs answer in ones
+// of this program's architecture.
+type pathCall struct {
+	do      func(*Server, *call) answer
+	structs bool
+}
+
+const here = uint64(0xffffff9c) // AT_FDCWD
+
+var pathCalls = map[string]pathCall{
+	"open":    {do: func(s *Server, c *call) answer { return s.open(c, here, c.args[0], c.args[1]) }},
+	"openat":  {do: func(s *Server, c *call) answer { return s.open(c, c.args[0], c.args[1], c.args[2]) }},
+	"openat2": {do: (*Server).openat2},
+
+	"readlink":   {do: func(s *Server, c *call) answer { return s.readlink(c, here, c.args[0], c.args[1], c.args[2]) }},
+	"readlinkat": {do: func(s *Server, c *call) answer { return s.readlink(c, c.args[0], c.args[1], c.args[2], c.args[3]) }},
+
+	"access":     {do: func(s *Server, c *call) answer { return s.access(c, here, c.args[0], c.args[1], 0) }},
+	"faccessat":  {do: func(s *Server, c *call) answer { return s.access(c, c.args[0], c.args[1], c.args[2], 0) }},
+	"faccessat2": {do: func(s *Server, c *call) answer { return s.access(c, c.args[0], c.args[1], c.args[2], c.args[3]) }},
+
+	"stat": {do: func(s *Server, c *call) answer { return s.stat(c, here, c.args[0], c.args[1], 0) }, structs: true},
+	"lstat": {do: func(s *Server, c *call) answer {
+		return s.stat(c, here, c.args[0], c.args[1], unix.AT_SYMLINK_NOFOLLOW)
+	}, structs: true},
+	"newfstatat": {do: func(s *Server, c *call) answer { return s.stat(c, c.args[0], c.args[1], c.args[2], c.args[3]) }, structs: true},
+	"fstatat":    {do: func(s *Server, c *call) answer { return s.stat(c, c.args[0], c.args[1], c.args[2], c.args[3]) }, structs: true},
+	"statx":      {do: (*Server).statx, structs: true},
+
+	"execve":   {do: func(s *Server, c *call) answer { return s.execute(c, here, c.args[0]) }},
+	"execveat": {do: func(s *Server, c *call) answer { return s.execute(c, c.args[0], c.args[1]) }},
+}
+
+func (s *Server) open(c *call, dir, name, flags uint64) answer {
+	path, err := c.path(name)
+	if err != nil {
+		return goOn // the kernel sees what is wrong with it
+	}
+	n := s.find(c, dir, path, flags&unix.O_NOFOLLOW == 0)
+	return s.openNode(c, n, int(flags))
+}
+
+func (s *Server) openat2(c *call) answer {
+	how := make([]byte, 24)
+	if c.args[3] < 24 || c.read(c.args[2], how) != nil {
+		return goOn
+	}
+	if binary.NativeEndian.Uint64(how[16:]) != 0 {
+		return goOn // rules of its own, by which nobody expects a /proc
+	}
+	return s.open(c, c.args[0], c.args[1], binary.NativeEndian.Uint64(how))
+}
+
+// openNode opens what n is and gives it to the thread.
+func (s *Server) openNode(c *call, n node, flags int) answer {
+	write := flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0
+	switch n.kind {
+	case physical:
+		if write && n.file != nil {
+			return fail(unix.EROFS)
+		}
+		return goOn
+	case wrong:
+		return fail(n.err)
+	case link:
+		if n.real == "" {
+			return goOn
+		}
+		return fail(unix.ELOOP)
+	case procTop, folder:
+		return s.openFolder(c, n, flags, write)
+	}
+	if flags&unix.O_DIRECTORY != 0 && n.kind != magic && !n.isFolder {
+		return fail(unix.ENOTDIR)
+	}
+	if write && !n.writable && n.kind != magic && n.kind != terminal {
+		return fail(unix.EROFS)
+	}
+	fd, err := s.descriptor(c, n, flags)
+	if err != nil {
+		return fail(err)
+	}
+	defer unix.Close(fd)
+	return c.give(fd, flags&unix.O_CLOEXEC != 0)
+}
+
+func (s *Server) openFolder(c *call, n node, flags int, write bool) answer {
+	if write || flags&unix.O_CREAT != 0 {
+		return fail(unix.EISDIR)
+	}
+	if n.kind == procTop {
+		if err := s.refresh(); err != nil {
+			return fail(err)
+		}
+		return goOn
+	}
+	fd, err := s.mirror(c, n)
+	if err != nil {
+		return fail(err)
+	}
+	defer unix.Close(fd)
+	return c.give(fd, flags&unix.O_CLOEXEC != 0)
+}
+
+// opening are the flags that are passed on. A descriptor of O_PATH cannot be
+// given away: it is one to read.
+const opening = unix.O_ACCMODE | unix.O_APPEND | unix.O_NONBLOCK | unix.O_TRUNC | unix.O_DIRECTORY
+
+// descriptor opens what n is for the thread.
+func (s *Server) descriptor(c *call, n node, flags int) (int, error) {
+	pass := flags & opening
+	if flags&unix.O_PATH != 0 {
+		pass = unix.O_RDONLY
+	}
+	pass |= unix.O_NOCTTY | unix.O_CLOEXEC
+	switch n.kind {
+	case masked:
+		if n.isFolder {
+			return s.emptyFolder()
+		}
+		return sealed(nil)
+	case made:
+		return sealed([]byte(n.text))
+	}
+	fd := -1
+	err := c.as(func() (err error) {
+		switch n.kind {
+		case memory:
+			fd, err = unix.Open(own(n.file.fd), pass, 0)
+		case magic:
+			fd, err = s.openMagic(n, pass)
+		case terminal:
+			fd, err = s.openTerminal(n, pass)
+		case device:
+			fd, err = unix.Open(n.real, pass&^unix.O_TRUNC, 0)
+		default:
+			fd, err = openReal(n, pass)
+		}
+		return err
+	})
+	return fd, err
+}
+
+// emptyFolder is a mirror of nothing.
+func (s *Server) emptyFolder() (int, error) {
+	s.mirrors.mu.Lock()
+	defer s.mirrors.mu.Unlock()
+	at, err := s.beneath(mirrorsAt, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(at)
+	if err := unix.Mkdirat(at, "empty", 0o555); err != nil && err != unix.EEXIST {
+		return -1, err
+	}
+	return openat2(at, "empty", unix.O_RDONLY|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_BENEATH)
+}
+
+// openMagic opens anew what a process has open, as the kernel does for a link
+// of /proc/PID/fd, but for files that it has from outside of the root: its
+// program before it is the command, say.
+func (s *Server) openMagic(n node, flags int) (int, error) {
+	if err := s.checkMagic(n); err != nil {
+		return -1, err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(n.real, &st); err != nil {
+		return -1, err
+	}
+	// To open a FIFO could take as long as its other side pleases.
+	fifo := st.Mode&unix.S_IFMT == unix.S_IFIFO && flags&unix.O_NONBLOCK == 0
+	if fifo {
+		flags |= unix.O_NONBLOCK
+	}
+	fd, err := unix.Open(n.real, flags, 0)
+	if err != nil || !fifo {
+		return fd, err
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags&^unix.O_NONBLOCK); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// checkMagic refuses links to folders and programs that are not in the root.
+func (s *Server) checkMagic(n node) error {
+	place := split(n.real)
+	before := place[len(place)-2]
+	if before == "ns" {
+		return unix.EACCES
+	}
+	_, in := s.inside(n.text)
+	if in || before == "fd" {
+		var st unix.Stat_t
+		if err := unix.Stat(n.real, &st); err != nil {
+			return err
+		}
+		if !in && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			return unix.EACCES
+		}
+		return nil
+	}
+	return unix.EACCES
+}
+
+func (s *Server) readlink(c *call, dir, name, buf, size uint64) answer {
+	path, err := c.path(name)
+	if err != nil || int32(size) <= 0 {
+		return goOn
+	}
+	n := s.find(c, dir, path, false)
+	text := ""
+	switch n.kind {
+	case physical:
+		return goOn
+	case wrong:
+		return fail(n.err)
+	case link:
+		if n.real == "" {
+			return goOn
+		}
+		text = n.text
+	case magic:
+		text = s.shown(n.text)
+	default:
+		return fail(unix.EINVAL)
+	}
+	b := []byte(text)[:min(len(text), int(int32(size)))]
+	if err := c.write(buf, b); err != nil {
+		return fail(err)
+	}
+	return answer{val: int64(len(b))}
+}
+
+func (s *Server) access(c *call, dir, name, mode, flags uint64) answer {
+	path, err := c.path(name)
+	if err != nil {
+		return goOn
+	}
+	n := s.find(c, dir, path, flags&unix.AT_SYMLINK_NOFOLLOW == 0)
+	switch n.kind {
+	case physical:
+		if n.file != nil && mode&unix.W_OK != 0 {
+			return fail(unix.EROFS)
+		}
+		return goOn
+	case procTop:
+		return goOn
+	case wrong:
+		return fail(n.err)
+	case link:
+		if n.real == "" {
+			return goOn
+		}
+		return answer{}
+	}
+	if mode&unix.W_OK != 0 && !n.writable && n.kind != magic && n.kind != terminal {
+		return fail(unix.EROFS)
+	}
+	return fail(c.as(func() error {
+		dir, real := s.where(n)
+		return unix.Faccessat2(dir, real, uint32(mode), unix.AT_EACCESS)
+	}))
+}
+
+// where is n as this process can name it.
+func (s *Server) where(n node) (dir int, real string) {
+	switch n.kind {
+	case memory:
+		return unix.AT_FDCWD, own(n.file.fd)
+	case magic, terminal, device:
+		return unix.AT_FDCWD, n.real
+	}
+	if n.real == "" {
+		return n.dir, "."
+	}
+	return n.dir, n.real
+}
+
+func (s *Server) stat(c *call, dir, name, buf, flags uint64) answer {
+	var st unix.Stat_t
+	return s.status(c, dir, name, buf, int(flags), unsafe.Slice((*byte)(unsafe.Pointer(&st)), unsafe.Sizeof(st)),
+		func(at int, real string, follow int) error { return unix.Fstatat(at, real, &st, follow) })
+}
+
+func (s *Server) statx(c *call) answer {
+	var st unix.Statx_t
+	return s.status(c, c.args[0], c.args[1], c.args[4], int(c.args[2]), unsafe.Slice((*byte)(unsafe.Pointer(&st)), unsafe.Sizeof(st)),
+		func(at int, real string, follow int) error {
+			return unix.Statx(at, real, follow, int(c.args[3]), &st)
+		})
+}
+
+// status answers a call that asks about a file: look fills st, which goes to
+// buf.
+func (s *Server) status(c *call, dir, name, buf uint64, flags int, st []byte, look func(at int, real string, follow int) error) answer {
+	path, err := c.path(name)
+	if err != nil {
+		return goOn
+	}
+	n := s.find(c, dir, path, flags&unix.AT_SYMLINK_NOFOLLOW == 0)
+	follow := unix.AT_SYMLINK_NOFOLLOW
+	switch n.kind {
+	case physical, procTop:
+		return goOn
+	case wrong:
+		return fail(n.err)
+	case link:
+		if n.real == "" {
+			return goOn
+		}
+	case memory:
+		follow = 0
+	case magic:
+		if flags&unix.AT_SYMLINK_NOFOLLOW == 0 {
+			follow = 0
+		}
+	}
+	err = c.seen(func() error {
+		if n.kind == magic && follow == 0 {
+			if err := s.checkMagic(n); err != nil {
+				return err
+			}
+		}
+		at, real := s.where(n)
+		return look(at, real, follow)
+	})
+	if err == nil {
+		err = c.write(buf, st)
+	}
+	return fail(err)
+}
