@@ -266,7 +266,7 @@ func TestTheUpperHalfOfAnIntDoesNotOpenASocket(t *testing.T) {
 
 func TestWhatAFilterCannotExpressIsAnError(t *testing.T) {
 	for name, c := range map[string]specs.LinuxSyscall{
-		"action":   {Names: []string{"read"}, Action: specs.ActNotify},
+		"action":   {Names: []string{"read"}, Action: specs.ActTrace},
 		"operator": {Names: []string{"read"}, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Op: "SCMP_CMP_XX"}}},
 		"argument": {Names: []string{"read"}, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Index: 6, Op: specs.OpEqualTo}}},
 	} {
