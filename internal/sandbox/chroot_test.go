@@ -29,3 +29,14 @@ func TestAStepInAChrootSeesItsOwnProcAndDevices(t *testing.T) {
 		}
 	}
 }
+
+func TestTheProbeOfAChrootStartsOneAndLeavesNothing(t *testing.T) {
+	needSandbox(t)
+	dir := t.TempDir()
+	if err := ProbeChroot(dir); err != nil {
+		t.Error(err)
+	}
+	if es, _ := os.ReadDir(dir); len(es) > 0 {
+		t.Errorf("left in the folder: %v", es)
+	}
+}

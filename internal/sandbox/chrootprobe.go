@@ -1,0 +1,46 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// ProbeChroot says whether steps can run in a chroot with their roots below
+// dir, by starting one there: nil is yes. It leaves nothing in dir.
+func ProbeChroot(dir string) (err error) {
+	if os.Geteuid() != 0 {
+		return errors.New("only root may chroot")
+	}
+	tmp, err := os.MkdirTemp(dir, "chroot-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	root, scratch := filepath.Join(tmp, "root"), filepath.Join(tmp, "scratch")
+	for _, d := range []string{root, scratch} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return err
+		}
+	}
+	f, err := os.OpenFile(root, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	// In an empty root there is no program, and the last that a start does is to
+	// find that out.
+	_, err = Run(context.Background(), &Config{Root: f, Scratch: scratch, Isolation: Isolation{Mode: Chroot}, Args: []string{"/probe"}})
+	var start *StartError
+	if errors.As(err, &start) && start.Op == "exec" && start.Path == "/probe" && errors.Is(start.Err, unix.ENOENT) {
+		return nil
+	}
+	if err == nil {
+		err = errors.New("a program that is not there was run")
+	}
+	return fmt.Errorf("a step cannot be started in a chroot: %w", err)
+}
