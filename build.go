@@ -15,6 +15,7 @@ import (
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/progress"
+	"github.com/whittle-build/whittle/internal/sandbox"
 	"github.com/whittle-build/whittle/internal/solve"
 	"github.com/whittle-build/whittle/internal/source"
 	"github.com/whittle-build/whittle/internal/sshagent"
@@ -84,6 +85,8 @@ type build struct {
 
 	agents map[string]*sshagent.Source
 	images map[plan.Ref]*image.Image // bases by what the plan calls them
+	// emulators run the programs of stages for another machine
+	emulators map[*plan.Stage]*sandbox.Emulator
 
 	platform    plan.Platform     // that was asked for
 	annotations map[string]string // of the image's manifests
@@ -283,7 +286,10 @@ func (b *build) inspect(ctx context.Context) (p *plan.Plan, mistakes dockerfile.
 	if err := b.openContexts(ctx, p); err != nil {
 		return p, mistakes, err
 	}
-	mistakes = append(mistakes, b.foreign(p)...)
+	more, err := b.foreign(ctx, p)
+	if mistakes = append(mistakes, more...); err != nil {
+		return p, mistakes, err
+	}
 	missing, err := b.checkSources(ctx, p)
 	if b.shell != nil && b.shell.step != nil {
 		b.shell.takeOut(p)
@@ -396,7 +402,7 @@ func (b *build) checkSources(ctx context.Context, p *plan.Plan) (dockerfile.Erro
 // local is the runner of this build's steps.
 func (b *build) local() *execute.Local {
 	return &execute.Local{Store: b.store, Roots: b.rootFS(), Context: b.main.files(), Named: b.namedFiles(), Fetch: b.fetcher(), File: b.file, Sink: b.sink, Now: b.opt.Now, Epoch: b.epoch,
-		Secret: b.req.Secret, Agents: b.agents, Resources: b.req.Resources, Isolation: b.isolation}
+		Secret: b.req.Secret, Agents: b.agents, Resources: b.req.Resources, Isolation: b.isolation, Emulators: b.emulators}
 }
 
 // tagged says whether the image has all its names already.

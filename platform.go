@@ -1,6 +1,8 @@
 package whittle
 
 import (
+	"context"
+	"errors"
 	"fmt"
 
 	"github.com/whittle-build/whittle/internal/dockerfile"
@@ -21,28 +23,57 @@ func (r *Request) wanted() (plan.Platform, error) {
 	return p, err
 }
 
-// foreign finds the stages whose RUN cannot be run here, because their base has
-// the programs of another machine. What a base is made of that has no image
-// nobody knows before it runs.
-func (b *build) foreign(p *plan.Plan) dockerfile.Errors {
-	var mistakes dockerfile.Errors
-	told := map[*plan.Stage]bool{}
-	for _, s := range p.Steps {
-		root := s.Below
-		for root.Step != nil {
-			root = root.Step.Below
-		}
-		if s.Run == nil || root.Image == nil || told[s.Stage] {
-			continue
-		}
-		is := b.images[*root.Image].Platform()
-		if is.Architecture == "" || sandbox.CanRun(is.Architecture, sandbox.BinfmtDir) {
-			continue
-		}
-		told[s.Stage] = true
-		mistakes = append(mistakes, b.file.Mistake(s.Line.Pos,
-			fmt.Sprintf("stage %q: its base %s is for %s/%s, whose programs this machine (%s) does not run", s.Stage.Display, root.Image.Name, is.OS, is.Architecture, platform()),
-			"write FROM --platform=$BUILDPLATFORM for a stage whose files are copied on, and cross-compile there (ARG TARGETARCH); or register an emulator (binfmt_misc, flag F)"))
+// foreign finds the emulators that RUN steps need whose stages have the
+// programs of another machine, and the stages for which there is none. What a
+// base is made of that has no image nobody knows before it runs: such a stage
+// gets an emulator for what it is to be for, if there is one.
+func (b *build) foreign(ctx context.Context, p *plan.Plan) (mistakes dockerfile.Errors, err error) {
+	b.emulators = map[*plan.Stage]*sandbox.Emulator{}
+	type answer struct {
+		emulator *sandbox.Emulator
+		none     *sandbox.EmulatorError
 	}
-	return mistakes
+	known := map[string]answer{}
+	for _, s := range p.Steps {
+		if _, told := b.emulators[s.Stage]; s.Run == nil || told {
+			continue
+		}
+		arch, base := b.programs(s)
+		if arch == "" {
+			continue
+		}
+		a, ok := known[arch]
+		if !ok {
+			a.emulator, err = sandbox.FindEmulator(ctx, arch, sandbox.BinfmtDir, b.isolation)
+			if err != nil && !errors.As(err, &a.none) {
+				return mistakes, err
+			}
+			known[arch] = a
+		}
+		b.emulators[s.Stage] = a.emulator
+		if base == nil || a.none == nil {
+			continue
+		}
+		mistakes = append(mistakes, b.file.Mistake(s.Line.Pos,
+			fmt.Sprintf("stage %q: its base %s is for linux/%s, whose programs this machine (%s) does not run: %v", s.Stage.Display, base.Name, arch, platform(), a.none),
+			a.none.Hint()+"; or write FROM --platform=$BUILDPLATFORM for a stage whose files are copied on, and cross-compile there (ARG TARGETARCH)"))
+	}
+	return mistakes, nil
+}
+
+// programs returns the architecture of the programs below s, and the image
+// that they come from, if it is one.
+func (b *build) programs(s *plan.Step) (arch string, base *plan.Ref) {
+	root := s.Below
+	for root.Step != nil {
+		root = root.Step.Below
+	}
+	if root.Image == nil {
+		return s.Stage.Platform.Arch, nil
+	}
+	m := b.images[*root.Image]
+	if m == nil { // it could not be had, which is told
+		return "", nil
+	}
+	return m.Platform().Architecture, root.Image
 }

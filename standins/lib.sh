@@ -10,6 +10,9 @@ die() {
 # known prints the names of all stand-ins.
 known() { awk '!/^#/ && NF { print $1 }' "$here/names"; }
 
+# loadable prints those of them that have an image name.
+loadable() { awk '!/^#/ && NF > 1 { print $1 }' "$here/names"; }
+
 # need says which Debian package has command $1 when it is missing.
 need() {
 	command -v "$1" >/dev/null || die "$1 is missing: apt-get install -y $2"
@@ -53,6 +56,17 @@ label() { change "LABEL whittle.stand-in=\"$1\""; }
 fetch_deb() {
 	(cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "$1" >&2) ||
 		die "$1: apt-get download failed; is 'apt-get update' recent?"
+}
+
+# fetch_foreign_deb downloads package $2 for Debian architecture $1 into $work,
+# from the same mirrors: the machine's own list of packages stays as it is.
+fetch_foreign_deb() {
+	local apt=$work/apt
+	mkdir -p "$apt"/{lists,cache/archives}/partial
+	local as=(-qq -o APT::Architecture="$1" -o APT::Architectures="$1" -o Dir::State::Lists="$apt/lists"
+		-o Dir::Cache="$apt/cache" -o APT::Sandbox::User=root -o Acquire::Languages=none)
+	(cd "$work" && apt-get "${as[@]}" update >&2 && apt-get "${as[@]}" download "$2" >&2) ||
+		die "$2 for $1: apt-get download failed"
 }
 
 # version prints "package version" of what fetch_deb brought.

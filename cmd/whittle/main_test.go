@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,6 +45,8 @@ func TestScript(t *testing.T) {
 			env.Setenv("WHITTLE_ROOTFS", os.Getenv("WHITTLE_ROOTFS"))
 			env.Setenv("EXAMPLES", filepath.Join(repo, "examples"))
 			env.Setenv("REPO", repo)
+			env.Setenv("STANDINS", standinsDir())
+			env.Setenv("BIN", binFolder(env))
 			env.Setenv("HOME", env.WorkDir)
 			env.Defer(func() { endContainers(env) })
 			return nil
@@ -62,7 +65,7 @@ func TestScript(t *testing.T) {
 	})
 }
 
-// condition adds [root], [user], [cgroups] and [provider:NAME] to testscript's own.
+// condition adds [root], [user], [cgroups], [emulator] and [provider:NAME] to testscript's own.
 func condition(cond string) (bool, error) {
 	switch name, arg, _ := strings.Cut(cond, ":"); name {
 	case "root":
@@ -71,10 +74,21 @@ func condition(cond string) (bool, error) {
 		return os.Getuid() != 0, nil
 	case "cgroups":
 		return canMakeCgroup("/sys/fs/cgroup/memory") || canMakeCgroup("/sys/fs/cgroup"), nil
+	case "emulator":
+		_, err := exec.LookPath("qemu-aarch64-static")
+		return err == nil && runtime.GOARCH == "amd64" && kernelHas(6, 7), nil
 	case "provider":
 		return os.Getenv("WHITTLE_ROOTFS") == arg, nil
 	}
 	return false, fmt.Errorf("condition %q is unknown", cond)
+}
+
+// kernelHas says whether this is Linux major.minor or a later one.
+func kernelHas(major, minor int) bool {
+	b, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	var is [2]int
+	_, serr := fmt.Sscanf(string(b), "%d.%d", &is[0], &is[1])
+	return err == nil && serr == nil && (is[0] > major || is[0] == major && is[1] >= minor)
 }
 
 // canMakeCgroup says whether this user can make a control group below dir.

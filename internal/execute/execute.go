@@ -21,6 +21,7 @@ import (
 	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/fetch"
 	"github.com/whittle-build/whittle/internal/layer"
+	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/progress"
 	"github.com/whittle-build/whittle/internal/rootfs"
 	"github.com/whittle-build/whittle/internal/sandbox"
@@ -48,6 +49,8 @@ type Local struct {
 	Isolation sandbox.Isolation // of every RUN
 	// Resources limit every RUN.
 	Resources sandbox.Resources
+	// Emulators run the programs of stages for another machine.
+	Emulators map[*plan.Stage]*sandbox.Emulator
 	// OnFailure, if not nil, is shown each RUN that failed by itself while its
 	// root is still there; the step waits for it. What it returns is reported
 	// with the failure.

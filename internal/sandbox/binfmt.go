@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -17,98 +18,94 @@ import (
 const BinfmtDir = "/proc/sys/fs/binfmt_misc"
 
 // CanRun reports whether this machine runs the Linux programs of an
-// architecture, as Go calls it: its own ones, or those that binfmt_misc has an
-// emulator for. dir is BinfmtDir.
+// architecture, as Go calls it, in any root: its own ones, or those that
+// binfmt_misc has an emulator for. dir is BinfmtDir.
 func CanRun(arch, dir string) bool {
-	switch own := runtime.GOARCH; {
-	case arch == own, own == "amd64" && arch == "386", own == "arm64" && arch == "arm":
-		return true
-	}
+	h, ok := handlerOf(arch, dir)
+	return native(arch) || ok && h.fixed
+}
+
+// native reports whether this machine's processor runs programs for arch.
+func native(arch string) bool {
+	own := runtime.GOARCH
+	return arch == own || own == "amd64" && arch == "386" || own == "arm64" && arch == "arm"
+}
+
+// handlerOf returns the entry of binfmt_misc for programs of arch, one that
+// needs nothing of the root before one that does.
+func handlerOf(arch, dir string) (found handler, ok bool) {
 	head := elfHeader(arch)
-	if head == nil {
-		return false
-	}
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return false
+	if err != nil || head == nil {
+		return found, false
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "status")); err == nil && string(bytes.TrimSpace(b)) == "disabled" {
+		return found, false
 	}
 	for _, e := range entries {
-		if e.Name() != "register" && e.Name() != "status" && emulates(filepath.Join(dir, e.Name()), head) {
-			return true
+		if e.Name() == "register" || e.Name() == "status" {
+			continue
+		}
+		h, err := readHandler(filepath.Join(dir, e.Name()))
+		if err == nil && h.takes(head) && !found.fixed {
+			found, ok = h, true
 		}
 	}
-	return false
+	return found, ok
 }
 
-// elfHeader is the beginning of a program for arch (elf(5)); nil when it is not
-// known.
-func elfHeader(arch string) []byte {
-	const (
-		class32, class64 = 1, 2
-		little, big      = 1, 2
-	)
-	of := map[string]struct {
-		class, order byte
-		machine      uint16
-	}{
-		"386": {class32, little, 3}, "amd64": {class64, little, 62}, "arm": {class32, little, 40}, "arm64": {class64, little, 183},
-		"riscv64": {class64, little, 243}, "ppc64le": {class64, little, 21}, "s390x": {class64, big, 22}, "loong64": {class64, little, 258},
-		"mips": {class32, big, 8}, "mipsle": {class32, little, 8}, "mips64": {class64, big, 8}, "mips64le": {class64, little, 8},
-	}[arch]
-	if of.class == 0 {
-		return nil
-	}
-	h := make([]byte, 20)
-	copy(h, "\x7fELF")
-	h[4], h[5], h[6] = of.class, of.order, 1
-	executable, machine := [2]byte{2, 0}, [2]byte{byte(of.machine), byte(of.machine >> 8)}
-	if of.order == big {
-		executable, machine = [2]byte{0, 2}, [2]byte{byte(of.machine >> 8), byte(of.machine)}
-	}
-	copy(h[16:], executable[:])
-	copy(h[18:], machine[:])
-	return h
+// handler is an entry of binfmt_misc that is enabled.
+type handler struct {
+	interpreter string
+	// fixed says that the interpreter is open already (flag F). Another one is
+	// looked for in the root of whoever runs the program.
+	fixed       bool
+	magic, mask []byte
 }
 
-// emulates reads an entry of binfmt_misc and reports whether it takes programs
-// that begin with head. An interpreter that is not open already (flag F) would
-// be looked for in the step's own root, where it is not.
-func emulates(name string, head []byte) bool {
+var errNoHandler = errors.New("no enabled entry by magic")
+
+func readHandler(name string) (h handler, err error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return false
+		return h, err
 	}
 	defer f.Close()
-	var enabled, fixed bool
-	var magic, mask []byte
-	offset := 0
-	for s := bufio.NewScanner(io.LimitReader(f, 64<<10)); s.Scan(); {
+	enabled, offset := false, 0
+	for s := bufio.NewScanner(io.LimitReader(f, 64<<10)); s.Scan() && err == nil; {
 		key, value, _ := strings.Cut(s.Text(), " ")
 		switch key {
 		case "enabled":
 			enabled = true
+		case "interpreter":
+			h.interpreter = value
 		case "flags:":
-			fixed = strings.Contains(value, "F")
+			h.fixed = strings.Contains(value, "F")
 		case "offset":
 			offset, err = strconv.Atoi(value)
 		case "magic":
-			magic, err = hex.DecodeString(value)
+			h.magic, err = hex.DecodeString(value)
 		case "mask":
-			mask, err = hex.DecodeString(value)
-		}
-		if err != nil {
-			return false
+			h.mask, err = hex.DecodeString(value)
 		}
 	}
-	if !enabled || !fixed || offset != 0 || len(magic) == 0 || len(magic) > len(head) {
+	if err == nil && (!enabled || offset != 0 || len(h.magic) == 0) {
+		err = errNoHandler
+	}
+	return h, err
+}
+
+// takes reports whether the handler runs programs that begin with head.
+func (h *handler) takes(head []byte) bool {
+	if len(h.magic) > len(head) {
 		return false
 	}
 	masked := func(b []byte) []byte {
-		out := bytes.Clone(b[:len(magic)])
-		for i := range min(len(mask), len(out)) {
-			out[i] &= mask[i]
+		out := bytes.Clone(b[:len(h.magic)])
+		for i := range min(len(h.mask), len(out)) {
+			out[i] &= h.mask[i]
 		}
 		return out
 	}
-	return bytes.Equal(masked(head), masked(magic))
+	return bytes.Equal(masked(head), masked(h.magic))
 }

@@ -117,6 +117,11 @@ func sources(c *Config, s *initproc.Setup) ([]*os.File, error) {
 		}
 		s.Mounts = append(s.Mounts, sm)
 	}
+	if c.Emulator != nil {
+		if files, err = c.Emulator.bring(files, s); err != nil {
+			return files, &StartError{Op: "emulator", Err: err}
+		}
+	}
 	return files, nil
 }
 
@@ -203,6 +208,11 @@ func (p *Process) launch(ctx context.Context, l *launch, oomBefore int64) (*exec
 	cmd.Env = []string{"GOMAXPROCS=1"} // the init's own; the command never sees it
 	cmd.ExtraFiles = append([]*os.File{l.files[0], peer}, l.files[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: l.cloneflags, Setsid: true}
+	if l.setup.Emulator != nil {
+		if err := ownUserNS(cmd.SysProcAttr); err != nil {
+			return nil, &StartError{Op: "namespace", Path: "user", Err: err}
+		}
+	}
 	l.config.Cgroup.born(cmd.SysProcAttr)
 	feed := func(bool) {}
 	if !l.config.TTY {

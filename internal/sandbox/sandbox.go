@@ -90,6 +90,10 @@ type Config struct {
 	Rlimits  []Rlimit // the others are the caller's
 	Cgroup   *Cgroup  // in which the process starts; nil is the caller's
 
+	// Emulator runs programs of another machine, see FindEmulator. With one,
+	// the process cannot make devices, whatever its other rights are.
+	Emulator *Emulator
+
 	// Stdin nil is /dev/null, and so are Stdout and Stderr. An *os.File is
 	// handed over as it is; anything else is copied through a pipe.
 	Stdin          io.Reader

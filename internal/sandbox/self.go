@@ -21,12 +21,17 @@ func self() (*os.File, error) {
 			return nil, err
 		}
 	}
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID, Propagation: unix.MS_PRIVATE}
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+	if err := readOnly(fd); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("own program read-only: %w", err)
 	}
 	return os.NewFile(uintptr(fd), "whittle"), nil
+}
+
+// readOnly makes a detached mount read-only.
+func readOnly(fd int) error {
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID, Propagation: unix.MS_PRIVATE}
+	return unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr)
 }
 
 func selfByName() (int, error) {

@@ -95,7 +95,7 @@ func unprivileged(t *testing.T, args ...string) *exec.Cmd {
 	}
 	cmd := exec.Command(dir+"/sandbox.test", args...)
 	cmd.Dir = dir
-	cmd.Env = []string{"PATH=/usr/bin:/bin:/usr/sbin:/sbin", "TMPDIR=" + dir + "/tmp", "HOME=/nowhere"}
+	cmd.Env = []string{"PATH=/usr/bin:/bin:/usr/sbin:/sbin", "TMPDIR=" + dir + "/tmp", "HOME=/nowhere", "STANDINS_DIR=" + os.Getenv("STANDINS_DIR")}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 	return cmd
 }

@@ -10,7 +10,7 @@ import (
 var ErrNotInPath = errors.New("executable file not found in $PATH")
 
 // StartError is why a process could not be started. Op says at what:
-// "namespace", "root", "mount", "user", "table" (a file in which the user is
+// "namespace", "emulator", "root", "mount", "user", "table" (a file in which the user is
 // looked up), "dir", "seccomp", "exec".
 type StartError struct {
 	Op   string

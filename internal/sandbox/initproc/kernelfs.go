@@ -18,6 +18,7 @@ type kernelFS struct {
 	devices                  []device // detached, each of the host's file
 	null, empty              int      // attached, to be cloned as masks
 	insecure                 bool     // nothing is masked or read-only
+	emulator                 *Emulator
 }
 
 type device struct {
@@ -47,10 +48,10 @@ var (
 	SysMasked    = []string{"firmware", "devices/virtual/powercap"}
 )
 
-func newKernelFS(shmSize int64, insecure bool) (*kernelFS, error) {
-	k := &kernelFS{mqueue: -1, cgroup: -1, insecure: insecure}
+func newKernelFS(s *Setup) (*kernelFS, error) {
+	k := &kernelFS{mqueue: -1, cgroup: -1, insecure: s.Insecure, emulator: s.Emulator}
 	data, dev := uint64(attrROData), attrPlain
-	if insecure {
+	if s.Insecure {
 		data, dev = attrNoExec, unix.MOUNT_ATTR_NOSUID
 	}
 	for _, f := range []struct {
@@ -62,7 +63,7 @@ func newKernelFS(shmSize int64, insecure bool) (*kernelFS, error) {
 		{"/sys", &k.sys, func() (int, error) { return newSys(data) }},
 		{"/dev", &k.dev, func() (int, error) { return newFS("tmpfs", dev, "mode=755", "size=65536k") }},
 		{"/dev/pts", &k.pts, newPts},
-		{"/dev/shm", &k.shm, func() (int, error) { return newFS("tmpfs", attrNoExec, "mode=1777", ShmOption(shmSize)) }},
+		{"/dev/shm", &k.shm, func() (int, error) { return newFS("tmpfs", attrNoExec, "mode=1777", ShmOption(s.ShmSize)) }},
 		{"/dev/mqueue", &k.mqueue, func() (int, error) { return optional(newFS("mqueue", attrNoExec)) }},
 		{cgroupMount, &k.cgroup, func() (int, error) { return newCgroup(data) }},
 		{"a mask", &k.empty, newEmpty},
@@ -146,7 +147,10 @@ func newEmpty() (int, error) {
 // does to their mode, owner and times it does to nobody else's. Where the
 // process may make no devices, in a user namespace, it is the host's /dev,
 // whose files are not the step's to change.
-func ownDevices() (int, error) {
+func ownDevices(e *Emulator) (int, error) {
+	if e != nil && e.Devices >= 0 {
+		return e.Devices, attachOutside(e.Devices)
+	}
 	fd, err := newFS("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "mode=755", "size=64k")
 	if err != nil {
 		return -1, err
@@ -154,16 +158,11 @@ func ownDevices() (int, error) {
 	if err := attachOutside(fd); err != nil {
 		return -1, err
 	}
-	for _, d := range defaultDevices {
-		err := unix.Mknodat(fd, d.name, unix.S_IFCHR|0o666, int(unix.Mkdev(d.major, d.minor)))
-		if errors.Is(err, unix.EPERM) {
-			return unix.Open("/dev", unix.O_PATH|unix.O_CLOEXEC|unix.O_DIRECTORY, 0)
-		}
-		if err != nil {
-			return -1, err
-		}
+	err = makeDevices(fd)
+	if errors.Is(err, unix.EPERM) {
+		return unix.Open("/dev", unix.O_PATH|unix.O_CLOEXEC|unix.O_DIRECTORY, 0)
 	}
-	return fd, nil
+	return fd, err
 }
 
 // openDevice opens a device of the folder dir and makes sure that it is the one.
@@ -186,7 +185,7 @@ func openDevice(dir int, name string, major, minor uint32) (int, error) {
 // openDevices takes the devices; one that the host lacks is lacking in the
 // sandbox, but for /dev/null.
 func (k *kernelFS) openDevices() error {
-	dir, err := ownDevices()
+	dir, err := ownDevices(k.emulator)
 	if err != nil {
 		return &StartError{Op: "mount", Path: "/dev", Err: err}
 	}

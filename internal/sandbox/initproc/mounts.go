@@ -37,7 +37,14 @@ func (p *initProc) makeRoot() error {
 			return &StartError{Op: "namespace", Path: "loopback", Err: err}
 		}
 	}
-	k, err := newKernelFS(p.ShmSize, p.Insecure)
+	instance := -1
+	if p.Emulator != nil { // while the caller's /proc is in sight
+		var err error
+		if instance, err = p.Emulator.register(); err != nil {
+			return startError("emulator", "", err)
+		}
+	}
+	k, err := newKernelFS(p.Setup)
 	if err != nil {
 		return err
 	}
@@ -52,6 +59,11 @@ func (p *initProc) makeRoot() error {
 	}
 	if err := p.attachRoot(); err != nil {
 		return startError("root", "", err)
+	}
+	if instance >= 0 {
+		if err := p.hideEmulator(instance); err != nil {
+			return startError("mount", "/dev", err)
+		}
 	}
 	if err := p.attachKernelFS(k); err != nil {
 		return err

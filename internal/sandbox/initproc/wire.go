@@ -103,6 +103,15 @@ type Setup struct {
 	Insecure   bool   // keep all rights
 	Chroot     bool   // the root is a directory, ready to be entered; Filter has a listener
 	Rlimits    []Rlimit
+	Emulator   *Emulator
+}
+
+// Emulator is what runs the programs that begin with Magic, but for the bits
+// that are not in Mask.
+type Emulator struct {
+	FD          int // the program
+	Devices     int // what Devices returned; -1: this process's rights are the caller's
+	Magic, Mask string
 }
 
 // Rlimit is a limit of setrlimit(2).
@@ -180,6 +189,13 @@ func (s *Setup) encode() []byte {
 		e.num(int64(r.Soft))
 		e.num(int64(r.Hard))
 	}
+	e.flag(s.Emulator != nil)
+	if m := s.Emulator; m != nil {
+		e.num(int64(m.FD))
+		e.num(int64(m.Devices))
+		e.str(m.Magic)
+		e.str(m.Mask)
+	}
 	return e.b
 }
 
@@ -200,6 +216,9 @@ func decodeSetup(b []byte) (*Setup, error) {
 	s.Insecure, s.Chroot = d.flag(), d.flag()
 	for n := d.num(); n > 0 && d.err == nil; n-- {
 		s.Rlimits = append(s.Rlimits, Rlimit{Resource: int(d.num()), Name: d.str(), Soft: uint64(d.num()), Hard: uint64(d.num())})
+	}
+	if d.flag() {
+		s.Emulator = &Emulator{FD: int(d.num()), Devices: int(d.num()), Magic: d.str(), Mask: d.str()}
 	}
 	return s, d.err
 }

@@ -1,0 +1,216 @@
+package sandbox
+
+import (
+	"context"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whittle-build/whittle/internal/sandbox/initproc"
+)
+
+// Emulator is a program of this machine that runs the programs of another one
+// in a sandbox whose Config names it, and there only. The sandbox has no file
+// of it, but for one that must have: see carried.
+type Emulator struct {
+	machine *machine
+	header  []byte
+	file    string // of this machine, static
+	// carried is "" when the kernel can be told of the emulator for the
+	// sandbox alone: then the sandbox has a user namespace of its own, with
+	// the caller's ids and an instance of binfmt_misc. Else it is the path at
+	// which the machine's handler looks for it in every root, and where it is
+	// mounted while the process runs.
+	carried string
+}
+
+// EmulatorError is why programs of another architecture cannot be run, and
+// what to do.
+type EmulatorError struct {
+	Msg string
+	Way string // out
+}
+
+func (e *EmulatorError) Error() string { return e.Msg }
+
+// Hint returns the way out.
+func (e *EmulatorError) Hint() string { return e.Way }
+
+// FindEmulator finds what a sandbox needs to run the programs of an
+// architecture, as Go calls it: nil if nothing, because the machine runs them
+// everywhere. What it finds has been tried, in a sandbox of that isolation. dir
+// is BinfmtDir. The error is an
+// *EmulatorError unless ctx has ended.
+func FindEmulator(ctx context.Context, arch, dir string, how Isolation) (*Emulator, error) {
+	if CanRun(arch, dir) {
+		return nil, nil
+	}
+	m := machineOf(arch)
+	if m == nil {
+		return nil, &EmulatorError{Msg: "no emulator is known", Way: "register one for " + arch + " (binfmt_misc, flag F)"}
+	}
+	header := elfHeader(arch)
+	// The machine's handlers may be out of sight, as they are in a container.
+	if tryEmulator(ctx, how, m, header, nil) == nil {
+		return nil, nil
+	}
+	h, registered := handlerOf(arch, dir)
+	file := m.find(h.interpreter)
+	if file == "" {
+		return nil, &EmulatorError{
+			Msg: fmt.Sprintf("no qemu-%s-static is in PATH", m.emulate),
+			Way: "as root: apt-get install qemu-user-static   (elsewhere: a static qemu-" + m.emulate + " in PATH)",
+		}
+	}
+	e := &Emulator{machine: m, header: header, file: file}
+	err := tryEmulator(ctx, how, m, header, e)
+	if err != nil && registered && strings.HasPrefix(h.interpreter, "/") {
+		e.carried = h.interpreter
+		err = tryEmulator(ctx, how, m, header, e)
+	}
+	if err == nil {
+		return e, nil
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return nil, &EmulatorError{
+		Msg: fmt.Sprintf("%s is there, but runs nothing in a step: %v", file, err),
+		Way: "a step's own emulator needs Linux 6.7, user namespaces and QEMU 6.0; or register it for the whole machine, as root: apt-get install binfmt-support qemu-user-static",
+	}
+}
+
+// find returns the path of a static emulator for m: preferred, if it is one,
+// or one from PATH.
+func (m *machine) find(preferred string) string {
+	for _, name := range []string{preferred, "qemu-" + m.emulate + "-static", "qemu-" + m.emulate} {
+		path, err := exec.LookPath(name)
+		if err == nil && isStatic(path) {
+			return path
+		}
+	}
+	return ""
+}
+
+// isStatic reports whether the program needs no loader, which would be looked
+// for in the step's root.
+func isStatic(name string) bool {
+	f, err := elf.Open(name)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return !slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
+}
+
+// tryEmulator runs a program for m in a root with nothing else in it.
+func tryEmulator(ctx context.Context, how Isolation, m *machine, header []byte, e *Emulator) error {
+	root, err := programRoot("probe", m.program(header))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	st, err := Run(ctx, &Config{Root: root, Isolation: how, Args: []string{"/probe"}, Emulator: e})
+	if err == nil && st.Code != 0 {
+		err = fmt.Errorf("a program that only ends has ended with %d", st.Code)
+	}
+	return err
+}
+
+// programRoot makes a root in memory with one program in it.
+func programRoot(name string, program []byte) (*os.File, error) {
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return nil, err
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID)
+	if err != nil {
+		return nil, err
+	}
+	root := os.NewFile(uintptr(fd), "root")
+	to, err := unix.Openat(fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o755)
+	if err == nil {
+		f := os.NewFile(uintptr(to), name)
+		_, err = f.Write(program)
+		err = errors.Join(err, f.Chmod(0o755), f.Close())
+	}
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	return root, nil
+}
+
+// bring adds to the init's descriptors and Setup what it needs of e.
+func (e *Emulator) bring(files []*os.File, s *initproc.Setup) ([]*os.File, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, e.file, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return files, fmt.Errorf("%s: %w", e.file, err)
+	}
+	add := func(fd int, name string) int {
+		files = append(files, os.NewFile(uintptr(fd), name))
+		return initproc.FDMounts + len(files) - 3
+	}
+	at := add(fd, e.file)
+	if e.carried != "" {
+		s.Mounts = append(s.Mounts, initproc.Mount{Target: e.carried, FD: at, ReadOnly: true})
+		return files, nil
+	}
+	// As the caller's own program: a step that is root here would else find
+	// a way to the file itself through /proc/PID/exe.
+	if err := readOnly(fd); err != nil {
+		return files, fmt.Errorf("%s: %w", e.file, err)
+	}
+	magic, mask := e.machine.magic(e.header)
+	s.Emulator = &initproc.Emulator{FD: at, Devices: -1, Magic: string(magic), Mask: string(mask)}
+	devices, err := initproc.Devices()
+	if errors.Is(err, unix.EPERM) {
+		return files, nil // in a user namespace: then the init has no other rights
+	}
+	if err != nil {
+		return files, fmt.Errorf("devices: %w", err)
+	}
+	s.Emulator.Devices = add(devices, "devices")
+	return files, nil
+}
+
+// ownUserNS makes the process that attr is for the first of a user namespace
+// that differs from the caller's in nothing but that it is another one.
+func ownUserNS(attr *syscall.SysProcAttr) error {
+	attr.Cloneflags |= unix.CLONE_NEWUSER
+	attr.GidMappingsEnableSetgroups = true
+	for _, m := range []struct {
+		file string
+		to   *[]syscall.SysProcIDMap
+	}{{"/proc/self/uid_map", &attr.UidMappings}, {"/proc/self/gid_map", &attr.GidMappings}} {
+		b, err := os.ReadFile(m.file)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(b)) {
+			f := strings.Fields(line)
+			if len(f) != 3 {
+				return fmt.Errorf("%s: %q", m.file, line)
+			}
+			first, err1 := strconv.Atoi(f[0])
+			size, err2 := strconv.Atoi(f[2])
+			if err := errors.Join(err1, err2); err != nil {
+				return fmt.Errorf("%s: %w", m.file, err)
+			}
+			*m.to = append(*m.to, syscall.SysProcIDMap{ContainerID: first, HostID: first, Size: size})
+		}
+	}
+	return nil
+}
