@@ -2,12 +2,10 @@ package sandbox
 
 import (
 	"context"
-	"debug/elf"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -103,12 +101,8 @@ func (m *machine) find(preferred string) string {
 // isStatic reports whether the program needs no loader, which would be looked
 // for in the step's root.
 func isStatic(name string) bool {
-	f, err := elf.Open(name)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	return !slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
+	interp, ok := initproc.Loader(name)
+	return ok && interp == ""
 }
 
 // tryEmulator runs a program for m in a root with nothing else in it.
@@ -186,15 +180,14 @@ func (e *Emulator) bring(files []*os.File, s *initproc.Setup) ([]*os.File, error
 	return files, nil
 }
 
-// ownUserNS makes the process that attr is for the first of a user namespace
-// that differs from the caller's in nothing but that it is another one.
-func ownUserNS(attr *syscall.SysProcAttr) error {
-	attr.Cloneflags |= unix.CLONE_NEWUSER
-	attr.GidMappingsEnableSetgroups = true
+// ownUserNS gives the init a user namespace that differs from the caller's in
+// nothing but that it is another one.
+func (l *launch) ownUserNS() error {
+	l.cloneflags |= unix.CLONE_NEWUSER
 	for _, m := range []struct {
 		file string
 		to   *[]syscall.SysProcIDMap
-	}{{"/proc/self/uid_map", &attr.UidMappings}, {"/proc/self/gid_map", &attr.GidMappings}} {
+	}{{"/proc/self/uid_map", &l.uids}, {"/proc/self/gid_map", &l.gids}} {
 		b, err := os.ReadFile(m.file)
 		if err != nil {
 			return err

@@ -47,6 +47,11 @@ func Start(ctx context.Context, c *Config) (*Process, error) {
 	}
 	p := &Process{root: os.NewFile(uintptr(rootFD), "root"), ended: make(chan struct{})}
 	l := &launch{config: c, setup: s, files: files, cloneflags: uintptr(flags)}
+	if s.Emulator != nil {
+		if err := l.ownUserNS(); err != nil {
+			return nil, &StartError{Op: "namespace", Path: "user", Err: err}
+		}
+	}
 	if err := p.start(ctx, l); err != nil {
 		p.root.Close()
 		return nil, err
@@ -163,7 +168,8 @@ type launch struct {
 	setup      *initproc.Setup
 	files      []*os.File // as sources returns them
 	cloneflags uintptr
-	before     func() error // runs on the thread that starts the init
+	uids, gids []syscall.SysProcIDMap // of a new user namespace
+	before     func() error           // runs on the thread that starts the init
 }
 
 // start starts the init and returns when it has become the command.
@@ -207,12 +213,7 @@ func (p *Process) launch(ctx context.Context, l *launch, oomBefore int64) (*exec
 	cmd.Args = []string{initproc.Argv}
 	cmd.Env = []string{"GOMAXPROCS=1"} // the init's own; the command never sees it
 	cmd.ExtraFiles = append([]*os.File{l.files[0], peer}, l.files[1:]...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: l.cloneflags, Setsid: true}
-	if l.setup.Emulator != nil {
-		if err := ownUserNS(cmd.SysProcAttr); err != nil {
-			return nil, &StartError{Op: "namespace", Path: "user", Err: err}
-		}
-	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: l.cloneflags, Setsid: true, UidMappings: l.uids, GidMappings: l.gids, GidMappingsEnableSetgroups: true}
 	l.config.Cgroup.born(cmd.SysProcAttr)
 	feed := func(bool) {}
 	if !l.config.TTY {

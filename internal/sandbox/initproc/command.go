@@ -102,6 +102,13 @@ type elfHead struct {
 	interp  string
 }
 
+// Loader returns what loads the program of the host called name, "" if it is
+// static, and false if it is no program.
+func Loader(name string) (string, bool) {
+	h, ok := readELF(name)
+	return h.interp, ok
+}
+
 // readELF reads as little as possible of a file that may be anything.
 func readELF(file string) (elfHead, bool) {
 	var h elfHead
