@@ -290,6 +290,7 @@ func (b *build) inspect(ctx context.Context) (p *plan.Plan, mistakes dockerfile.
 	if mistakes = append(mistakes, more...); err != nil {
 		return p, mistakes, err
 	}
+	mistakes = append(mistakes, b.powerless(p)...)
 	missing, err := b.checkSources(ctx, p)
 	if b.shell != nil && b.shell.step != nil {
 		b.shell.takeOut(p)

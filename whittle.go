@@ -33,6 +33,10 @@ type Options struct {
 	Isolation string
 	UserNS    bool   // the process is root of a user namespace, not of the machine
 	IDMap     string // that user namespace's id map, as text
+	// Refused is why there is no user namespace where one is needed; nil means
+	// that none is. Then nothing can be mounted: without root's rights no step
+	// or container can run, and everything else works.
+	Refused error
 	// Credentials are the files of docker login and podman login to look in.
 	Credentials []string
 	Now         func() time.Time
@@ -107,6 +111,8 @@ func Open(o Options) (*Whittle, error) {
 	owner := store.Owner{Kind: "root", XattrPrefix: "trusted."}
 	if o.UserNS {
 		owner = store.Owner{Kind: "user", IDMap: o.IDMap, XattrPrefix: "user."}
+	} else if os.Geteuid() != 0 {
+		owner = store.Owner{Kind: "user", XattrPrefix: "user."}
 	}
 	s, err := store.Open(dir, store.Options{Owner: owner, Now: o.Now})
 	if err != nil {
@@ -139,6 +145,9 @@ func (w *Whittle) rootFS() *rootfs.Roots {
 }
 
 func (w *Whittle) chooseRootfs() (_ rootfs.Provider, err error) {
+	if err := w.noSteps(); err != nil {
+		return "", err
+	}
 	tmp, err := w.store.Temp("probe")
 	if err != nil {
 		return "", err

@@ -42,6 +42,9 @@ type program struct {
 	isolation string // --isolation
 	config    string // docker's --config
 
+	// refused is why there is no user namespace, when one is needed.
+	refused *sandbox.UserNSError
+
 	// passesOn is set while signals belong to a container or to the process in
 	// a user namespace: then no number of them ends this one.
 	passesOn atomic.Bool
@@ -263,6 +266,9 @@ func (p *program) open() (*whittle.Whittle, error) {
 		UserNS:      sandbox.InUserNS(),
 		Credentials: whittle.CredentialFiles(p.credentialEnv),
 	}
+	if p.refused != nil { // a nil *UserNSError would be an error
+		o.Refused = p.refused
+	}
 	if o.UserNS {
 		ids, err := os.ReadFile("/proc/self/uid_map")
 		if err != nil {
@@ -298,25 +304,15 @@ func (p *program) credentialEnv(key string) string {
 	return p.getenv(key)
 }
 
-// withStore runs fn with the store open. A user who is not root gets there
-// through a user namespace: this same command line is run again in one, and
-// its exit code is ours.
+// withStore runs fn with the store open. Who may not mount gets there through
+// a user namespace: this same command line is run again in one, and its exit
+// code is ours. Where none can be made, fn is run without the right to mount.
 func (p *program) withStore(fn func(*whittle.Whittle) error) (err error) {
-	if os.Geteuid() != 0 {
-		// In there we are root, who has another store by default.
-		dir, err := whittle.Root(p.root, p.getenv)
-		if err != nil {
-			return err
+	if sandbox.NeedsUserNS() {
+		code, err := p.again()
+		if !errors.As(err, &p.refused) {
+			return cmp.Or(err, codeOrNil(code))
 		}
-		if err := os.Setenv("WHITTLE_ROOT", dir); err != nil {
-			return err
-		}
-		p.passesOn.Store(true)
-		code, err := sandbox.ReexecInUserNS()
-		if err != nil {
-			return err
-		}
-		return codeOrNil(code)
 	}
 	w, err := p.open()
 	if err != nil {
@@ -324,6 +320,21 @@ func (p *program) withStore(fn func(*whittle.Whittle) error) (err error) {
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
 	return fn(w)
+}
+
+// again runs this command line in a user namespace.
+func (p *program) again() (code int, err error) {
+	// In there we are root, who has another store by default.
+	dir, err := whittle.Root(p.root, p.getenv)
+	if err != nil {
+		return 0, err
+	}
+	if err := os.Setenv("WHITTLE_ROOT", dir); err != nil {
+		return 0, err
+	}
+	p.passesOn.Store(true)
+	defer p.passesOn.Store(false)
+	return sandbox.ReexecInUserNS()
 }
 
 func codeOrNil(code int) error {

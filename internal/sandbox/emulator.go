@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -183,27 +181,11 @@ func (e *Emulator) bring(files []*os.File, s *initproc.Setup) ([]*os.File, error
 // ownUserNS gives the init a user namespace that differs from the caller's in
 // nothing but that it is another one.
 func (l *launch) ownUserNS() error {
-	l.cloneflags |= unix.CLONE_NEWUSER
-	for _, m := range []struct {
-		file string
-		to   *[]syscall.SysProcIDMap
-	}{{"/proc/self/uid_map", &l.uids}, {"/proc/self/gid_map", &l.gids}} {
-		b, err := os.ReadFile(m.file)
-		if err != nil {
-			return err
-		}
-		for line := range strings.Lines(string(b)) {
-			f := strings.Fields(line)
-			if len(f) != 3 {
-				return fmt.Errorf("%s: %q", m.file, line)
-			}
-			first, err1 := strconv.Atoi(f[0])
-			size, err2 := strconv.Atoi(f[2])
-			if err := errors.Join(err1, err2); err != nil {
-				return fmt.Errorf("%s: %w", m.file, err)
-			}
-			*m.to = append(*m.to, syscall.SysProcIDMap{ContainerID: first, HostID: first, Size: size})
-		}
+	m, err := sameIDs()
+	if err != nil {
+		return err
 	}
+	l.cloneflags |= unix.CLONE_NEWUSER
+	l.ids = *m
 	return nil
 }

@@ -81,6 +81,9 @@ func StartIn(ctx context.Context, pid int, c *Config) (*Process, error) {
 	}
 	p := &Process{ended: make(chan struct{})}
 	l := &launch{config: c, setup: s, files: files, before: func() error {
+		if shared, err := samePIDs(pid); shared || err != nil {
+			return err
+		}
 		if err := unix.Setns(int(target.Fd()), unix.CLONE_NEWPID); err != nil {
 			return &StartError{Op: "namespace", Path: fmt.Sprintf("of process %d", pid), Err: err}
 		}
@@ -93,6 +96,19 @@ func StartIn(ctx context.Context, pid int, c *Config) (*Process, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// samePIDs reports whether the process pid is in the caller's pid namespace.
+func samePIDs(pid int) (bool, error) {
+	own, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return false, err
+	}
+	its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
+		return false, ErrGone
+	}
+	return own == its, err
 }
 
 // differing returns the namespaces of pid that are not the caller's own. Those

@@ -66,6 +66,7 @@ func execIn(ctx context.Context, pid int, c *Config) (Status, error) {
 }
 
 func TestExecJoinsARunningSandbox(t *testing.T) {
+	needPIDs(t)
 	dir := newRoot(t, "work/")
 	c, _ := shell(t, dir, "sleep 1000")
 	c.Hostname, c.Network = "box", NetworkPrivate

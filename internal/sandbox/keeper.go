@@ -63,8 +63,8 @@ func startKeeper() (*keeper, error) {
 }
 
 // keep hands the process pid, a child of this one that nobody has waited for,
-// to the keeper.
-func keep(pid int) error {
+// to the keeper, which ends it with the signal end.
+func keep(pid int, end unix.Signal) error {
 	k, err := theKeeper()
 	if err != nil {
 		return err
@@ -74,7 +74,7 @@ func keep(pid int) error {
 		return fmt.Errorf("pidfd: %w", err)
 	}
 	defer unix.Close(fd)
-	if err := unix.Sendmsg(k.sock, []byte{0}, unix.UnixRights(fd), nil, 0); err != nil {
+	if err := unix.Sendmsg(k.sock, []byte{byte(end)}, unix.UnixRights(fd), nil, 0); err != nil {
 		return fmt.Errorf("keeper: %w", err)
 	}
 	return nil
@@ -84,7 +84,7 @@ func keep(pid int) error {
 func runKeeper() {
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	unix.Close(initproc.FDSelf)
-	var kept []int
+	var kept []keptProcess
 	buf, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
 	for {
 		n, oobn, _, _, err := unix.Recvmsg(initproc.FDSocket, buf, oob, unix.MSG_CMSG_CLOEXEC)
@@ -96,24 +96,30 @@ func runKeeper() {
 		}
 		kept = alive(kept)
 		if fd := passedFD(oob[:oobn]); fd >= 0 {
-			kept = append(kept, fd)
+			kept = append(kept, keptProcess{fd, unix.Signal(buf[0])})
 		}
 	}
-	for _, fd := range kept {
-		unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	for _, p := range kept {
+		unix.PidfdSendSignal(p.fd, p.end, nil, 0)
 	}
 }
 
+// keptProcess is one that the keeper ends.
+type keptProcess struct {
+	fd  int // pidfd
+	end unix.Signal
+}
+
 // alive closes the pidfds of processes that have ended and returns the others.
-func alive(pidfds []int) []int {
-	var left []int
-	for _, fd := range pidfds {
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+func alive(all []keptProcess) []keptProcess {
+	var left []keptProcess
+	for _, k := range all {
+		p := []unix.PollFd{{Fd: int32(k.fd), Events: unix.POLLIN}}
 		if n, err := unix.Poll(p, 0); err == nil && n > 0 {
-			unix.Close(fd)
+			unix.Close(k.fd)
 			continue
 		}
-		left = append(left, fd)
+		left = append(left, k)
 	}
 	return left
 }

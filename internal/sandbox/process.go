@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 const (
 	argvUserNS = "whittle-userns"
 	argvKeeper = "whittle-keeper"
+	argvReaper = "whittle-reaper"
 )
 
 // Start starts c's process. When it returns without an error, the process
@@ -37,17 +39,34 @@ func Start(ctx context.Context, c *Config) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	rootFD, err := unix.FcntlInt(c.Root.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, &StartError{Op: "root", Err: err}
-	}
-	flags := unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+	flags := unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
 	if s.OwnNet {
 		flags |= unix.CLONE_NEWNET
 	}
-	p := &Process{root: os.NewFile(uintptr(rootFD), "root"), ended: make(chan struct{})}
-	l := &launch{config: c, setup: s, files: files, cloneflags: uintptr(flags)}
+	l := &launch{config: c, setup: s, files: files, cloneflags: uintptr(flags | unix.CLONE_NEWPID)}
+	if !procRefused.Load() {
+		p, err := startInRoot(ctx, l)
+		if !isProcRefused(err) {
+			return p, err
+		}
+		procRefused.Store(true)
+	}
 	if s.Emulator != nil {
+		return nil, &StartError{Op: "emulator", Err: errors.New("it needs a pid namespace, which this container does not allow")}
+	}
+	l.cloneflags = uintptr(flags)
+	s.SharedPIDs = true
+	return startInRoot(ctx, l)
+}
+
+// startInRoot starts l's init, in the root that the configuration names.
+func startInRoot(ctx context.Context, l *launch) (*Process, error) {
+	rootFD, err := unix.FcntlInt(l.config.Root.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, &StartError{Op: "root", Err: err}
+	}
+	p := &Process{root: os.NewFile(uintptr(rootFD), "root"), ended: make(chan struct{})}
+	if l.setup.Emulator != nil {
 		if err := l.ownUserNS(); err != nil {
 			return nil, &StartError{Op: "namespace", Path: "user", Err: err}
 		}
@@ -168,8 +187,8 @@ type launch struct {
 	setup      *initproc.Setup
 	files      []*os.File // as sources returns them
 	cloneflags uintptr
-	uids, gids []syscall.SysProcIDMap // of a new user namespace
-	before     func() error           // runs on the thread that starts the init
+	ids        ownMap       // of a user namespace of the init's own
+	before     func() error // runs on the thread that starts the init
 }
 
 // start starts the init and returns when it has become the command.
@@ -213,8 +232,13 @@ func (p *Process) launch(ctx context.Context, l *launch, oomBefore int64) (*exec
 	cmd.Args = []string{initproc.Argv}
 	cmd.Env = []string{"GOMAXPROCS=1"} // the init's own; the command never sees it
 	cmd.ExtraFiles = append([]*os.File{l.files[0], peer}, l.files[1:]...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: l.cloneflags, Setsid: true, UidMappings: l.uids, GidMappings: l.gids, GidMappingsEnableSetgroups: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: l.cloneflags, Setsid: true, UidMappings: l.ids.uids, GidMappings: l.ids.gids, GidMappingsEnableSetgroups: l.ids.groups}
 	l.config.Cgroup.born(cmd.SysProcAttr)
+	if l.setup.SharedPIDs {
+		if p.reaped, err = throughReaper(cmd); err != nil {
+			return nil, &StartError{Op: "namespace", Err: err}
+		}
+	}
 	feed := func(bool) {}
 	if !l.config.TTY {
 		cmd.Stdout, cmd.Stderr = l.config.Stdout, l.config.Stderr
@@ -224,24 +248,32 @@ func (p *Process) launch(ctx context.Context, l *launch, oomBefore int64) (*exec
 	}
 	err = cmd.Start()
 	feed(err == nil)
+	if p.reaped != nil {
+		cmd.ExtraFiles[len(cmd.ExtraFiles)-1].Close()
+	}
 	if err != nil {
+		p.reaped.Close() // nil.Close is an error and no more
 		return nil, &StartError{Op: "namespace", Err: unwrapPath(err)}
 	}
 	peer.Close()
 	p.proc = cmd.Process
 	var r initproc.Report
 	var tty *terminal
-	if err = l.config.Cgroup.add(p.Pid()); err == nil {
+	if err = l.config.Cgroup.add(p.proc.Pid); err == nil {
 		r, tty, err = p.talk(sock, l.setup)
 	}
 	if err == nil && r.Err != nil {
 		err = r.Err
 	}
 	p.stubs = r.Stubs
+	if p.reaped != nil {
+		err = errors.Join(err, p.listen(&r))
+	}
 	if err != nil {
 		sock.Close()
-		cmd.Process.Kill() // if it does not end by itself
+		p.kill() // if it does not end by itself
 		werr := cmd.Wait()
+		p.reap(cmd)
 		tty.close()
 		if r.Err == nil {
 			err = fmt.Errorf("init: %w", err)
@@ -294,7 +326,7 @@ func stdin(cmd *exec.Cmd, in io.Reader) (feed func(started bool), err error) {
 func (p *Process) wait(ctx context.Context, cmd *exec.Cmd, oomBefore int64) {
 	err := cmd.Wait()
 	p.tty.finish()
-	ws := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	ws := p.reap(cmd)
 	switch {
 	case ws.Signaled():
 		p.status = Status{Code: 128 + int(ws.Signal()), Signal: ws.Signal()}
@@ -312,6 +344,49 @@ func (p *Process) wait(ctx context.Context, cmd *exec.Cmd, oomBefore int64) {
 		err = cause
 	}
 	p.err = errors.Join(err, p.clean())
+}
+
+// kill ends the process and, with it or soon after it, all that it started.
+func (p *Process) kill() {
+	if p.reaped != nil {
+		p.proc.Signal(unix.SIGTERM)
+		return
+	}
+	p.proc.Kill()
+}
+
+// reap returns how the command ended, when cmd has been waited for.
+func (p *Process) reap(cmd *exec.Cmd) syscall.WaitStatus {
+	ws := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if p.reaped == nil {
+		return ws
+	}
+	if said, ok := <-p.said; ok {
+		return said
+	}
+	return ws
+}
+
+// listen hears from the reaper how the command ended, whose process it takes
+// from the init's report. What others started in the sandbox is ended here, and
+// all that is left of it when the reaper says nothing because it was killed: the
+// command's output ends only when all who can write to it have.
+func (p *Process) listen(r *initproc.Report) (err error) {
+	if r.Pid != 0 {
+		p.command, err = os.FindProcess(r.Pid)
+	}
+	p.said = make(chan syscall.WaitStatus, 1)
+	go func() {
+		defer close(p.said)
+		defer p.reaped.Close()
+		var b [4]byte
+		_, err := io.ReadFull(p.reaped, b[:])
+		endMountNamespace(r.MountNS)
+		if err == nil {
+			p.said <- syscall.WaitStatus(binary.NativeEndian.Uint32(b[:]))
+		}
+	}()
+	return err
 }
 
 // clean leaves the root as it was but for what the process did.
@@ -337,7 +412,11 @@ func (p *Process) talk(sock *os.File, s *initproc.Setup) (initproc.Report, *term
 	if _, err := sock.Write(s.Message()); err != nil {
 		return initproc.Report{}, nil, err
 	}
-	if err := keep(p.Pid()); err != nil {
+	end := unix.SIGKILL
+	if s.SharedPIDs {
+		end = unix.SIGTERM // to the reaper, which kills the others
+	}
+	if err := keep(p.proc.Pid, end); err != nil {
 		return initproc.Report{}, nil, err
 	}
 	var tty *terminal

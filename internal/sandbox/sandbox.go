@@ -43,6 +43,9 @@ func MaybeInit() {
 	case os.Args[0] == argvBox:
 		runBox()
 		os.Exit(0)
+	case os.Args[0] == argvReaper:
+		runReaper(os.Args[1:])
+		os.Exit(0)
 	case os.Args[0] == argvUserNS:
 		enterUserNS(os.Args[1:])
 	}
@@ -157,6 +160,11 @@ type Process struct {
 
 	box   *os.File     // of a chroot: the socket to its box, which is proc
 	boxed atomic.Int64 // its process
+
+	// Where there is no pid namespace: proc is the reaper.
+	reaped  *os.File                // says how the command ended
+	said    chan syscall.WaitStatus // has heard it
+	command *os.Process
 }
 
 // ErrMemory says that the kernel killed the process for lack of memory before
@@ -185,7 +193,14 @@ func (p *Process) Pid() int {
 	if pid := p.boxed.Load(); pid != 0 {
 		return int(pid)
 	}
-	return p.proc.Pid
+	return p.first().Pid
+}
+
+func (p *Process) first() *os.Process {
+	if p.command != nil {
+		return p.command
+	}
+	return p.proc
 }
 
 // Wait waits for the process's end, removes the mount points made for it, and
@@ -204,5 +219,5 @@ func (p *Process) Signal(sig syscall.Signal) error {
 		}
 		return nil
 	}
-	return p.proc.Signal(sig) // through its pidfd: never another process
+	return p.first().Signal(sig) // through its pidfd: never another process
 }

@@ -1,16 +1,13 @@
 package sandbox
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
-	"os/user"
 	"runtime"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"github.com/moby/sys/userns"
@@ -32,23 +29,55 @@ func (e *UserNSError) Error() string { return e.Msg }
 // Hint returns the way out.
 func (e *UserNSError) Hint() string { return e.Way }
 
+// NeedsUserNS reports whether this process lacks the rights to mount, which it
+// would have in a user namespace of its own: it is not root, or root of a
+// container.
+func NeedsUserNS() bool { return os.Geteuid() != 0 || !mayMount() }
+
+// mayMount reports whether this process has CAP_SYS_ADMIN.
+func mayMount() bool {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	return unix.Capget(&hdr, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
+}
+
 // ReexecInUserNS runs this command line again, in a new user namespace in
-// which the user is root and has the subordinate ids that /etc/subuid and
-// /etc/subgid give, and in a new mount namespace. It returns the exit code;
-// 128 + n when signal n ended it. The new process gets the caller's
-// descriptors, terminal and signals, and dies when the caller does.
+// which the user is root, and in a new mount namespace. Root of a container
+// keeps all ids; another user has the subordinate ids that /etc/subuid and
+// /etc/subgid give, and where there are none or newuidmap cannot give them a
+// single one: OneID says so in there. It returns the exit code; 128 + n when
+// signal n ended it. The new process gets the caller's descriptors, terminal
+// and signals, and dies when the caller does.
 //
 // An error means that nothing was run. It is a *UserNSError when the user's
 // system is not set up for it.
 func ReexecInUserNS() (exit int, err error) {
-	uids, gids, err := subordinate()
-	if err != nil {
-		return 0, err
+	if os.Geteuid() == 0 {
+		m, err := allIDs()
+		if err != nil {
+			return 0, err
+		}
+		return startInUserNS(m, nil)
 	}
-	mapper, err := mappers()
-	if err != nil {
-		return 0, err
+	if uids, gids, mapper, why := subordinateIDs(os.Getuid()); why == nil {
+		exit, err := startInUserNS(nil, func(pid int) error {
+			err := mapper.run("newuidmap", pid, os.Getuid(), uids)
+			if err == nil {
+				err = mapper.run("newgidmap", pid, os.Getgid(), gids)
+			}
+			return err
+		})
+		var refused *mapError
+		if !errors.As(err, &refused) {
+			return exit, err
+		}
 	}
+	return startInUserNS(oneID(), nil)
+}
+
+// startInUserNS starts the namespace's first process with a map that this process may
+// write, or if that is nil with what mapper writes.
+func startInUserNS(m *ownMap, mapper func(pid int) error) (exit int, err error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return 0, err
@@ -59,14 +88,16 @@ func ReexecInUserNS() (exit int, err error) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{r}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	if m != nil {
+		cmd.SysProcAttr.UidMappings, cmd.SysProcAttr.GidMappings = m.uids, m.gids
+		cmd.SysProcAttr.GidMappingsEnableSetgroups = m.groups
+	}
 	return runForwarding(cmd, func() error {
 		r.Close()
-		pid := cmd.Process.Pid
-		if err := mapper.run("newuidmap", pid, os.Getuid(), uids); err != nil {
-			return err
-		}
-		if err := mapper.run("newgidmap", pid, os.Getgid(), gids); err != nil {
-			return err
+		if mapper != nil {
+			if err := mapper(cmd.Process.Pid); err != nil {
+				return err
+			}
 		}
 		_, err := w.Write([]byte{1})
 		return errors.Join(err, w.Close())
@@ -136,89 +167,6 @@ func inForeground() bool {
 	return err == nil && group == unix.Getpgrp()
 }
 
-// idRange is a run of subordinate ids.
-type idRange struct{ start, count int64 }
-
-// subordinate returns the user's ranges.
-func subordinate() (uids, gids []idRange, err error) {
-	name := strconv.Itoa(os.Getuid())
-	if u, err := user.Current(); err == nil && u.Username != "" {
-		name = u.Username
-	}
-	for _, f := range []struct {
-		file string
-		to   *[]idRange
-	}{{"/etc/subuid", &uids}, {"/etc/subgid", &gids}} {
-		b, err := os.ReadFile(f.file)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, nil, err
-		}
-		*f.to = rangesOf(string(b), name, strconv.Itoa(os.Getuid()))
-		if len(*f.to) == 0 {
-			return nil, nil, &UserNSError{
-				Msg: fmt.Sprintf("%s: no range of ids for user %s", f.file, name),
-				Way: fmt.Sprintf("as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s", name),
-			}
-		}
-	}
-	return uids, gids, nil
-}
-
-// rangesOf reads a file as subuid(5) describes it, and returns the ranges of a
-// user, who may be in it by name or by number. Lines that are no ranges are
-// passed over, as newuidmap does.
-func rangesOf(file, name, uid string) []idRange {
-	var list []idRange
-	for line := range strings.Lines(file) {
-		f := strings.Split(strings.TrimSpace(line), ":")
-		if len(f) != 3 || f[0] != name && f[0] != uid {
-			continue
-		}
-		start, err1 := strconv.ParseUint(f[1], 10, 32)
-		count, err2 := strconv.ParseUint(f[2], 10, 32)
-		if err1 == nil && err2 == nil && count > 0 {
-			list = append(list, idRange{int64(start), int64(count)})
-		}
-	}
-	return list
-}
-
-// idMappers are the paths of the set-id programs that may write id maps.
-type idMappers map[string]string
-
-func mappers() (idMappers, error) {
-	m := idMappers{}
-	for _, name := range []string{"newuidmap", "newgidmap"} {
-		path, err := exec.LookPath(name)
-		if err != nil {
-			return nil, &UserNSError{
-				Msg: name + ": not found; without it an unprivileged user has a single id, and images need more",
-				Way: "as root: apt-get install uidmap   (Fedora: shadow-utils, Alpine: shadow-uidmap)",
-			}
-		}
-		m[name] = path
-	}
-	return m, nil
-}
-
-// run maps id to 0 and the ranges to 1 and up, for the process pid.
-func (m idMappers) run(name string, pid, id int, ranges []idRange) error {
-	args := []string{strconv.Itoa(pid), "0", strconv.Itoa(id), "1"}
-	next := int64(1)
-	for _, r := range ranges {
-		args = append(args, strconv.FormatInt(next, 10), strconv.FormatInt(r.start, 10), strconv.FormatInt(r.count, 10))
-		next += r.count
-	}
-	out, err := exec.Command(m[name], args...).CombinedOutput()
-	if err == nil {
-		return nil
-	}
-	return &UserNSError{
-		Msg: fmt.Sprintf("%s %s: %v: %s", name, strings.Join(args, " "), err, bytes.TrimSpace(out)),
-		Way: fmt.Sprintf("%s must be set-uid root or have the capability for it: reinstall the package uidmap; inside a container, its options may forbid it", m[name]),
-	}
-}
-
 // namespaceError says what keeps the kernel from making a user namespace.
 func namespaceError(err error) error {
 	switch err {
@@ -227,8 +175,9 @@ func namespaceError(err error) error {
 	case unix.EPERM, unix.EACCES:
 		return &UserNSError{
 			Msg: "user namespace: the kernel does not let this user make one",
-			Way: "as root: sysctl kernel.unprivileged_userns_clone=1 (Debian), kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); " +
-				"inside a container, allow it there",
+			Way: "on a host, as root: sysctl kernel.unprivileged_userns_clone=1 (Debian), kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); " +
+				"in a container, its seccomp profile forbids it: --security-opt seccomp=unconfined (Docker), " +
+				"securityContext.seccompProfile.type: Unconfined (Kubernetes)",
 		}
 	}
 	return fmt.Errorf("user namespace: %w", err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -24,6 +25,7 @@ import (
 const (
 	helperVar    = "WHITTLE_SANDBOX_TEST"
 	helperUserNS = "userns" // go into a user namespace first
+	helperMasked = "masked" // the same, where a part of /proc is hidden as in containers
 	helperHold   = "hold"   // run $WHITTLE_SANDBOX_SCRIPT in $WHITTLE_SANDBOX_ROOT
 	helperExit   = "exit"   // say who we are in a user namespace, and exit with status 7
 )
@@ -36,7 +38,7 @@ func TestMain(m *testing.M) {
 			os.Exit(reexec(ReexecInUserNS()))
 		}
 		os.Exit(holdMain())
-	case helperExit, helperUserNS:
+	case helperExit, helperUserNS, helperMasked:
 		if os.Geteuid() != 0 {
 			os.Exit(reexec(ReexecInUserNS()))
 		}
@@ -60,6 +62,9 @@ func reexec(exit int, err error) int {
 func exitMain() int {
 	b, _ := os.ReadFile("/proc/self/uid_map")
 	os.Stdout.WriteString(strings.Join(strings.Fields(string(b)), " ") + "\n" + os.Args[len(os.Args)-1] + "\n")
+	if why := OneID(); why != nil {
+		os.Stdout.WriteString(why.Msg + "\n" + why.Way + "\n")
+	}
 	in, _ := io.ReadAll(os.Stdin)
 	os.Stdout.Write(in)
 	return 7
@@ -112,6 +117,24 @@ func TestAllTestsPassInAUserNamespace(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	if !bytes.Contains(out, []byte("--- PASS: TestRunPassesOn")) {
+		t.Errorf("it seems that nothing was run:\n%s", out)
+	}
+}
+
+func TestAllTestsPassWhereNoProcCanBeMounted(t *testing.T) {
+	cmd := unprivileged(t, "-test.v", "-test.skip", "Emulat|EveryArchitecture|AnotherMachine") // they need a pid namespace
+	who := cmd.SysProcAttr.Credential
+	cmd.SysProcAttr = nil
+	// What a user namespace finds mounted it cannot undo: that counts as hidden.
+	cmd.Args = append([]string{"unshare", "--mount", "sh", "-c", `mount -t tmpfs none /proc/fs && exec setpriv --clear-groups "$@"`, "sh",
+		"--reuid", fmt.Sprint(who.Uid), "--regid", fmt.Sprint(who.Gid), cmd.Path}, cmd.Args[1:]...)
+	cmd.Path = "/usr/bin/unshare"
+	cmd.Env = append(cmd.Env, helperVar+"="+helperMasked)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if !bytes.Contains(out, []byte("--- PASS: TestNothingOutlivesItsSandbox")) {
 		t.Errorf("it seems that nothing was run:\n%s", out)
 	}
 }
@@ -183,21 +206,35 @@ func TestSubordinateRangesAreReadByNameAndNumber(t *testing.T) {
 	}
 }
 
+func TestAUserWithoutSubordinateIDsHasOneAndIsToldWhy(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(*exec.Cmd)
+		want   []string
+	}{
+		"no newuidmap": {
+			func(cmd *exec.Cmd) { cmd.Env[0] = "PATH=/nowhere" },
+			[]string{" 1\n", "newuidmap: not found", "apt-get install uidmap"},
+		},
+		"no ranges": {
+			func(cmd *exec.Cmd) { cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 54321, Gid: 54321} },
+			[]string{"0 54321 1\n", "/etc/subuid: no range of ids for user 54321", "54321:100000:65536 in /etc/subuid"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := unprivileged(t)
+			cmd.Env = append(cmd.Env, helperVar+"="+helperExit)
+			tt.change(cmd)
+			out, _ := cmd.CombinedOutput() // its exit code is another test's
+			for _, want := range tt.want {
+				if !strings.Contains(string(out), want) {
+					t.Errorf("%q is not in:\n%s", want, out)
+				}
+			}
+		})
+	}
+}
+
 func TestUserNSErrorsNameTheWayOut(t *testing.T) {
-	cmd := unprivileged(t)
-	cmd.Env = append(cmd.Env, helperVar+"="+helperExit)
-	cmd.Env[0] = "PATH=/nowhere"
-	out, err := cmd.CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "newuidmap: not found") {
-		t.Errorf("without newuidmap: %v, %s", err, out)
-	}
-	cmd = unprivileged(t)
-	cmd.Env = append(cmd.Env, helperVar+"="+helperExit)
-	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 54321, Gid: 54321}
-	out, err = cmd.CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "/etc/subuid: no range of ids for user 54321") {
-		t.Errorf("without ranges: %v, %s", err, out)
-	}
 	for _, e := range []error{unix.EPERM, unix.ENOSPC} {
 		var ue *UserNSError
 		if !errors.As(namespaceError(e), &ue) || !strings.Contains(ue.Hint(), "sysctl") {

@@ -270,7 +270,8 @@ func (p *initProc) confine(who identity) error {
 // set those of all threads, which takes longer and is not needed.
 func become(who identity) error {
 	_, _, e := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(who.groups)), uintptr(unsafe.Pointer(&who.groups[0])), 0)
-	if e != 0 {
+	// A user namespace that the kernel lets everybody make has a single group.
+	if e != 0 && (e != unix.EPERM || !groupsDenied()) {
 		return os.NewSyscallError("setgroups", e)
 	}
 	gid, uid := uintptr(who.gid), uintptr(who.uid)
@@ -281,6 +282,12 @@ func become(who identity) error {
 		return os.NewSyscallError("setuid", e)
 	}
 	return nil
+}
+
+// groupsDenied reports whether this user namespace forbids setgroups(2),
+// user_namespaces(7).
+func groupsDenied() bool {
+	return string(readPart("/proc/self/setgroups", 0, 4)) == "deny"
 }
 
 // setCaps makes mask the effective and permitted set and clears the

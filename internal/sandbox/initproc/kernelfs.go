@@ -51,6 +51,10 @@ var (
 func newKernelFS(s *Setup) (*kernelFS, error) {
 	k := &kernelFS{mqueue: -1, cgroup: -1, insecure: s.Insecure, emulator: s.Emulator}
 	data, dev := uint64(attrROData), attrPlain
+	proc := func() (int, error) { return newFS("proc", attrNoExec) }
+	if s.SharedPIDs {
+		proc = func() (int, error) { return bindHost("/proc", attrNoExec) }
+	}
 	if s.Insecure {
 		data, dev = attrNoExec, unix.MOUNT_ATTR_NOSUID
 	}
@@ -59,7 +63,7 @@ func newKernelFS(s *Setup) (*kernelFS, error) {
 		fd   *int
 		make func() (int, error)
 	}{
-		{"/proc", &k.proc, newProc},
+		{"/proc", &k.proc, proc},
 		{"/sys", &k.sys, func() (int, error) { return newSys(data) }},
 		{"/dev", &k.dev, func() (int, error) { return newFS("tmpfs", dev, "mode=755", "size=65536k") }},
 		{"/dev/pts", &k.pts, newPts},
@@ -81,16 +85,6 @@ func newKernelFS(s *Setup) (*kernelFS, error) {
 func optional(fd int, err error) (int, error) {
 	if errors.Is(err, unix.ENODEV) {
 		return -1, nil
-	}
-	return fd, err
-}
-
-// newProc makes a /proc of this pid namespace. Where the kernel forbids that,
-// in a user namespace whose /proc is masked, it is the caller's.
-func newProc() (int, error) {
-	fd, err := newFS("proc", attrNoExec)
-	if errors.Is(err, unix.EPERM) {
-		return bindHost("/proc", attrNoExec)
 	}
 	return fd, err
 }

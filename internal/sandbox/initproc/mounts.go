@@ -37,6 +37,11 @@ func (p *initProc) makeRoot() error {
 			return &StartError{Op: "namespace", Path: "loopback", Err: err}
 		}
 	}
+	if p.SharedPIDs {
+		if err := tellWho(); err != nil {
+			return startError("namespace", "mount", err)
+		}
+	}
 	instance := -1
 	if p.Emulator != nil { // while the caller's /proc is in sight
 		var err error
@@ -74,6 +79,15 @@ func (p *initProc) makeRoot() error {
 		}
 	}
 	return startError("root", "", p.pivot())
+}
+
+// tellWho tells the caller which process this is, and by what to know others of
+// the sandbox.
+func tellWho() error {
+	var st unix.Stat_t
+	err := unix.Stat("/proc/thread-self/ns/mnt", &st)
+	tell(encodeWho(unix.Getpid(), st.Ino))
+	return err
 }
 
 // leaveChroot makes "/" the root of the mount namespace, which it is not where

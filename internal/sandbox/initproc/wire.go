@@ -85,6 +85,9 @@ func (d *decoder) strs() []string {
 // be known outside already done.
 type Setup struct {
 	Join int64 // not 0: the namespaces to enter, instead of making a root
+	// SharedPIDs says that the process is in the caller's pid namespace, and
+	// that /proc is a view of the caller's.
+	SharedPIDs bool
 
 	Args, Env  []string
 	Dir, User  string
@@ -150,6 +153,7 @@ func (s *Setup) Message() []byte {
 func (s *Setup) encode() []byte {
 	var e encoder
 	e.num(s.Join)
+	e.flag(s.SharedPIDs)
 	e.strs(s.Args)
 	e.strs(s.Env)
 	e.str(s.Dir)
@@ -202,7 +206,7 @@ func (s *Setup) encode() []byte {
 func decodeSetup(b []byte) (*Setup, error) {
 	d := decoder{b: b}
 	s := &Setup{
-		Join: d.num(), Args: d.strs(), Env: d.strs(), Dir: d.str(), User: d.str(),
+		Join: d.num(), SharedPIDs: d.flag(), Args: d.strs(), Env: d.strs(), Dir: d.str(), User: d.str(),
 		Hostname: d.str(), OwnNet: d.flag(), Etc: d.flag(), EtcRO: d.flag(), Hosts: d.str(), ResolvConf: d.str(),
 	}
 	for n := d.num(); n > 0 && d.err == nil; n-- {
@@ -228,6 +232,7 @@ const (
 	reportStub  = 's'
 	reportError = 'e'
 	reportTTY   = 't' // comes with the terminal's descriptor
+	reportWho   = 'w'
 
 	reportListener = 'l' // comes with the filter's descriptor
 )
@@ -243,8 +248,23 @@ type Stub struct {
 
 // Report is what an init tells: the stubs that it made, and what went wrong.
 type Report struct {
-	Stubs []Stub
-	Err   *StartError
+	Stubs   []Stub
+	Pid     int    // with Setup.SharedPIDs: the init
+	MountNS uint64 // and the inode of its mount namespace
+	Err     *StartError
+}
+
+func encodeWho(pid int, mountNS uint64) []byte {
+	var e encoder
+	e.num(reportWho)
+	e.num(int64(pid))
+	e.num(int64(mountNS))
+	return e.b
+}
+
+// Refused is the report about an init that could not be started.
+func Refused(err error) []byte {
+	return encodeStartError(&StartError{Op: "namespace", Err: err})
 }
 
 func encodeStub(s Stub) []byte {
@@ -268,6 +288,8 @@ func DecodeReport(b []byte) (Report, error) {
 			r.Stubs = append(r.Stubs, Stub{path: d.str(), dir: d.flag(), ino: uint64(d.num()), before: d.num(), after: d.num()})
 		case reportError:
 			r.Err = decodeStartError(&d)
+		case reportWho:
+			r.Pid, r.MountNS = int(d.num()), uint64(d.num())
 		case reportTTY, reportListener:
 		default:
 			return r, errors.New("unknown Report")
