@@ -7,7 +7,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 export CGO_ENABLED = 0
 # It is small: registries and servers are spoken to in HTTP/1.1 (fetch and
 # registry say so too), and what no build waits for is not inlined.
-BUILD = $(GO) build -trimpath -buildvcs=false -tags nethttpomithttp2 -gcflags='google.golang.org/protobuf/...=-l' \
+UNHURRIED = google.golang.org/protobuf/... golang.org/x/crypto/... github.com/spf13/... crypto/tls crypto/x509 ./cmd/whittle
+BUILD = $(GO) build -trimpath -buildvcs=false -tags nethttpomithttp2 $(UNHURRIED:%=-gcflags=%=-l) \
 	-ldflags "-s -w -X main.version=$(VERSION)"
 
 export STANDINS_DIR ?= $(CURDIR)/.cache/standins
