@@ -125,10 +125,10 @@ func outcome(err error) string {
 func (b *build) keepFailed(ctx context.Context, f *execute.Failed) error {
 	r, line := f.Job.Step.Run, f.Job.Step.Line
 	c := container.Container{
-		Name: fmt.Sprintf("failed-%s-%d", b.log.name(), line.Number), ImageName: line.Label,
+		Name: fmt.Sprintf("failed-%s-%d", b.log.name(), line.Number), ImageName: shortLabel(line.Label),
 		Started: b.opt.Now().UTC(), ExitCode: exitCode(f.Err),
 		Spec:   container.Spec{Args: r.Args, Env: r.Env, Dir: r.Dir, User: r.User, Hostname: r.Hostname, Network: "host", ShmSize: r.Limits.ShmSize},
-		Failed: &container.FailedStep{Build: b.log.name(), Label: line.Label},
+		Failed: &container.FailedStep{Build: b.log.name(), Label: progress.Clean(line.Label)},
 	}
 	c.Finished = c.Started
 	if b.log.name() == "" {
@@ -154,6 +154,15 @@ func (b *build) keepFailed(ctx context.Context, f *execute.Failed) error {
 		return fmt.Errorf("--on-failure keep: %w", err)
 	}
 	return nil
+}
+
+// shortLabel is a label that fits into a table.
+func shortLabel(label string) string {
+	const most = 32
+	if r := []rune(progress.Clean(label)); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return progress.Clean(label)
 }
 
 func exitCode(err error) int {

@@ -131,7 +131,7 @@ func (p *program) lendStreams(pause func() (resume func()), noInput, quiet bool)
 
 func (p *program) tell(story []string) {
 	for _, line := range story {
-		fmt.Fprintf(p.stderr, "%s: %s\n", p.name, line)
+		fmt.Fprintln(p.stderr, line)
 	}
 }
 

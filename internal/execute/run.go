@@ -43,6 +43,10 @@ func (e *ExitError) Outcome() string {
 	case st.Signal != 0:
 		return fmt.Sprintf("signal %d (%s)", int(st.Signal), st.Signal)
 	}
+	// What a shell says of a command that a signal ended (sh(1), 2.8.2).
+	if n := e.Status.Code - 128; n > 0 && n <= int(syscall.SIGSYS) {
+		return fmt.Sprintf("exit code %d, as of signal %d (%s)", e.Status.Code, n, syscall.Signal(n))
+	}
 	return fmt.Sprintf("exit code %d", e.Status.Code)
 }
 
