@@ -22,6 +22,7 @@ import (
 type box struct {
 	*order
 	fit   *fitting
+	self  *os.File
 	proc  *os.Process // the init
 	ended chan struct{}
 	once  sync.Once
@@ -35,7 +36,7 @@ func runBox() {
 	for fd := fdBoxSelf; fd <= fdBoxOrder; fd++ {
 		unix.CloseOnExec(fd)
 	}
-	b := &box{ended: make(chan struct{})}
+	b := &box{self: os.NewFile(fdBoxSelf, "whittle"), ended: make(chan struct{})}
 	w := b.run()
 	if err := b.fit.undo(); err != nil {
 		w.Err = err.Error()
@@ -106,7 +107,7 @@ func (b *box) startInit() (*os.File, error) {
 	}
 	p, err := os.StartProcess("/proc/self/fd/3", []string{initproc.Argv}, &os.ProcAttr{
 		Dir: "/", Env: []string{"GOMAXPROCS=1"},
-		Files: append(std, os.NewFile(fdBoxSelf, "whittle"), peer, os.NewFile(fdBoxRoot, "root")),
+		Files: append(std, b.self, peer, b.fit.root.Dir()),
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 // Nobody can execute a program for another process, and a path in its memory
 // may be its parent's too (vfork(2)). So the root's /proc/self is a folder, in
 // which exe and fd/N become links to the program for as long as it takes the
-// kernel to look; all its other names are links to themselves.
+// kernel to look.
 
 // execTime is how long a link stays for whoever was told to go on.
 const execTime = 30 * time.Millisecond
@@ -28,8 +28,9 @@ type target struct {
 	until time.Time
 }
 
-func (x *execs) layOut(proc int) error {
-	x.last = map[string]target{}
+// layOutSelf makes the root's /proc/self.
+func (s *Server) layOutSelf(proc int) error {
+	s.exec.last = map[string]target{}
 	if err := unix.Mkdirat(proc, "self", 0o755); err != nil {
 		return err
 	}
@@ -38,14 +39,22 @@ func (x *execs) layOut(proc int) error {
 		return err
 	}
 	defer unix.Close(self)
-	if err := loops(self, "/proc/self", "fd"); err != nil {
+	if err := s.standIns(self, "/proc/self"); err != nil {
 		return err
 	}
-	if err := unix.Mkdirat(self, "fd", 0o755); err != nil {
+	if err := s.standIn(self, name{name: "exe"}); err != nil {
 		return err
 	}
+	if err := s.standIn(self, name{name: "fd", mode: os.ModeDir}); err != nil {
+		return err
+	}
+	fd, err := openat2(self, "fd", unix.O_RDONLY|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
 	for _, n := range []string{"0", "1", "2"} {
-		if err := unix.Symlinkat(n, self, "fd/"+n); err != nil {
+		if err := s.standIn(fd, name{name: n}); err != nil {
 			return err
 		}
 	}

@@ -9,12 +9,14 @@ import (
 )
 
 // file is one that is served by this process although it has a place in the
-// root: one of memory, a device, or one that may only be read.
+// root: one of memory, a device, one that may only be
+// read, or a stand-in.
 type file struct {
 	fd       int // of what is in memory
 	memory   bool
 	readOnly bool
 	device   string
+	standIn  bool // for something of /proc or /sys: a path leads there
 }
 
 // inode tells files apart, whatever name they were reached by.
@@ -61,7 +63,7 @@ func sealed(content []byte) (int, error) {
 	}
 	f := os.NewFile(uintptr(fd), "memory")
 	defer f.Close()
-	if _, err := f.Write(content); err != nil {
+	if _, err := f.WriteAt(content, 0); err != nil { // so that who gets it reads from the start
 		return -1, err
 	}
 	const seals = unix.F_SEAL_WRITE | unix.F_SEAL_GROW | unix.F_SEAL_SHRINK | unix.F_SEAL_SEAL

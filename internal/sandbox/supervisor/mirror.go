@@ -16,8 +16,10 @@ import (
 // name when a path starts from it.
 //
 // Mirrors lie in the folder mirrorsAt. The other names in the root's /proc and
-// /sys are links to themselves: nobody opens them, since they are served, but a
-// path that gets there by a link of the image ends with ELOOP and is found out.
+// /sys are stand-ins, empty files and folders: nobody opens them, since what
+// they stand for is served, but a link of the image that leads to one is found
+// out by it, and who asks about them by calls that are not notified finds
+// something.
 
 const mirrorsAt = "proc/.d"
 
@@ -59,10 +61,10 @@ func (s *Server) layOut() error {
 	if err := unix.Mkdirat(proc, ".d", 0o755); err != nil {
 		return err
 	}
-	if err := s.exec.layOut(proc); err != nil {
+	if err := s.standIns(proc, "/proc"); err != nil {
 		return err
 	}
-	if err := loops(proc, "/proc", "self"); err != nil {
+	if err := s.layOutSelf(proc); err != nil {
 		return err
 	}
 	if s.sys < 0 {
@@ -73,25 +75,41 @@ func (s *Server) layOut() error {
 		return err
 	}
 	defer unix.Close(sys)
-	return loops(sys, "/sys", "")
+	return s.standIns(sys, "/sys")
 }
 
-// loops puts into the folder at the names of the real one, as links to
-// themselves, but for processes and the name except.
-func loops(at int, real, except string) error {
+// standIns puts into the folder at one for every name of the real folder, but
+// for processes and links.
+func (s *Server) standIns(at int, real string) error {
 	es, err := os.ReadDir(real)
 	if err != nil {
 		return err
 	}
 	for _, e := range es {
-		if _, err := strconv.Atoi(e.Name()); err == nil || e.Name() == except {
+		_, err := strconv.Atoi(e.Name())
+		if err == nil || e.Name() == "self" || e.Name() == "fd" || e.Name() == "exe" {
 			continue
 		}
-		if err := unix.Symlinkat(e.Name(), at, e.Name()); err != nil {
+		made := name{name: e.Name(), mode: e.Type() & os.ModeDir}
+		if err := s.standIn(at, made); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (s *Server) standIn(at int, made name) error {
+	if err := made.make(at); err != nil {
+		return err
+	}
+	fd, err := openat2(at, made.name, unix.O_PATH|unix.O_NOFOLLOW, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	id, err := inodeOf(fd)
+	s.inodes[id] = &file{standIn: true}
+	return err
 }
 
 // refresh makes the root's /proc list the processes that there are.
@@ -125,7 +143,7 @@ func (s *Server) refresh() error {
 		}
 	}
 	for name := range stale {
-		unix.Unlinkat(proc, name, unix.AT_REMOVEDIR)
+		removeAll(proc, name)
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ var writable = []string{"comm", "oom_score_adj", "oom_adj", "coredump_filter", "
 
 // hiddenOf are the entries of /proc/PID that lead to other processes or other
 // places by ways that this package does not follow.
-var hiddenOf = []string{"map_files", "pagemap", "stack", "syscall"}
+var hiddenOf = []string{"map_files"}
 
 // procLink says whether there is a link at a place in /proc.
 func (s *Server) procLink(c *call, at []string) node {

@@ -63,12 +63,12 @@ func (s *Server) find(c *call, dir uint64, name string, follow bool) node {
 		}
 		fd, err := s.inRoot(name, flags)
 		if err == nil {
-			defer unix.Close(fd)
-			return s.watched(fd)
-		}
-		// What lies in the root's /proc and /sys are links to themselves: a
-		// link of the image that leads there is found so.
-		if err != unix.ELOOP {
+			n := s.watched(fd)
+			unix.Close(fd)
+			if n.file == nil || !n.file.standIn {
+				return n
+			}
+		} else {
 			return node{}
 		}
 	}
