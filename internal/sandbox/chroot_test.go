@@ -2,10 +2,46 @@ package sandbox
 
 import (
 	"bytes"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
+
+// isolationVar makes the tests of this package run their steps in this way.
+const isolationVar = "WHITTLE_SANDBOX_ISOLATION"
+
+// What the sandbox promises whatever it is made of.
+var everyMode = []string{
+	"TestRunPassesOnArgsEnvironmentDirectoryAndOutput", "TestSignalsEndAsStatus", "TestStartErrorsSayWhatIsMissing",
+	"TestUsersAreFoundInTheRoot", "TestHomeOfTheEnvironmentIsKept", "TestAMissingDirectoryIsMadeForTheUser",
+	"TestUnknownTmpfsOptionsAreRefused", "TestGeneratedEtcFilesAreReadOnlyOrWritableAndNeverStay", "TestPipesBelongToTheUser",
+	"TestLargeConfigsArrive", "TestTheEndOfTheContextKillsAllAndIsTheError", "TestAnInputThatNeverEndsDoesNotKeepTheProcess",
+	"TestAFileOfMemoryIsWhereItShallBeAndNowhereElse", "TestKillingTheCallerKillsTheSandboxAndLeavesNoMounts",
+	"TestStubsThatAreInUseStayAndParentsKeepTheirTimes", "TestAttack08PasswdIsReadInTheRootAndWithinBounds",
+	"TestAttack09TheDirectoryIsInsideTheRoot", "TestLimitsHoldForTheCommandAlone",
+	"TestAttack10LinksInPlaceOfKernelFileSystemsAreRefused", "TestATerminalIsTheSandboxsOwn", "TestAStepRunsInItsControlGroup",
+	"TestAttack30InheritableAndAmbientCapabilitiesOfTheCallerAreGone",
+}
+
+func TestTestsOfTheSandboxPassInAChroot(t *testing.T) {
+	needSandbox(t)
+	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run", "^("+strings.Join(everyMode, "|")+")$")
+	cmd.Env = append(os.Environ(), isolationVar+"="+Chroot)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	for _, name := range everyMode {
+		if !strings.Contains(string(out), "--- PASS: "+name) {
+			t.Errorf("%s did not run", name)
+		}
+	}
+}
 
 // boxed returns a Config that runs script in a chroot of the root dir, and its
 // output.
@@ -39,4 +75,88 @@ func TestTheProbeOfAChrootStartsOneAndLeavesNothing(t *testing.T) {
 	if es, _ := os.ReadDir(dir); len(es) > 0 {
 		t.Errorf("left in the folder: %v", es)
 	}
+}
+
+// TestAHostileStepStaysInItsChroot tries the ways out that others have had.
+func TestAHostileStepStaysInItsChroot(t *testing.T) {
+	host, check := canary(t)
+	dir := newRoot(t, "out->"+host, "rootlink->/proc/1/root", "tmp/deep/")
+	me := fmt.Sprint(os.Getpid())
+	for script, want := range map[string]string{
+		// The files of others, by /proc.
+		"cat /proc/1/root" + host + "/file":                                         "cat: can't open '/proc/1/root" + host + "/file': No such file or directory\n",
+		"cat /rootlink" + host + "/file":                                            "cat: can't open '/rootlink" + host + "/file': No such file or directory\n",
+		"cat /proc/" + me + "/environ":                                              "cat: can't open '/proc/" + me + "/environ': No such file or directory\n",
+		"cat /proc/$PPID/environ":                                                   "cat: can't open '/proc/PPID/environ': No such file or directory\n",
+		"readlink /proc/" + me + "/exe || echo no":                                  "no\n",
+		"ls /proc/self/root/../../../..":                                            "bin\ndev\netc\nout\nproc\nrootlink\nsys\ntmp\n",
+		"cat /proc/self/root" + host + "/file":                                      "cat: can't open '/proc/self/root" + host + "/file': No such file or directory\n",
+		"cat /proc/self/cwd/../../.." + host + "/file":                              "cat: can't open '/proc/self/cwd/../../.." + host + "/file': No such file or directory\n",
+		"cat /out/file":                                                             "cat: can't open '/out/file': No such file or directory\n",
+		"exec 5</proc/self/fd; cat /proc/self/fd/5/../../../../.." + host + "/file": "cat: can't open '/proc/self/fd/5/../../../../.." + host + "/file': No such file or directory\n",
+		"echo new > /proc/self/cwd/tmp/new; cat /tmp/new; readlink /proc/self/root/bin/sh; stat -c %F /proc/self/cwd/tmp; rm /tmp/new": "new\nbusybox\ndirectory\n",
+		// The rights of the machine.
+		"echo 1 > /proc/sys/kernel/core_uses_pid": "sh: can't create /proc/sys/kernel/core_uses_pid: Read-only file system\n",
+		"echo x > /sys/power/state":               "sh: can't create /sys/power/state: Read-only file system\n",
+		"mount -t tmpfs x /tmp":                   "mount: permission denied (are you root?)\n",
+		"mknod /tmp/mem c 1 1":                    "mknod: /tmp/mem: Operation not permitted\n",
+		"busybox chroot /tmp/deep /bin/sh":        "chroot: can't change root directory to '/tmp/deep': Operation not permitted\n",
+		"unshare -U true":                         "unshare: unshare(0x10000000): Operation not permitted\n",
+		"ls /sys/firmware /sys/kernel/debug":      "/sys/firmware:\n\n/sys/kernel/debug:\n",
+		// The processes of others.
+		"kill -9 " + me:  "sh: can't kill pid " + me + ": No such process\n",
+		"kill -9 $PPID":  "sh: can't kill pid PPID: No such process\n",
+		"kill -9 -1":     "sh: can't kill pid -1: No such process\n",
+		"kill -9 -" + me: "sh: can't kill pid -" + me + ": No such process\n",
+	} {
+		c, out := boxed(t, dir, script)
+		var box int
+		p, err := Start(t.Context(), c)
+		if err == nil {
+			box = p.proc.Pid
+			_, err = p.Wait()
+		}
+		if err != nil {
+			t.Errorf("%s: %v", script, err)
+		}
+		expect(t, script, strings.ReplaceAll(out.String(), fmt.Sprint(box), "PPID"), want)
+		check()
+	}
+}
+
+func TestAStepInAChrootHasNoDescriptorsButItsOwn(t *testing.T) {
+	fd, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY, 0) // as a careless library would leave it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	c, out := boxed(t, newRoot(t), "ls -l /proc/$$/fd | busybox sed 's/.* //'; readlink /proc/$$/fd/0")
+	run(t, c)
+	if got := out.String(); strings.Count(got, "\n") != 5 || strings.Contains(got, "(unreachable)") {
+		t.Errorf("descriptors: %s", got)
+	}
+}
+
+func TestRightsInAChrootAreTheGoldenOnesWithoutAWayOut(t *testing.T) {
+	t.Setenv("SECRET", "canary")
+	want := strings.NewReplacer("00000000a80425fb", "00000000a00025fb", "NoNewPrivs:\t0", "NoNewPrivs:\t1").Replace(goldenStatus)
+	want, _, _ = strings.Cut(want, "dev: ")
+	c, out := boxed(t, newRoot(t), statusScript)
+	run(t, c)
+	got, _, _ := strings.Cut(out.String(), "dev: ")
+	expect(t, "status", got, want)
+}
+
+// TestALinkThatIsSwappedIsNeverAWayOut races a step that changes a link between
+// a served place and one outside against what is opened for it.
+func TestALinkThatIsSwappedIsNeverAWayOut(t *testing.T) {
+	host, check := canary(t)
+	dir := newRoot(t)
+	c, out := boxed(t, dir, `cd /tmp
+(while :; do ln -sfn /proc/self/status l; ln -sfn /proc/1/root`+host+`/file l; ln -sfn /proc/self/root`+host+`/file l; ln -sfn `+host+`/file l; done) & swap=$!
+i=0; while [ $i -lt 400 ]; do cat l 2>/dev/null; i=$((i+1)); done | grep -c canary
+kill $swap`)
+	run(t, c)
+	expect(t, "canaries", out.String(), "0\n")
+	check()
 }

@@ -114,17 +114,6 @@ func (b *box) startInit() (*os.File, error) {
 		return nil, &StartError{Op: "exec", Err: unwrapPath(err)}
 	}
 	b.proc = p
-	// The step's output ends with the step.
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer null.Close()
-	for fd := range 3 {
-		if err := unix.Dup3(int(null.Fd()), fd, 0); err != nil {
-			return nil, err
-		}
-	}
 	return sock, nil
 }
 

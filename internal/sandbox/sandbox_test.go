@@ -94,10 +94,18 @@ func openPath(t testing.TB, name string) *os.File {
 func shell(t testing.TB, dir, script string) (*Config, *bytes.Buffer) {
 	t.Helper()
 	out := new(bytes.Buffer)
-	return &Config{
+	return isolated(t, &Config{
 		Root: openPath(t, dir), Args: []string{"sh", "-c", script}, Env: []string{"PATH=/bin"},
 		Stdout: out, Stderr: out,
-	}, out
+	}), out
+}
+
+// isolated makes c run in a chroot in TestTestsOfTheSandboxPassInAChroot.
+func isolated(t testing.TB, c *Config) *Config {
+	if os.Getenv(isolationVar) == Chroot {
+		c.Isolation, c.Scratch = Isolation{Mode: Chroot}, t.TempDir()
+	}
+	return c
 }
 
 // run runs c, which must end with status 0.
@@ -119,10 +127,10 @@ func expect(t testing.TB, what, got, want string) {
 func TestRunPassesOnArgsEnvironmentDirectoryAndOutput(t *testing.T) {
 	dir := newRoot(t, "work/")
 	var out, errs bytes.Buffer
-	st, err := Run(t.Context(), &Config{
+	st, err := Run(t.Context(), isolated(t, &Config{
 		Root: openPath(t, dir), Args: []string{"sh", "-c", `echo "$0 $1 $A"; pwd; cat; echo oops >&2; exit 7`, "a b", "c"},
 		Env: []string{"PATH=/bin", "A=1"}, Dir: "/work", Stdin: strings.NewReader("in"), Stdout: &out, Stderr: &errs,
-	})
+	}))
 	if err != nil || st.Code != 7 || st.Signal != 0 {
 		t.Errorf("status %+v, error %v", st, err)
 	}

@@ -187,8 +187,12 @@ func (p *initProc) chdir(who identity) error {
 	if err := unix.Fchdir(fd); err != nil {
 		return err
 	}
-	if wd, err := unix.Getwd(); err != nil || !strings.HasPrefix(wd, "/") {
+	wd, err := unix.Getwd()
+	if err != nil || !strings.HasPrefix(wd, "/") {
 		return errors.New("it is outside the root")
+	}
+	if p.Chroot && strings.HasPrefix(wd, "/proc/") {
+		return unix.ENOENT // what lies there stands for something else
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"encoding/binary"
 	"unsafe"
 
@@ -17,8 +18,8 @@ type pathCall struct {
 const here = uint64(0xffffff9c) // AT_FDCWD
 
 var pathCalls = map[string]pathCall{
-	"open":    {do: func(s *Server, c *call) answer { return s.open(c, here, c.args[0], c.args[1]) }},
-	"openat":  {do: func(s *Server, c *call) answer { return s.open(c, c.args[0], c.args[1], c.args[2]) }},
+	"open":    {do: func(s *Server, c *call) answer { return s.open(c, here, c.args[0], c.args[1], c.args[2]) }},
+	"openat":  {do: func(s *Server, c *call) answer { return s.open(c, c.args[0], c.args[1], c.args[2], c.args[3]) }},
 	"openat2": {do: (*Server).openat2},
 
 	"readlink":   {do: func(s *Server, c *call) answer { return s.readlink(c, here, c.args[0], c.args[1], c.args[2]) }},
@@ -40,13 +41,13 @@ var pathCalls = map[string]pathCall{
 	"execveat": {do: func(s *Server, c *call) answer { return s.execute(c, c.args[0], c.args[1]) }},
 }
 
-func (s *Server) open(c *call, dir, name, flags uint64) answer {
+func (s *Server) open(c *call, dir, name, flags, mode uint64) answer {
 	path, err := c.path(name)
 	if err != nil {
 		return goOn // the kernel sees what is wrong with it
 	}
 	n := s.find(c, dir, path, flags&unix.O_NOFOLLOW == 0)
-	return s.openNode(c, n, int(flags))
+	return s.openNode(c, n, int(flags), uint32(mode))
 }
 
 func (s *Server) openat2(c *call) answer {
@@ -57,11 +58,11 @@ func (s *Server) openat2(c *call) answer {
 	if binary.NativeEndian.Uint64(how[16:]) != 0 {
 		return goOn // rules of its own, by which nobody expects a /proc
 	}
-	return s.open(c, c.args[0], c.args[1], binary.NativeEndian.Uint64(how))
+	return s.open(c, c.args[0], c.args[1], binary.NativeEndian.Uint64(how), binary.NativeEndian.Uint64(how[8:]))
 }
 
 // openNode opens what n is and gives it to the thread.
-func (s *Server) openNode(c *call, n node, flags int) answer {
+func (s *Server) openNode(c *call, n node, flags int, mode uint32) answer {
 	write := flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0
 	switch n.kind {
 	case physical:
@@ -78,6 +79,9 @@ func (s *Server) openNode(c *call, n node, flags int) answer {
 		return fail(unix.ELOOP)
 	case procTop, folder:
 		return s.openFolder(c, n, flags, write)
+	}
+	if n.kind == through {
+		return s.openThrough(c, n, flags, mode)
 	}
 	if flags&unix.O_DIRECTORY != 0 && n.kind != magic && !n.isFolder {
 		return fail(unix.ENOTDIR)
@@ -97,13 +101,16 @@ func (s *Server) openFolder(c *call, n node, flags int, write bool) answer {
 	if write || flags&unix.O_CREAT != 0 {
 		return fail(unix.EISDIR)
 	}
+	var fd int
+	var err error
 	if n.kind == procTop {
 		if err := s.refresh(); err != nil {
 			return fail(err)
 		}
-		return goOn
+		fd, err = s.beneath("proc", unix.O_RDONLY|unix.O_DIRECTORY)
+	} else {
+		fd, err = s.mirror(c, n)
 	}
-	fd, err := s.mirror(c, n)
 	if err != nil {
 		return fail(err)
 	}
@@ -148,6 +155,39 @@ func (s *Server) descriptor(c *call, n node, flags int) (int, error) {
 		return err
 	})
 	return fd, err
+}
+
+// openThrough opens a file of the root, by a path without links.
+func (s *Server) openThrough(c *call, n node, flags int, mode uint32) answer {
+	w, err := c.creds()
+	if err != nil {
+		return fail(err)
+	}
+	if flags&unix.O_PATH != 0 {
+		flags &^= unix.O_PATH | unix.O_ACCMODE
+	}
+	fd := -1
+	err = c.as(func() (err error) {
+		how := unix.OpenHow{
+			Flags: uint64(flags&(opening|unix.O_CREAT|unix.O_EXCL)) | unix.O_NOFOLLOW | unix.O_NOCTTY | unix.O_NONBLOCK | unix.O_CLOEXEC,
+			// The links on the way have been followed; who puts new ones there
+			// has his error.
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+		}
+		if flags&unix.O_CREAT != 0 {
+			how.Mode = uint64(mode&0o7777) &^ uint64(w.umask)
+		}
+		fd, err = unix.Openat2(s.root, cmp.Or(n.real, "."), &how)
+		return err
+	})
+	if err != nil {
+		return fail(err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags&(unix.O_NONBLOCK|unix.O_APPEND)); err != nil {
+		return fail(err)
+	}
+	return c.give(fd, flags&unix.O_CLOEXEC != 0)
 }
 
 // emptyFolder is a mirror of nothing.
@@ -232,6 +272,10 @@ func (s *Server) readlink(c *call, dir, name, buf, size uint64) answer {
 		text = n.text
 	case magic:
 		text = s.shown(n.text)
+	case through:
+		if text, err = readlinkIn(s.root, n.real); err != nil || text == "" {
+			return fail(cmp.Or(err, error(unix.EINVAL)))
+		}
 	default:
 		return fail(unix.EINVAL)
 	}
@@ -254,8 +298,6 @@ func (s *Server) access(c *call, dir, name, mode, flags uint64) answer {
 			return fail(unix.EROFS)
 		}
 		return goOn
-	case procTop:
-		return goOn
 	case wrong:
 		return fail(n.err)
 	case link:
@@ -264,7 +306,7 @@ func (s *Server) access(c *call, dir, name, mode, flags uint64) answer {
 		}
 		return answer{}
 	}
-	if mode&unix.W_OK != 0 && !n.writable && n.kind != magic && n.kind != terminal {
+	if mode&unix.W_OK != 0 && !n.writable && n.kind != magic && n.kind != terminal && n.kind != through {
 		return fail(unix.EROFS)
 	}
 	return fail(c.as(func() error {
@@ -276,10 +318,15 @@ func (s *Server) access(c *call, dir, name, mode, flags uint64) answer {
 // where is n as this process can name it.
 func (s *Server) where(n node) (dir int, real string) {
 	switch n.kind {
+	case procTop:
+		return s.root, "proc"
 	case memory:
 		return unix.AT_FDCWD, own(n.file.fd)
 	case magic, terminal, device:
 		return unix.AT_FDCWD, n.real
+	}
+	if n.kind == through && n.dir < 0 {
+		return s.root, n.real // which is not there
 	}
 	if n.real == "" {
 		return n.dir, "."
@@ -311,7 +358,7 @@ func (s *Server) status(c *call, dir, name, buf uint64, flags int, st []byte, lo
 	n := s.find(c, dir, path, flags&unix.AT_SYMLINK_NOFOLLOW == 0)
 	follow := unix.AT_SYMLINK_NOFOLLOW
 	switch n.kind {
-	case physical, procTop:
+	case physical:
 		return goOn
 	case wrong:
 		return fail(n.err)

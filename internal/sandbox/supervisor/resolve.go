@@ -24,6 +24,7 @@ const (
 	link                 // any other link, not followed
 	terminal             // a pseudo-terminal
 	device               // one of this machine
+	through              // a file of the root, on a way that the kernel does not find
 )
 
 // node is what a path leads to.
@@ -103,8 +104,8 @@ func (s *Server) watched(fd int) node {
 // served says whether a path looks like one that is. It need not be right:
 // what is served wrongly walk finds out, what is missed has another way.
 func (s *Server) served(name string) bool {
-	if strings.Contains(name, "//") || strings.Contains(name, "/.") {
-		name = clean(name)
+	if (strings.Contains(name, "//") || strings.Contains(name, "/.")) && s.served(clean(name)) {
+		return true
 	}
 	for _, p := range []string{"/proc", "/sys", "/dev/pts", "/dev/ptmx", "/dev/fd", "/dev/std"} {
 		if strings.HasPrefix(name, p) {
@@ -150,6 +151,7 @@ func (s *Server) walk(c *call, name string, follow bool) node {
 	var at []string
 	rest := strings.Split(name, "/")
 	folder := strings.HasSuffix(name, "/")
+	served := false
 	for links := 0; len(rest) > 0; {
 		el := rest[0]
 		rest = rest[1:]
@@ -168,7 +170,10 @@ func (s *Server) walk(c *call, name string, follow bool) node {
 		last := !slices.ContainsFunc(rest, func(e string) bool { return e != "" && e != "." })
 		if l.kind != link && l.kind != magic || last && !follow && !folder {
 			if l.kind == physical && l.err != 0 {
-				return node{}
+				return missing(served, last, next)
+			}
+			if l.kind == link && l.real == "" && served {
+				return node{kind: through, dir: s.root, real: strings.Join(next, "/")}
 			}
 			if l.kind == link || l.kind == magic {
 				return l
@@ -183,6 +188,7 @@ func (s *Server) walk(c *call, name string, follow bool) node {
 			return l
 		}
 		target := l.text
+		served = served || next[0] == "proc" || next[0] == "sys"
 		if l.kind == magic {
 			// On the way, a folder: by its name from here on.
 			inside, ok := s.inside(l.text)
@@ -196,7 +202,23 @@ func (s *Server) walk(c *call, name string, follow bool) node {
 		}
 		rest = append(strings.Split(target, "/"), rest...)
 	}
-	return s.at(c, at)
+	n := s.at(c, at)
+	if n.kind == physical && served {
+		n.kind, n.dir, n.real = through, s.root, strings.Join(at, "/")
+	}
+	return n
+}
+
+// missing is where there is no file. The kernel says so, or makes one, if it
+// finds the place.
+func missing(served, last bool, at []string) node {
+	switch {
+	case !served:
+		return node{}
+	case !last:
+		return none(unix.ENOENT)
+	}
+	return node{kind: through, dir: -1, real: strings.Join(at, "/")}
 }
 
 // link says whether there is a link at a place. Its kind is physical when

@@ -34,6 +34,7 @@ type creds struct {
 	uid, euid, fsuid, fsgid int
 	groups                  []uint32
 	tgid                    int
+	umask                   uint32
 }
 
 // creds returns those of the thread that asks, as they are now: it waits, and
@@ -60,6 +61,9 @@ func (c *call) creds() (*creds, error) {
 		switch key {
 		case "Tgid":
 			w.tgid = num(0)
+		case "Umask":
+			n, _ := strconv.ParseUint(strings.TrimSpace(value), 8, 32)
+			w.umask = uint32(n)
 		case "Uid":
 			w.uid, w.euid, w.fsuid = num(0), num(1), num(3)
 		case "Gid":
