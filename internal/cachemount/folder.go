@@ -14,13 +14,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/whittle-build/whittle/internal/crash"
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/entry"
+	"github.com/whittle-build/whittle/internal/fsroot"
 	"github.com/whittle-build/whittle/internal/image/manifest"
 	"github.com/whittle-build/whittle/internal/layer"
 )
@@ -36,8 +37,7 @@ const (
 // imports, alone by an export.
 type folder struct {
 	dir   string
-	root  *os.Root
-	lock  *os.File
+	root  *fsroot.Root // locked
 	index []byte // as it is; nil when there is none
 	list  []manifest.Descriptor
 }
@@ -52,15 +52,12 @@ func openFolder(ctx context.Context, dir string, write bool) (*folder, error) {
 			return nil, err
 		}
 	}
-	root, err := os.OpenRoot(dir)
+	root, err := fsroot.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	f := &folder{dir: dir, root: root}
-	if f.lock, err = root.Open("."); err == nil {
-		err = wait(ctx, f.lock, how)
-	}
-	if err == nil {
+	if err = wait(ctx, root.Dir(), how); err == nil {
 		err = f.read(write)
 	}
 	if err != nil {
@@ -70,12 +67,7 @@ func openFolder(ctx context.Context, dir string, write bool) (*folder, error) {
 	return f, nil
 }
 
-func (f *folder) close() {
-	if f.lock != nil {
-		f.lock.Close()
-	}
-	f.root.Close()
-}
+func (f *folder) close() { f.root.Close() }
 
 // wait takes a lock that the process loses with its end.
 func wait(ctx context.Context, f *os.File, how int) error {
@@ -137,20 +129,16 @@ func (f *folder) empty() error {
 }
 
 func (f *folder) names(dir string) ([]string, error) {
-	d, err := f.root.Open(dir)
+	names, err := f.root.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	return d.Readdirnames(-1)
+	return names, err
 }
 
 // file reads a regular file of at most limit bytes.
 func (f *folder) file(name string, limit int64) ([]byte, error) {
-	r, err := f.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	r, err := f.root.OpenNoFollow(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +176,7 @@ func (f *folder) blob(d manifest.Descriptor, limit int64) ([]byte, error) {
 // has says whether a blob is there and as long as it should be.
 func (f *folder) has(d manifest.Descriptor) bool {
 	st, err := f.root.Lstat(blobs + "/" + d.Digest.Hex())
-	return err == nil && st.Mode().IsRegular() && st.Size() == d.Size
+	return err == nil && st.Kind == entry.File && st.Size == d.Size
 }
 
 // compress writes a compressed blob.
@@ -206,7 +194,7 @@ func (f *folder) put(mediaType string, b []byte) (manifest.Descriptor, error) {
 	if f.has(d) {
 		return d, nil
 	}
-	if err := f.root.MkdirAll(blobs, 0o777); err != nil {
+	if err := f.root.MkdirAll(blobs, 0o755); err != nil {
 		return d, err
 	}
 	return d, f.write(blobs+"/"+d.Digest.Hex(), b)
@@ -217,7 +205,7 @@ func (f *folder) write(name string, b []byte) (err error) {
 	var random [8]byte
 	rand.Read(random[:])
 	tmp := filepath.Join(filepath.Dir(name), tmpPrefix+hex.EncodeToString(random[:]))
-	w, err := f.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	w, err := f.root.OpenNoFollow(tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
@@ -282,7 +270,7 @@ func (f *folder) publish(index []byte) error {
 			return err
 		}
 	}
-	if d, err := f.root.Open(blobs); err == nil {
+	if d, err := f.root.OpenNoFollow(blobs, unix.O_RDONLY|unix.O_DIRECTORY, 0); err == nil {
 		err = errors.Join(d.Sync(), d.Close())
 		if err != nil {
 			return err
@@ -291,7 +279,7 @@ func (f *folder) publish(index []byte) error {
 	if err := f.write(manifest.IndexFile, index); err != nil {
 		return err
 	}
-	return f.lock.Sync()
+	return f.root.Dir().Sync()
 }
 
 // saved is one cache of a folder.
