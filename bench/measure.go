@@ -30,6 +30,7 @@ type step func(context.Context) (sample, error)
 type pair struct {
 	subject, floor step
 	why            string
+	aside          string       // what else there is to say of it; below the table
 	close          func() error // after the last run; may be nil
 }
 
@@ -52,7 +53,10 @@ func (b *bench) measure(ctx context.Context, r row, provider string) line {
 			}
 		}()
 	}
-	l.note = p.why
+	l.note, l.aside = p.why, p.aside
+	if p.subject == nil {
+		return l
+	}
 	var took, floors []time.Duration
 	for i := range b.pairs(r) {
 		order := []bool{true, false} // the floor first

@@ -45,6 +45,10 @@ func rows() []row {
 			target: target{ratio: 1.10, only: "erofs"}},
 		{name: "COPY of 50 000 files + one RUN, cold", floor: "dockerd's BuildKit", pairs: 3, setup: copyAndRun,
 			target: target{ratio: 1}, treeOnly: true},
+		{name: "a Go project in an empty store, caches imported", floor: "nothing imported", pairs: 3, setup: cachesOf(goProject),
+			target: target{ratio: 0.5}},
+		{name: "an npm project in an empty store, cache imported", floor: "nothing imported", pairs: 3, setup: cachesOf(npmProject),
+			target: target{ratio: 1}},
 	}
 }
 

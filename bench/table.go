@@ -39,6 +39,7 @@ type line struct {
 	took, floor time.Duration
 	peak        int64
 	note        string
+	aside       string
 	err         error
 }
 
@@ -124,7 +125,15 @@ func table(to io.Writer, lines []line) error {
 			name, l.provider, took, floor, l.row.floor, ratio, l.target, l.verdict(), peak)
 	}
 	fmt.Fprintf(w, "any\t\t\t\t\t\t≤ %d MB\t\t\n", peakLimit>>20)
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, l := range lines {
+		if l.aside != "" {
+			fmt.Fprintf(to, "%s, %s: %s\n", l.name, l.provider, l.aside)
+		}
+	}
+	return nil
 }
 
 // show writes a duration with three digits.
