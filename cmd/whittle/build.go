@@ -116,6 +116,9 @@ func (p *program) build(ctx context.Context, f *buildFlags) error {
 		return &usageError{fmt.Errorf("--%w", err), ""}
 	}
 	return p.withStore(func(w *whittle.Whittle) error {
+		if err := keepFromDumps(&f.request); err != nil {
+			return err
+		}
 		res, err := p.buildTo(ctx, w, f, display)
 		// Nobody can be told that stderr cannot be written; what stands on
 		// stdout somebody reads.

@@ -5,8 +5,22 @@ import (
 	"fmt"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/whittle-build/whittle"
 )
+
+// keepFromDumps keeps the memory of a process that holds secrets or keys out of
+// core files, and from other processes of the same user.
+func keepFromDumps(r *whittle.Request) error {
+	if len(r.Secrets) == 0 && len(r.SSH) == 0 {
+		return nil
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("secrets: keeping them out of core files: %w", err)
+	}
+	return nil
+}
 
 const secretForm = "for example --secret id=token,src=token.txt or --secret id=token,env=TOKEN"
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/whittle-build/whittle/internal/cachemount"
 	"github.com/whittle-build/whittle/internal/copying"
@@ -32,6 +33,7 @@ type mounting struct {
 	tmp     *store.Temp // of what is thrown away; nil until something needs it
 	list    []sandbox.Mount
 	env     []string        // variables that have a secret's value
+	secrets bool            // the step has some
 	names   []digest.Digest // of the caches, by the number of their mount
 	caches  map[digest.Digest]*store.CacheMount
 	closers []func() error
@@ -300,6 +302,7 @@ func (m *mounting) secret(p *plan.Mount) error {
 		}
 		return m.mistake(fmt.Sprintf("secret %s: not found", p.ID), fmt.Sprintf("build with --secret id=%s,src=FILE, or id=%s,env=NAME", p.ID, p.ID))
 	}
+	m.secrets = true
 	if p.Env != "" {
 		if strings.ContainsRune(string(value), 0) {
 			return m.mistake(fmt.Sprintf("secret %s: has a zero byte, which no variable can have", p.ID), "leave env= out: a file can have it")
@@ -313,6 +316,24 @@ func (m *mounting) secret(p *plan.Mount) error {
 		})
 	}
 	return nil
+}
+
+// noDumps keeps a step that has secrets from leaving its memory in its layer,
+// or with the machine's collector of crashes: the kernel writes no core file for
+// a limit of one byte, and hands nothing to a program either (core(5), and
+// do_coredump in fs/coredump.c). What the command line says counts more.
+func (m *mounting) noDumps(limits []sandbox.Rlimit) []sandbox.Rlimit {
+	var have syscall.Rlimit
+	if !m.secrets || slices.ContainsFunc(limits, func(l sandbox.Rlimit) bool { return l.Name == "core" }) {
+		return limits
+	}
+	if err := syscall.Getrlimit(syscall.RLIMIT_CORE, &have); err == nil && have.Max < 1 {
+		return limits // who is not root cannot raise it to one, and need not
+	}
+	if core, ok := sandbox.NewRlimit("core", 1, 1); ok {
+		limits = append(limits, core)
+	}
+	return limits
 }
 
 func (m *mounting) mistake(msg, hint string) error {

@@ -130,7 +130,7 @@ func (p *Place) process(ctx context.Context, s *Session) (st sandbox.Status, err
 		Root: root, Isolation: p.isolation(), Args: r.Args, Env: environment(r, p.mounts.env), Dir: r.Dir, User: r.User,
 		Hostname: r.Hostname, Hosts: hosts(r.Hosts), Network: network(r.Network),
 		ResolvConf: true, ReadOnlyEtc: true, Mounts: append(list, p.mounts.list...), ShmSize: r.Limits.ShmSize,
-		Insecure: r.Insecure, Rlimits: rlimits(r), Cgroup: group, Emulator: p.local.Emulators[p.Job.Step.Stage],
+		Insecure: r.Insecure, Rlimits: p.mounts.noDumps(rlimits(r)), Cgroup: group, Emulator: p.local.Emulators[p.Job.Step.Stage],
 		Stdout: stream{p.local, p.Job.Vertex, 1}, Stderr: stream{p.local, p.Job.Vertex, 2},
 	}
 	if s == nil {
