@@ -390,3 +390,23 @@ func TestAttack30InheritableAndAmbientCapabilitiesOfTheCallerAreGone(t *testing.
 	}
 	expect(t, "sets", out.String(), "CapInh:\t0000000000000000\nCapAmb:\t0000000000000000\n")
 }
+
+// What a mount hands to the kernel is a closed list: see also the script
+// attack_06, about what a Dockerfile may say.
+func TestAttack06OptionsOfATmpfsAreAClosedList(t *testing.T) {
+	dir := newRoot(t)
+	root, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	for _, option := range []string{"rshared", "bind-propagation=rshared", "huge=always", "size", "mpol=bind:0", "size=1m,uid=0"} {
+		_, err := Run(t.Context(), &Config{Root: root, Args: []string{"true"}, Mounts: []Mount{{Target: "/m", Options: []string{option}}}})
+		if err == nil || !strings.Contains(err.Error(), "tmpfs option") && !strings.Contains(err.Error(), "size=1m,uid=0") {
+			t.Errorf("%s: %v", option, err)
+		}
+	}
+	if _, err := Run(t.Context(), &Config{Root: root, Args: []string{"true"}, Mounts: []Mount{{Target: "/m", Options: []string{"size=1m", "mode=700"}}}}); err != nil {
+		t.Errorf("those that are known: %v", err)
+	}
+}
