@@ -38,7 +38,7 @@ const (
 type folder struct {
 	dir   string
 	root  *fsroot.Root // locked
-	index []byte // as it is; nil when there is none
+	index []byte       // as it is; nil when there is none
 	list  []manifest.Descriptor
 }
 
