@@ -12,6 +12,7 @@ import (
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/layer"
 	"github.com/whittle-build/whittle/internal/rootfs"
+	"github.com/whittle-build/whittle/internal/sandbox"
 	"github.com/whittle-build/whittle/internal/store"
 )
 
@@ -38,7 +39,7 @@ func (w *Whittle) Info() (*Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	i.Providers = rootfs.Probe(tmp.Path, w.opt.UserNS, nil)
+	i.Providers = rootfs.Probe(tmp.Path, w.opt.UserNS, sandbox.ProbeChroot)
 	if err := tmp.Remove(); err != nil {
 		return nil, err
 	}

@@ -104,6 +104,9 @@ func Open(o Options) (*Whittle, error) {
 	if err != nil {
 		return nil, &hinted{err, sandbox.IsolationHint}
 	}
+	if err := o.agree(isolation); err != nil {
+		return nil, err
+	}
 	dir, err := filepath.Abs(o.Root)
 	if err != nil {
 		return nil, err
@@ -119,6 +122,24 @@ func Open(o Options) (*Whittle, error) {
 		return nil, err
 	}
 	return &Whittle{opt: o, store: s, catalog: image.NewCatalog(s, o.Now), isolation: isolation}, nil
+}
+
+// anyIsolation says whether the way to keep steps apart is to be found out.
+func (o *Options) anyIsolation() bool { return o.Isolation == "" || o.Isolation == "default" }
+
+// agree refuses a provider and an isolation that do not go together: what
+// mounts nothing needs the isolation chroot, and that mounts nothing.
+func (o *Options) agree(i sandbox.Isolation) error {
+	alone, mounts := i.Mode == sandbox.Chroot, o.Rootfs != "" && o.Rootfs != string(rootfs.Chroot)
+	switch {
+	case alone && mounts:
+		return &hinted{fmt.Errorf("isolation chroot and WHITTLE_ROOTFS=%s: that provider mounts, which a step in a chroot has no use for", o.Rootfs),
+			"leave one of the two out: the other one follows"}
+	case !alone && !o.anyIsolation() && o.Rootfs == string(rootfs.Chroot):
+		return &hinted{fmt.Errorf("isolation %s and WHITTLE_ROOTFS=chroot: a root that is no mount is for the isolation chroot only", i),
+			"leave one of the two out: the other one follows"}
+	}
+	return nil
 }
 
 // Close lets go of everything that is open.
@@ -153,7 +174,14 @@ func (w *Whittle) chooseRootfs() (_ rootfs.Provider, err error) {
 		return "", err
 	}
 	defer join(&err, tmp.Remove)
-	p, err := rootfs.Choose(tmp.Path, w.opt.Rootfs, w.opt.UserNS, nil)
+	want, box := w.opt.Rootfs, sandbox.ProbeChroot
+	switch {
+	case w.isolation.Mode == sandbox.Chroot:
+		want = string(rootfs.Chroot)
+	case !w.opt.anyIsolation():
+		box = nil // it is said how, and that is another way
+	}
+	p, err := rootfs.Choose(tmp.Path, want, w.opt.UserNS, box)
 	if err != nil {
 		return "", fmt.Errorf("store %s: %w", w.store.Dir(), err)
 	}

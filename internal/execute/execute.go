@@ -59,6 +59,7 @@ type Local struct {
 	fresh      onces // caches that this build has begun anew
 	plantsOnce sync.Once
 	plants     *rootfs.Plants
+	plainly    sync.Once // it has been said what is not protected
 }
 
 // Run makes the layer of job.Step and commits it to the store. An error for

@@ -160,11 +160,11 @@ func (m *mounting) add(ctx context.Context, i int) error {
 // step writes to them is thrown away.
 func (m *mounting) bind(ctx context.Context, i int) error {
 	p := &m.job.Step.Run.Mounts[i]
-	provider, err := m.local.Roots.Provider()
+	moved, err := m.local.moved()
 	if err != nil {
 		return err
 	}
-	if p.From == nil || p.From.Context != "" || provider == rootfs.Chroot {
+	if p.From == nil || p.From.Context != "" || moved {
 		return m.snapshot(ctx, i)
 	}
 	var up *rootfs.Upper
@@ -214,7 +214,13 @@ func (m *mounting) snapshot(ctx context.Context, i int) error {
 	if _, err := w.Finish(); err != nil {
 		return err
 	}
-	out := sandbox.Mount{Target: p.Target, Sub: name, ReadOnly: p.ReadOnly}
+	// What would be moved to its place is the step's own: no need of a copy that
+	// cannot be written to.
+	moved, err := m.local.moved()
+	if err != nil {
+		return err
+	}
+	out := sandbox.Mount{Target: p.Target, Sub: name, ReadOnly: p.ReadOnly && !moved}
 	if tree {
 		out.Path = filepath.Join(dir, layer.TreeName)
 	} else {
@@ -375,11 +381,15 @@ func (m *mounting) takeCaches(ctx context.Context) error {
 		first[name] = wanted{i, about}
 		names = append(names, name)
 	}
+	moved, err := m.local.moved()
+	if err != nil {
+		return err
+	}
 	slices.SortFunc(names, func(a, b digest.Digest) int { return strings.Compare(a.Hex(), b.Hex()) })
 	for _, name := range names {
 		i := first[name].mount
 		c, err := m.local.Store.CacheMount(ctx, store.CacheRequest{
-			Name: name, Sharing: sharing(m.job.Step.Run.Mounts[i].Sharing), Fresh: m.job.Fresh && m.local.fresh.first(name),
+			Name: name, Sharing: sharing(m.job.Step.Run.Mounts[i].Sharing, moved), Fresh: m.job.Fresh && m.local.fresh.first(name),
 			About:   first[name].about,
 			Fill:    func(dir string) error { return m.fill(ctx, i, dir) },
 			Waiting: func() { m.note(fmt.Sprintf("the cache %s is in use: waiting for it", m.job.Step.Run.Mounts[i].Target)) },
@@ -393,11 +403,13 @@ func (m *mounting) takeCaches(ctx context.Context) error {
 	return nil
 }
 
-func sharing(s string) store.Sharing {
-	switch s {
-	case plan.PrivateCache:
+// sharing is how a cache is shared; what is moved to its place can only be in
+// one.
+func sharing(s string, moved bool) store.Sharing {
+	switch {
+	case s == plan.PrivateCache:
 		return store.Private
-	case plan.LockedCache:
+	case s == plan.LockedCache || moved:
 		return store.Locked
 	}
 	return store.Shared

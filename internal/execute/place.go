@@ -127,11 +127,14 @@ func (p *Place) process(ctx context.Context, s *Session) (st sandbox.Status, err
 	}
 	defer func() { err = errors.Join(err, group.Close()) }()
 	c := &sandbox.Config{
-		Root: root, Isolation: p.isolation(), Args: r.Args, Env: environment(r, p.mounts.env), Dir: r.Dir, User: r.User,
+		Root: root, Args: r.Args, Env: environment(r, p.mounts.env), Dir: r.Dir, User: r.User,
 		Hostname: r.Hostname, Hosts: hosts(r.Hosts), Network: network(r.Network),
 		ResolvConf: true, ReadOnlyEtc: true, Mounts: append(list, p.mounts.list...), ShmSize: r.Limits.ShmSize,
 		Insecure: r.Insecure, Rlimits: p.mounts.noDumps(rlimits(r)), Cgroup: group, Emulator: p.local.Emulators[p.Job.Step.Stage],
 		Stdout: stream{p.local, p.Job.Vertex, 1}, Stderr: stream{p.local, p.Job.Vertex, 2},
+	}
+	if err := p.apart(c); err != nil {
+		return st, err
 	}
 	if s == nil {
 		return sandbox.Run(ctx, c)

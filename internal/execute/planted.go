@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/whittle-build/whittle/internal/layer"
+	"github.com/whittle-build/whittle/internal/progress"
 	"github.com/whittle-build/whittle/internal/rootfs"
 	"github.com/whittle-build/whittle/internal/sandbox"
 	"github.com/whittle-build/whittle/internal/solve"
@@ -14,9 +15,13 @@ import (
 // plant makes p a place in a root that is a plain folder: for the provider
 // chroot, which mounts nothing.
 func (p *Place) plant(ctx context.Context) error {
-	root, err := p.local.planted().Take(ctx, p.Job.Below)
+	l := p.local
+	l.plainly.Do(func() {
+		l.Sink.Emit(progress.Event{Kind: progress.Note, Time: l.Now(), Vertex: p.Job.Vertex, Text: notApart})
+	})
+	root, err := l.planted().Take(ctx, p.Job.Below)
 	if err != nil {
-		return p.local.mountError(p.Job, err)
+		return l.mountError(p.Job, err)
 	}
 	p.planted = root
 	return nil
@@ -31,12 +36,27 @@ func (l *Local) planted() *rootfs.Plants {
 // Close removes what was kept for steps to come. No step may run any more.
 func (l *Local) Close() error { return l.planted().Close() }
 
-// isolation is how the place's processes are kept apart.
-func (p *Place) isolation() sandbox.Isolation {
-	if p.planted != nil {
-		return sandbox.Isolation{Mode: sandbox.Native}
+// notApart is what a chroot does not protect.
+const notApart = "isolation chroot: nothing keeps steps from this container. They share its processes, network, limits and devices, " +
+	"and could get at its files: build only what may do all that whittle may do here"
+
+// apart makes c run a process in the place's root: by chroot where that is a
+// plain folder.
+func (p *Place) apart(c *sandbox.Config) (err error) {
+	if p.planted == nil {
+		c.Isolation = p.local.Isolation
+		return nil
 	}
-	return p.local.Isolation
+	c.Isolation = sandbox.Isolation{Mode: sandbox.Chroot}
+	c.Scratch, err = p.planted.Scratch()
+	return err
+}
+
+// moved says whether a sandbox moves to their places the folders that a step
+// mounts, because it cannot mount them.
+func (l *Local) moved() (bool, error) {
+	provider, err := l.Roots.Provider()
+	return provider == rootfs.Chroot, err
 }
 
 // harvest makes the layer of what p's process changed in a planted root, and

@@ -51,6 +51,16 @@ func (p *Planted) Open() (*os.File, error) {
 	return os.OpenFile(p.Dir(), unix.O_PATH|unix.O_DIRECTORY, 0)
 }
 
+// Scratch is an empty folder beside the root, for what a sandbox puts there
+// while a process runs.
+func (p *Planted) Scratch() (string, error) {
+	dir := filepath.Join(p.tmp.Path, "scratch")
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err
+	}
+	return dir, nil
+}
+
 func (p *Planted) listing() string { return filepath.Join(p.tmp.Path, "listing") }
 
 // Take returns a root with the file system of chain: one that was kept, with
