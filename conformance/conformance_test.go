@@ -16,7 +16,7 @@ import (
 )
 
 // providers are whittle's.
-var providers = []string{"erofs", "tree", "chroot"}
+var providers = []string{"chroot"}
 
 // A bench has what builds cases with whittle.
 type bench struct {
