@@ -46,7 +46,7 @@ func Known(want string) bool {
 // version: the same kernel may refuse on another file system or in a user
 // namespace. box says whether a process can be kept apart in a root that is no
 // mount; nil is for who does not know, and then Chroot must be forced.
-func Choose(dir, want string, userNS bool, box func() error) (Provider, error) {
+func Choose(dir, want string, userNS bool, box func(dir string) error) (Provider, error) {
 	if !Known(want) {
 		return "", fmt.Errorf("root file system provider %q: there are erofs, tree and chroot", want)
 	}
@@ -61,7 +61,8 @@ func Choose(dir, want string, userNS bool, box func() error) (Provider, error) {
 		}
 		refused.reasons = append(refused.reasons, fmt.Sprintf("%s: %v", p, err))
 		refused.files = refused.files || errors.Is(err, unix.EMFILE)
-		refused.rights = p == Tree && errors.Is(err, unix.EPERM)
+		refused.rights = refused.rights || p == Tree && errors.Is(err, unix.EPERM)
+		refused.boxless = p == Chroot && refused.rights
 	}
 	return "", refused
 }
@@ -69,7 +70,8 @@ func Choose(dir, want string, userNS bool, box func() error) (Provider, error) {
 // RefusedError is why none of the providers that may be used works.
 type RefusedError struct {
 	reasons []string
-	rights  bool // tree, which needs the least, may not mount either
+	rights  bool // tree, which needs the least of those that mount, may not either
+	boxless bool // and no step can run in a chroot
 	forced  bool
 	files   bool // one may have worked, had it been allowed to open more files
 }
@@ -84,9 +86,12 @@ func (e *RefusedError) Error() string {
 // Hint returns the way out.
 func (e *RefusedError) Hint() string {
 	switch {
+	case e.boxless:
+		return "this user may neither mount nor chroot (CAP_SYS_ADMIN and CAP_SYS_CHROOT are missing): " +
+			"run whittle as a user who is not root and has subordinate ids, or give the container Docker's default capabilities"
 	case e.rights:
 		return "this user may not mount (CAP_SYS_ADMIN is missing, as it is for root in most containers): " +
-			"run whittle as a user who is not root and has subordinate ids, or give the container that capability"
+			"leave the provider and the isolation to whittle, run it as a user who is not root and has subordinate ids, or give the container that capability"
 	case e.forced:
 		return "leave WHITTLE_ROOTFS out: the first provider that works is taken"
 	}
@@ -94,7 +99,7 @@ func (e *RefusedError) Hint() string {
 }
 
 // Probe tries every provider in the folder dir of a store.
-func Probe(dir string, userNS bool, box func() error) []Finding {
+func Probe(dir string, userNS bool, box func(dir string) error) []Finding {
 	var out []Finding
 	for _, p := range providers {
 		if p == Chroot && box == nil {
@@ -110,9 +115,9 @@ func Probe(dir string, userNS bool, box func() error) []Finding {
 }
 
 // try mounts a root of one tiny layer with an upper, as a step would.
-func try(dir string, p Provider, userNS bool, box func() error) (err error) {
+func try(dir string, p Provider, userNS bool, box func(dir string) error) (err error) {
 	if p == Chroot && box != nil {
-		return box()
+		return box(dir)
 	}
 	if p == Chroot {
 		return nil
