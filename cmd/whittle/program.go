@@ -308,7 +308,7 @@ func (p *program) credentialEnv(key string) string {
 // a user namespace: this same command line is run again in one, and its exit
 // code is ours. Where none can be made, fn is run without the right to mount.
 func (p *program) withStore(fn func(*whittle.Whittle) error) (err error) {
-	if sandbox.NeedsUserNS() {
+	if sandbox.NeedsUserNS() && !p.chroots() {
 		code, err := p.again()
 		if !errors.As(err, &p.refused) {
 			return cmp.Or(err, codeOrNil(code))
@@ -320,6 +320,12 @@ func (p *program) withStore(fn func(*whittle.Whittle) error) (err error) {
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
 	return fn(w)
+}
+
+// chroots says whether root wants steps to run in a chroot, and so no user
+// namespace.
+func (p *program) chroots() bool {
+	return os.Geteuid() == 0 && (cmp.Or(p.isolation, p.getenv("WHITTLE_ISOLATION")) == sandbox.Chroot || p.getenv("WHITTLE_ROOTFS") == sandbox.Chroot)
 }
 
 // again runs this command line in a user namespace.
