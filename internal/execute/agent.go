@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/whittle-build/whittle/internal/layer"
 	"github.com/whittle-build/whittle/internal/sandbox"
 )
 
@@ -44,7 +43,7 @@ func (m *mounting) agent(i int) error {
 	path := filepath.Join(dir, agentName)
 	if err := os.Chown(path, int(p.UID), int(p.GID)); err != nil {
 		return m.mistake(fmt.Sprintf("ssh %s: user %d:%d: this user namespace has no such id", p.ID, p.UID, p.GID),
-			layer.IDsHint)
+			idsHint())
 	}
 	if err := os.Chmod(path, os.FileMode(p.Mode&0o777)); err != nil {
 		return err

@@ -465,7 +465,7 @@ func (m *mounting) fill(ctx context.Context, i int, dir string) error {
 		}
 		if err := os.Chown(dir, int(p.UID), int(p.GID)); err != nil {
 			return m.mistake(fmt.Sprintf("cache %s: user %d:%d: this user namespace has no such id", p.Target, p.UID, p.GID),
-				layer.IDsHint)
+				idsHint())
 		}
 		return os.Chmod(dir, os.FileMode(p.Mode&0o777)) // special bits are dropped, as in the reference
 	}

@@ -65,6 +65,9 @@ func (l *Local) exitError(job solve.Job, st sandbox.Status) error {
 	if hint == "" {
 		hint = l.fullHint()
 	}
+	if why := sandbox.OneID(); hint == "" && why != nil {
+		hint = fmt.Sprintf("if it needs another user (chown, su, apt): there is a single id here: %v; %s", why, why.Way)
+	}
 	return &ExitError{At: l.File.Mistake(job.Step.Line.Pos, msg, hint), Args: r.Args, Status: st}
 }
 
@@ -103,6 +106,14 @@ func (l *Local) startError(job solve.Job, err error) error {
 	return l.File.Mistake(job.Step.Line.Pos, fmt.Sprintf("stage %s: %v", job.Step.Stage.Display, err), startHint(start))
 }
 
+// idsHint is the way out for who lacks an id.
+func idsHint() string {
+	if why := sandbox.OneID(); why != nil {
+		return fmt.Sprintf("there is a single id here: %v; %s", why, why.Way)
+	}
+	return layer.IDsHint
+}
+
 // FilesHint is the way out of too many open files.
 const FilesHint = "this process may not open more files: raise the limit, ulimit -n"
 
@@ -126,7 +137,7 @@ func startHint(start *sandbox.StartError) (hint string) {
 	case start.Op == "ulimit" && errors.Is(start.Err, syscall.EPERM):
 		hint = "only root can raise a hard limit, and nofile no further than /proc/sys/fs/nr_open: give a lower one, or raise that of the shell that calls"
 	case start.Op == "id":
-		hint = layer.IDsHint
+		hint = idsHint()
 	case start.Op == "exec" && errors.Is(start.Err, syscall.ENOENT):
 		hint = "is the path right, and is the program installed in this stage or in one that it builds on?"
 	case start.Op == "user":
@@ -183,6 +194,9 @@ func (l *Local) run(ctx context.Context, job solve.Job) (made solve.Made, err er
 	}
 	below, err := l.Roots.View(job.Below)
 	if err != nil {
+		return made, err
+	}
+	if err := layer.KeepOwners(p.up.Dir, below); err != nil {
 		return made, err
 	}
 	if err := leaveOut(p.up.Dir, below); err != nil {

@@ -27,6 +27,7 @@ type planter struct {
 	prefix string // of overlay's attributes
 	uid    uint32
 	gid    uint32
+	single bool // there is no other id
 	side   sideWriter
 
 	mu        sync.Mutex
@@ -36,6 +37,7 @@ type planter struct {
 func newPlanter(o UnpackOptions) *planter {
 	p := &planter{
 		prefix: prefixTrusted, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), whiteouts: map[string]bool{},
+		single: SingleID(),
 	}
 	if o.Userxattr {
 		p.prefix = prefixUser
@@ -129,7 +131,9 @@ func (e *OwnerError) Hint() string {
 // finish sets the metadata. The order matters: chown takes away the set-id
 // bits and the capability attribute, and setting anything changes no mtime.
 func (p *planter) finish(dir *fsroot.Root, name string, e *entry.Entry) error {
-	if e.UID != p.uid || e.GID != p.gid {
+	if p.foreign(e) {
+		p.side.owner(e)
+	} else if e.UID != p.uid || e.GID != p.gid {
 		err := dir.Chown(name, e.UID, e.GID)
 		if errors.Is(err, syscall.EINVAL) {
 			return &OwnerError{e.Path, e.UID, e.GID}

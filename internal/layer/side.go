@@ -15,12 +15,21 @@ import (
 )
 
 // side is the file beside a tree: what the layer has and the tree cannot
-// hold. In a user namespace that is devices and trusted attributes.
+// hold. In a user namespace that is devices and trusted attributes, and where it
+// has a single id, owners. Nothing inside the tree can say the same, so neither a
+// step nor a layer from elsewhere can.
 type side struct {
 	RootImplied bool
 	Prefix      string // of overlay attributes; "" is not known
 	Devices     []entry.Entry
 	Xattrs      map[string]map[string]string // complete, by path
+	Owners      map[string]owner             // by path
+}
+
+// owner is whose a file is.
+type owner struct {
+	UID uint32 `json:"uid"`
+	GID uint32 `json:"gid"`
 }
 
 // Paths and values are any bytes, which JSON strings are not.
@@ -40,6 +49,7 @@ type sideEntry struct {
 	Major  uint32      `json:"major,omitempty"`
 	Minor  uint32      `json:"minor,omitempty"`
 	Xattrs []sideXattr `json:"xattrs,omitempty"`
+	Owner  *owner      `json:"owner,omitempty"` // of the file in the tree; then Xattrs do not count
 }
 
 type sideXattr struct {
@@ -64,6 +74,10 @@ func readSide(tree string) (side, error) {
 	}
 	s.RootImplied, s.Prefix, s.Xattrs = f.RootImplied, f.Prefix, map[string]map[string]string{}
 	for _, x := range f.Entries {
+		if x.Owner != nil {
+			s.own(string(x.Path), *x.Owner)
+			continue
+		}
 		attrs := map[string]string{}
 		for _, a := range x.Xattrs {
 			attrs[string(a.Name)] = string(a.Value)
@@ -102,11 +116,21 @@ func (s *side) write(tree string) error {
 	for p, attrs := range s.Xattrs {
 		f.Entries = append(f.Entries, sideEntry{Path: []byte(p), Xattrs: sideXattrs(attrs)})
 	}
+	for p, o := range s.Owners {
+		f.Entries = append(f.Entries, sideEntry{Path: []byte(p), Owner: &o})
+	}
 	b, err := json.Marshal(f)
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(sidePath(tree), append(b, '\n'), 0o644)
+}
+
+func (s *side) own(path string, o owner) {
+	if s.Owners == nil {
+		s.Owners = map[string]owner{}
+	}
+	s.Owners[path] = o
 }
 
 // ImplyRoot notes that a tree's root directory is no part of the layer.
@@ -157,6 +181,12 @@ func (w *sideWriter) device(e entry.Entry) {
 	w.s.Devices = append(w.s.Devices, e)
 }
 
+func (w *sideWriter) owner(e *entry.Entry) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.s.own(e.Path, owner{e.UID, e.GID})
+}
+
 func (w *sideWriter) xattrs(e *entry.Entry) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -172,4 +202,5 @@ func (w *sideWriter) forget(removed func(string) bool) {
 	defer w.mu.Unlock()
 	w.s.Devices = slices.DeleteFunc(w.s.Devices, func(e entry.Entry) bool { return removed(e.Path) })
 	maps.DeleteFunc(w.s.Xattrs, func(p string, _ map[string]string) bool { return removed(p) })
+	maps.DeleteFunc(w.s.Owners, func(p string, _ owner) bool { return removed(p) })
 }

@@ -155,6 +155,9 @@ func (v *treeView) convert(e entry.Entry) (entry.Entry, error) {
 		}
 	}
 	e.Xattrs = keptXattrs(e.Xattrs)
+	if o, ok := v.side.Owners[e.Path]; ok {
+		e.UID, e.GID = o.UID, o.GID
+	}
 	if more, ok := v.side.Xattrs[e.Path]; ok {
 		e.Xattrs = more
 	}

@@ -171,6 +171,9 @@ func (b *TreeBuilder) remove(p string) error {
 func (b *TreeBuilder) linked(e *entry.Entry, content io.Reader) error {
 	b.names[e.Path] = true
 	if first, ok := b.links[e.Inode]; ok {
+		if b.p.foreign(e) {
+			b.p.side.owner(e)
+		}
 		err := b.root.Link(first, e.Path)
 		if !errors.Is(err, syscall.EMLINK) {
 			return err

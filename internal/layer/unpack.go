@@ -226,6 +226,9 @@ func (u *unpacker) one(dir *fsroot.Root, e *entry.Entry, fill func(*os.File) err
 	if first.err != nil {
 		return first.err
 	}
+	if u.p.foreign(e) {
+		u.p.side.owner(e)
+	}
 	err := u.root.Link(first.path, e.Path)
 	if errors.Is(err, syscall.EMLINK) {
 		// More names than this file system gives one file.

@@ -174,7 +174,11 @@ func setRoot(m *os.File, e entry.Entry, userNS bool) error {
 		return fmt.Errorf("root directory: %w", err)
 	}
 	defer unix.Close(fd)
-	if err := unix.Fchown(fd, int(e.UID), int(e.GID)); err != nil {
+	err = unix.Fchown(fd, int(e.UID), int(e.GID))
+	if errors.Is(err, unix.EINVAL) && layer.SingleID() {
+		err = nil // there is no such id here: see layer.KeepOwners
+	}
+	if err != nil {
 		return fmt.Errorf("root directory: chown: %w", err)
 	}
 	if err := unix.Fchmod(fd, e.Mode); err != nil {
