@@ -14,14 +14,22 @@ import (
 
 const childEnv = "WHITTLE_TEST_USERNS"
 
-// In a user namespace a tree cannot hold devices and trusted attributes; the
-// layer has them all the same.
+// In a user namespace a tree cannot hold devices and trusted attributes, and in
+// one of a single id no owners; the layer has them all the same.
 func TestALayerIsEqualInAllItsFormsInAUserNamespace(t *testing.T) {
 	if os.Getenv(childEnv) != "" {
 		inNamespace(t)
 		return
 	}
 	needRoot(t)
+	for name, size := range map[string]int{"many ids": 65536, "one id": 1} {
+		t.Run(name, func(t *testing.T) { againInNamespace(t, size) })
+	}
+}
+
+// againInNamespace runs the test that calls it in a user namespace of so many
+// ids.
+func againInNamespace(t *testing.T, size int) {
 	const first = 200000
 	dir := t.TempDir()
 	if err := os.Chown(dir, first, first); err != nil {
@@ -40,7 +48,7 @@ func TestALayerIsEqualInAllItsFormsInAUserNamespace(t *testing.T) {
 	if err := os.WriteFile(exe, b, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	ids := []syscall.SysProcIDMap{{HostID: first, Size: 65536}}
+	ids := []syscall.SysProcIDMap{{HostID: first, Size: size}}
 	cmd := exec.Command(exe, "-test.run=^TestALayerIsEqualInAllItsFormsInAUserNamespace$", "-test.v")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), childEnv+"="+dir, "TMPDIR="+dir)
@@ -97,11 +105,54 @@ func inNamespace(t *testing.T) {
 	}
 	addAll(t, tb, items)
 	diff(t, "planted", dump(t, openTree(t, tb.to)), want)
+	if SingleID() {
+		changedByAStep(t, tree)
+		return
+	}
 
 	stranger, _ := build(t, []item{{entry.Entry{Path: "f", Kind: entry.File, UID: 70000}, ""}})
 	err = Unpack(t.Context(), stranger, "", filepath.Join(t.TempDir(), "tree"), UnpackOptions{Userxattr: true})
 	var owner *OwnerError
 	if !errors.As(err, &owner) || owner.Error() != "/f: owner 70000:0 does not exist in this user namespace" || owner.Hint() == "" {
 		t.Errorf("an owner that is not mapped: %v", err)
+	}
+}
+
+// changedByAStep: of what a step left, files that overlayfs copied keep the
+// owners that they have below, and what the step made is its own, whatever
+// attributes it sets.
+func changedByAStep(t *testing.T, below string) {
+	upper := filepath.Join(t.TempDir(), "tree")
+	for _, d := range []string{upper, upper + "/dev"} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(upper+"/dev/zz", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	owners := func() (uid, gid uint32) {
+		if err := KeepOwners(upper, openTree(t, below)); err != nil {
+			t.Fatal(err)
+		}
+		e, err := openTree(t, upper).Lstat("dev/zz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e.UID, e.GID
+	}
+	for _, forged := range []string{"user.whittle.owner", "user.origin", "user.overlay.overlay.origin"} {
+		if err := syscall.Setxattr(upper+"/dev/zz", forged, []byte("1000:1000"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if uid, gid := owners(); uid != 0 || gid != 0 {
+		t.Errorf("a file that the step made is of %d:%d", uid, gid)
+	}
+	if err := syscall.Setxattr(upper+"/dev/zz", "user.overlay.origin", nil, 0); err != nil { // as overlayfs does
+		t.Fatal(err)
+	}
+	if uid, gid := owners(); uid != 1000 || gid != 1000 {
+		t.Errorf("a file that was copied up is of %d:%d, want 1000:1000", uid, gid)
 	}
 }
