@@ -7,7 +7,7 @@
 //	layers/ab/HEX/…       one folder a layer; what is in it is its maker's business
 //	records/ab/HEX        key → layer, and what is known of it
 //	docs/KIND/NAME        small JSON files
-//	folders/KIND/NAME/…   mutable folders: containers, cache mounts
+//	folders/KIND/NAME/…   mutable folders: containers, cache mounts, logs
 //	cache/KIND/HEX        files that may vanish at any time
 //	locks/…               held by flock(2); a killed process holds nothing
 //	tmp/…                 unfinished work and rubbish
