@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -49,6 +50,33 @@ func TestAttack01To04ASourceNeverLeavesWhatItIsIn(t *testing.T) {
 		}
 		check()
 		os.Remove(src + "/new")
+	}
+}
+
+// Two defences: the way to a stub has no links in it (root.openPlain), and what
+// is removed is the very file that was made (Stub.is). The canary is both: in a
+// folder that the stub's has become a link to, and a hard link of the stub.
+func TestAttack07AStubThatIsAFileOfTheHostIsNotReachedByALink(t *testing.T) {
+	host := t.TempDir()
+	dir := newRoot(t, "dir/")
+	c, _ := shell(t, dir, "read line")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	c.Stdin, c.Mounts = r, []Mount{{Target: "/dir/file", Path: "/etc/hostname", ReadOnly: true}}
+	p, err := Start(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Who shares the root does this while the step runs.
+	err = errors.Join(os.Link(dir+"/dir/file", host+"/file"), os.Rename(dir+"/dir", dir+"/was"), os.Symlink(host, dir+"/dir"), w.Close())
+	if _, werr := p.Wait(); errors.Join(err, werr) != nil {
+		t.Fatal(err, werr)
+	}
+	if _, err := os.Stat(host + "/file"); err != nil {
+		t.Errorf("the file of the host: %v", err)
 	}
 }
 
@@ -107,9 +135,12 @@ func TestStubsThatAreInUseStayAndParentsKeepTheirTimes(t *testing.T) {
 	}
 }
 
+// Each trap has the user, or the group, that is asked for: only that it is
+// refused by what it is (initproc's root.database) keeps it from being found.
 func TestAttack08PasswdIsReadInTheRootAndWithinBounds(t *testing.T) {
 	host := t.TempDir()
-	addFiles(t, host, "passwd=evil:x:7:7::/:/bin/sh\n")
+	const line = "evil:x:7:7::/:/bin/sh\n"
+	addFiles(t, host, "passwd="+line)
 	for name, make := range map[string]func(file string) error{
 		"link out": func(f string) error { return os.Symlink(host+"/passwd", f) },
 		"fifo":     func(f string) error { return unix.Mkfifo(f, 0o644) },
@@ -120,19 +151,21 @@ func TestAttack08PasswdIsReadInTheRootAndWithinBounds(t *testing.T) {
 			}
 			return unix.Mknod(f, unix.S_IFCHR|0o644, int(unix.Mkdev(1, 5)))
 		},
-		"huge": func(f string) error { return errors.Join(os.WriteFile(f, nil, 0o644), os.Truncate(f, 1<<30)) },
+		"huge": func(f string) error { return errors.Join(os.WriteFile(f, []byte(line), 0o644), os.Truncate(f, 1<<30)) },
 	} {
 		dir := newRoot(t)
-		file := dir + "/etc/passwd"
-		if err := errors.Join(os.Remove(file), make(file)); err != nil {
-			t.Fatal(err)
+		for table, user := range map[string]string{"/etc/group": "0:evil", "/etc/passwd": "evil"} {
+			file := dir + table
+			if err := errors.Join(os.Remove(file), make(file)); err != nil {
+				t.Fatal(err)
+			}
+			c, out := shell(t, dir, "true")
+			c.User = user
+			if _, err := Run(t.Context(), c); err == nil {
+				t.Errorf("%s in the place of %s: %s found, output %s", name, table, user, out)
+			}
 		}
-		c, out := shell(t, dir, "true")
-		c.User = "evil"
-		if _, err := Run(t.Context(), c); err == nil {
-			t.Errorf("%s: user found, output %s", name, out)
-		}
-		c, out = shell(t, dir, "while read l; do case $l in Uid*) echo $l;; esac; done < /proc/self/status; echo $HOME") // numbers need no file
+		c, out := shell(t, dir, "while read l; do case $l in Uid*) echo $l;; esac; done < /proc/self/status; echo $HOME") // numbers need no file
 		c.User = "5:6"
 		run(t, c)
 		expect(t, name, out.String(), "Uid: 5 5 5 5\n/\n")
@@ -209,6 +242,53 @@ func TestAttack10LinksInPlaceOfKernelFileSystemsAreRefused(t *testing.T) {
 	run(t, c)
 	expect(t, "hosts through a link", out.String(), "127.0.0.1\tlocalhost buildkitsandbox\n")
 	check()
+}
+
+// While steps start, whoever shares their root swaps its /dev, /proc and the
+// null device in it for links to the machine's files. What is mounted on is
+// opened once, without links (initProc.top), and the devices are the sandbox's
+// own, taken by number (openDevice): a step starts as always, or not at all.
+func TestAttack10WhatIsSwappedWhileAStepStartsLeadsNowhere(t *testing.T) {
+	host, check := canary(t)
+	dir := newRoot(t, "dev/null=fake", "proc/", "away/", "away/dev->"+host, "away/proc->"+host, "away/null->"+host+"/file")
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Microsecond):
+				for _, pair := range [][2]string{{"/dev/null", "/away/null"}, {"/dev", "/away/dev"}, {"/proc", "/away/proc"}} {
+					_ = unix.Renameat2(unix.AT_FDCWD, dir+pair[0], unix.AT_FDCWD, dir+pair[1], unix.RENAME_EXCHANGE)
+				}
+			}
+		}
+	}()
+	ran := 0
+	for range 60 {
+		c, out := shell(t, dir, "echo x >/dev/null; echo x >/proc/self/comm; stat -c %t:%T /dev/null; cat /proc/sys/kernel/ostype; ls /dev/file /proc/file 2>/dev/null; true")
+		_, err := Run(t.Context(), c)
+		var se *StartError
+		switch {
+		case err == nil:
+			ran++
+			// That the swap goes on may hide its devices from it, and no more.
+			for l := range strings.Lines(out.String()) {
+				if l != "1:3\n" && l != "Linux\n" && !regexp.MustCompile(`^(sh|stat|cat): can't`).MatchString(l) {
+					t.Errorf("the step saw %q", l)
+				}
+			}
+		case !errors.As(err, &se) || se.Op != "mount":
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	<-done
+	check()
+	if ran == 0 || ran == 60 {
+		t.Logf("the swap was never in time: %d of 60 ran", ran)
+	}
 }
 
 func must(c *Config, _ any) *Config { return c }
