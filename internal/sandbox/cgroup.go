@@ -242,6 +242,14 @@ func (c *Cgroup) Close() error {
 	return errors.Join(errs...)
 }
 
+// folders are c's folders as the keeper is told them.
+func (c *Cgroup) folders() []byte {
+	if c == nil {
+		return nil
+	}
+	return []byte(strings.Join(c.dirs, "\x00"))
+}
+
 // removeGroup waits for the kernel to let go of processes that have ended.
 func removeGroup(dir string) error {
 	for range 100 {

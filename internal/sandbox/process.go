@@ -260,7 +260,7 @@ func (p *Process) launch(ctx context.Context, l *launch, oomBefore int64) (*exec
 	var r initproc.Report
 	var tty *terminal
 	if err = l.config.Cgroup.add(p.proc.Pid); err == nil {
-		r, tty, err = p.talk(sock, l.setup)
+		r, tty, err = p.talk(sock, l.setup, l.config.Cgroup)
 	}
 	if err == nil && r.Err != nil {
 		err = r.Err
@@ -401,7 +401,7 @@ func (p *Process) clean() error {
 // talk sends s to the init and reads its report, which ends when the init
 // executes the command or ends. What takes time is done here, while the init
 // starts.
-func (p *Process) talk(sock *os.File, s *initproc.Setup) (initproc.Report, *terminal, error) {
+func (p *Process) talk(sock *os.File, s *initproc.Setup, group *Cgroup) (initproc.Report, *terminal, error) {
 	if !s.Insecure {
 		filter, err := defaultFilter()
 		if err != nil {
@@ -416,7 +416,7 @@ func (p *Process) talk(sock *os.File, s *initproc.Setup) (initproc.Report, *term
 	if s.SharedPIDs {
 		end = unix.SIGTERM // to the reaper, which kills the others
 	}
-	if err := keep(p.proc.Pid, end); err != nil {
+	if err := keep(p.proc.Pid, end, group); err != nil {
 		return initproc.Report{}, nil, err
 	}
 	var tty *terminal
