@@ -161,8 +161,9 @@ func TestAttack08PasswdIsReadInTheRootAndWithinBounds(t *testing.T) {
 			}
 			c, out := shell(t, dir, "true")
 			c.User = user
-			if _, err := Run(t.Context(), c); err == nil {
-				t.Errorf("%s in the place of %s: %s found, output %s", name, table, user, out)
+			_, err := Run(t.Context(), c)
+			if err == nil || name == "fifo" && !strings.Contains(err.Error(), "not a regular file") {
+				t.Errorf("%s in the place of %s: %s: %v, output %s", name, table, user, err, out)
 			}
 		}
 		c, out := shell(t, dir, "while read l; do case $l in Uid*) echo $l;; esac; done < /proc/self/status; echo $HOME") // numbers need no file
