@@ -127,10 +127,10 @@ func (f *fitting) put(name string, make, take func(dir int, base string) error) 
 		defer parent.Close()
 		return f.putBack(parent, base, aside, before, after, take)
 	})
-	if err := make(dir, base); err != nil {
-		return crossDevice(err)
+	made := make(dir, base)
+	if after, err = initproc.Mtime(dir); made != nil {
+		return crossDevice(made)
 	}
-	after, err = initproc.Mtime(dir)
 	return err
 }
 

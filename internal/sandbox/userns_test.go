@@ -249,7 +249,12 @@ func holdMain() int {
 	if err != nil {
 		return 1
 	}
+	var mounts []Mount
+	if cache := os.Getenv("WHITTLE_SANDBOX_CACHE"); cache != "" {
+		mounts = append(mounts, Mount{Target: "/cache", Path: cache})
+	}
 	st, err := Run(context.Background(), &Config{
+		Mounts:    mounts,
 		Isolation: Isolation{Mode: os.Getenv(isolationVar)}, Scratch: os.Getenv("WHITTLE_SANDBOX_SCRATCH"),
 		Root: root, Args: []string{"sh", "-c", os.Getenv("WHITTLE_SANDBOX_SCRIPT")}, Env: []string{"PATH=/bin"},
 		User: os.Getenv("WHITTLE_SANDBOX_USER"), Stdout: os.Stdout, Stderr: os.Stderr,
@@ -272,7 +277,7 @@ func hold(t *testing.T, dir, user, script string) (*exec.Cmd, *os.File) {
 	t.Cleanup(func() { r.Close() })
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = []string{helperVar + "=" + helperHold, "WHITTLE_SANDBOX_ROOT=" + dir, "WHITTLE_SANDBOX_SCRIPT=" + script, "WHITTLE_SANDBOX_USER=" + user}
-	cmd.Env = append(cmd.Env, isolationVar+"="+os.Getenv(isolationVar), "WHITTLE_SANDBOX_SCRATCH="+t.TempDir())
+	cmd.Env = append(cmd.Env, isolationVar+"="+os.Getenv(isolationVar), "WHITTLE_SANDBOX_SCRATCH="+t.TempDir(), "WHITTLE_SANDBOX_CACHE="+os.Getenv("WHITTLE_SANDBOX_CACHE"))
 	cmd.Stdout, cmd.Stderr = w, w
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
