@@ -156,8 +156,11 @@ func runAnyhow(t *testing.T, c *Config) {
 
 func TestWhatAChrootCannotGiveIsRefusedBeforeAnythingRuns(t *testing.T) {
 	dir := newRoot(t)
-	other := t.TempDir()
-	mustTmpfs(t, other)
+	other, err := os.MkdirTemp("/dev/shm", "elsewhere")
+	if err != nil {
+		t.Skip("needs /dev/shm")
+	}
+	defer os.RemoveAll(other)
 	addFiles(t, other, "d/")
 	for name, tt := range map[string]struct {
 		change func(*Config)
