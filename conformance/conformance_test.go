@@ -189,7 +189,7 @@ func report(t *testing.T, accepted *differences, name, provider string, want, go
 		t.Fatal(err)
 	}
 	if (want.Error == "") != (got.Error == "") {
-		if !accepted.accepts(name, "result", "result: "+said(want)) {
+		if !accepted.accepts(name, "result", "result: "+said(want), provider+": result") {
 			t.Errorf("%s: result\n\t   peer: %s\n\twhittle: %s", provider, said(want), said(got))
 		}
 		return
