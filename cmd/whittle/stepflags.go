@@ -3,6 +3,8 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,7 +28,7 @@ type stepFlags struct {
 
 func (f *stepFlags) add(fl *pflag.FlagSet) {
 	fl.StringArrayVar(&f.secrets, "secret", nil, "let steps that ask for it see a secret: `id=ID,src=FILE` or id=ID,env=NAME; may be repeated")
-	fl.StringArrayVar(&f.ssh, "ssh", nil, "let steps that ask for it sign with an agent or keys: `ID[=SOCKET|KEY[,KEY]]`, or default for $SSH_AUTH_SOCK; may be repeated")
+	fl.StringArrayVar(&f.ssh, "ssh", nil, "let steps that ask for it sign with an agent or keys: `ID[=SOCKET|KEY[,KEY]]`, or default for $SSH_AUTH_SOCK and else the keys in ~/.ssh; may be repeated")
 	fl.StringSliceVar(&f.allow, "allow", nil, "allow steps `RIGHT`: network.host, security.insecure or device; may be repeated")
 	fl.StringArrayVar(&f.ulimits, "ulimit", nil, "limit of steps, `NAME=SOFT[:HARD]`; may be repeated")
 	fl.StringVar(&f.shm, "shm-size", "", "`SIZE` of /dev/shm of steps (default 64m)")
@@ -74,8 +76,21 @@ func (p *program) stepOptions(f *stepFlags, r *whittle.Request) (err error) {
 	return checkLimits(&r.Resources)
 }
 
+// ownKeys are the private keys that ssh(1) itself would use, as far as they are
+// there.
+func ownKeys(home string) []string {
+	var out []string
+	for _, name := range []string{"id_ed25519", "id_ecdsa", "id_rsa"} {
+		path := filepath.Join(home, ".ssh", name)
+		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() && filepath.IsAbs(home) {
+			out = append(out, path)
+		}
+	}
+	return out
+}
+
 // parseSSH reads docker's --ssh. default alone, or any other name alone, is the
-// agent that $SSH_AUTH_SOCK leads to.
+// agent that $SSH_AUTH_SOCK leads to or, where none runs, the user's own keys.
 func (p *program) parseSSH(list []string) ([]whittle.SSH, error) {
 	var out []whittle.SSH
 	for _, text := range list {
@@ -91,8 +106,8 @@ func (p *program) parseSSH(list []string) ([]whittle.SSH, error) {
 			s.Paths = strings.Split(paths, ",")
 		} else if sock := p.getenv("SSH_AUTH_SOCK"); sock != "" {
 			s.Paths = []string{sock}
-		} else {
-			return bad("there is no agent: SSH_AUTH_SOCK is not set", "start one, eval $(ssh-agent) && ssh-add, or name key files: --ssh "+s.ID+"=KEYFILE")
+		} else if s.Paths = ownKeys(p.getenv("HOME")); len(s.Paths) == 0 {
+			return bad("there is no agent: SSH_AUTH_SOCK is not set, and no key in ~/.ssh", "start one, eval $(ssh-agent) && ssh-add, or name key files: --ssh "+s.ID+"=KEYFILE")
 		}
 		out = append(out, s)
 	}
