@@ -151,9 +151,10 @@ func TestAByteThatIsFlippedIsFound(t *testing.T) {
 		p := filepath.Join(r.to, name)
 		whole, err := os.ReadFile(p)
 		check(t, err)
-		for _, at := range []int{0, len(whole) / 3, len(whole) / 2, len(whole) - 1} {
+		for i := range 9 {
+			at := i * (len(whole) - 1) / 8
 			b := bytes.Clone(whole)
-			b[at] ^= 0x20
+			b[at] ^= 1
 			check(t, os.WriteFile(p, b, 0o644))
 			dir, err := r.unpack()
 			if err == nil && describeTree(t, dir) != want {
