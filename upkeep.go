@@ -25,6 +25,8 @@ type Info struct {
 	Chosen    string           `json:"chosen"`
 	Why       string           `json:"why,omitempty"` // when none works, or one was forced
 	Images    int              `json:"images"`
+	// Sandbox is what a step gets of this machine, and why.
+	Sandbox []sandbox.Finding `json:"sandbox"`
 }
 
 // Info probes the machine: what can mount a root file system in this store,
@@ -53,9 +55,22 @@ func (w *Whittle) Info() (*Info, error) {
 	default:
 		i.Why = "the first that works here"
 	}
+	i.Sandbox = sandbox.Findings(w.isolationWith(p, err), w.opt.Refused)
 	list, err := w.catalog.List()
 	i.Images = len(list)
 	return i, err
+}
+
+// isolationWith is how steps are kept apart with a provider; "" when there is
+// none.
+func (w *Whittle) isolationWith(p rootfs.Provider, err error) string {
+	switch {
+	case err != nil:
+		return ""
+	case p == rootfs.Chroot:
+		return sandbox.Chroot
+	}
+	return w.isolation.String()
 }
 
 // Write prints i for people.
@@ -70,6 +85,13 @@ func (i *Info) Write(out io.Writer, version string) error {
 			state = "does not work here: " + f.Why
 		}
 		fmt.Fprintf(t, "  %s\t%s\n", f.Provider, state)
+	}
+	for _, f := range i.Sandbox {
+		fmt.Fprintf(t, "%s\t%s", f.What, f.Is)
+		if f.Why != "" {
+			fmt.Fprintf(t, " (%s)", f.Why)
+		}
+		fmt.Fprintln(t)
 	}
 	return t.Flush()
 }

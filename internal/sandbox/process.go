@@ -22,6 +22,7 @@ const (
 	argvUserNS = "whittle-userns"
 	argvKeeper = "whittle-keeper"
 	argvReaper = "whittle-reaper"
+	argvProbe  = "whittle-probe"
 )
 
 // Start starts c's process. When it returns without an error, the process

@@ -43,6 +43,8 @@ func MaybeInit() {
 	case os.Args[0] == argvBox:
 		runBox()
 		os.Exit(0)
+	case os.Args[0] == argvProbe:
+		os.Exit(probeProc())
 	case os.Args[0] == argvReaper:
 		runReaper(os.Args[1:])
 		os.Exit(0)

@@ -47,6 +47,82 @@ for a in left last; do
 	done | sort | sed "s/^/$a /"
 done`
 
+// powerless is a user in a container as docker run makes it by default, but for
+// the user: it makes no namespaces, mounts nothing and has one id.
+func powerless() place {
+	return place{disk: true, owner: 1000, options: []string{"--user", "1000", "--security-opt", "no-new-privileges"}}
+}
+
+func TestAUserWithOneIDBuildsTheExamplesThatNeedNoOther(t *testing.T) {
+	built, failed, said := builtIn(t, oneID())
+	if len(built) != 7 || strings.Join(failed, ", ") != "3-lower-case-and-side-by-side Dockerfile.corrected, 6-missing-interpreter Dockerfile.corrected" {
+		t.Errorf("want all but those with apt:\n%s", said)
+	}
+	// apt becomes another user.
+	if n := strings.Count(said, "there is a single id here: no_new_privs is set"); n != len(failed) {
+		t.Errorf("%d messages say why:\n%s", n, said)
+	}
+}
+
+func TestAStepThatNeedsAnotherIDSaysWhatToInstall(t *testing.T) {
+	p := oneID()
+	p.options = p.options[:len(p.options)-2] // new privileges are allowed: only the program and the ids are missing
+	said := p.must(t, `
+		/src/standins/load busybox 2>/dev/null
+		whittle info
+		printf 'FROM busybox\nRUN touch /x && chown 1000 /x\n' | whittle build - && exit 1
+		printf 'FROM busybox\nUSER 1000\nRUN true\n' | whittle build - && exit 1
+		exit 0`)
+	hints := 0
+	for line := range strings.Lines(said) {
+		if strings.Contains(line, "hint: ") && strings.Contains(line, "apt-get install uidmap") && strings.Contains(line, "1000:100000:65536 in /etc/subuid") {
+			hints++
+		}
+	}
+	if hints != 2 || !strings.Contains(said, "user 1000:0: this user namespace has no such id") {
+		t.Errorf("%d hints:\n%s", hints, said)
+	}
+	if !strings.Contains(said, "ids                one (/etc/subuid: no range of ids for user 1000") {
+		t.Errorf("whittle info does not say so:\n%s", said)
+	}
+}
+
+func TestWithoutAnyRightsBuildsWithoutRUNWork(t *testing.T) {
+	said := powerless().must(t, `
+		/src/standins/load busybox 2>/dev/null
+		whittle info
+		mkdir -p ctx/etc
+		cp /etc/hosts ctx/etc/
+		cat > ctx/Dockerfile <<'X'
+FROM busybox AS base
+COPY --chown=33:44 etc /srv/
+WORKDIR /work
+FROM busybox
+COPY --from=base /srv /copy/
+COPY --from=base /bin/busybox /copy/
+ENV A=1
+X
+		whittle build -t built ctx
+		whittle save built -o built.tar
+		for l in $(tar xOf built.tar manifest.json | grep -o 'blobs/sha256/[0-9a-f]*' | sort -u); do
+			tar xOf built.tar $l | tar tv 2>/dev/null | grep copy || true
+		done
+		printf 'FROM busybox\nRUN touch /tmp/ran\nRUN false\n' | whittle build --progress plain - || echo exit code $?
+		whittle fsck`)
+	for _, want := range []string{
+		"copy/hosts", "copy/busybox", "exit code 1",
+		"isolation          none: no RUN (user namespace: the kernel does not let this user make one)",
+		"a RUN cannot run here", "--security-opt seccomp=unconfined (Docker)", "seccompProfile.type: Unconfined (Kubernetes)",
+	} {
+		if !strings.Contains(said, want) {
+			t.Errorf("%q is not in:\n%s", want, said)
+		}
+	}
+	if strings.Contains(said, "RUN touch /tmp/ran\n#") || strings.Count(said, "a RUN cannot run here") != 1 {
+		t.Errorf("something was started, or said twice:\n%s", said)
+	}
+}
+
 func TestOwnersThatTheKernelCannotHoldAreRecorded(t *testing.T) {
 	// What root makes of it, with all ids there are, is what it shall be.
 	want := place{disk: true, options: []string{"--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined"}}.must(t, "/src/standins/load busybox 2>/dev/null;"+owners+listed)
