@@ -37,6 +37,8 @@ func rows() []row {
 			target: target{time: 20 * time.Millisecond, only: "erofs"}},
 		{name: "20 trivial RUN steps, each", floor: "clone + exec of true", pairs: 9, setup: trivialRuns,
 			target: target{time: 10 * time.Millisecond, only: "erofs"}, steps: trivialSteps},
+		{name: "20 trivial RUN steps of a plain user, each", floor: "the same by root", pairs: 9, setup: rootlessRuns,
+			target: target{time: rootlessTarget}, steps: trivialSteps, treeOnly: true},
 		{name: "eight stages of sleep 1", floor: "sleep 1", pairs: 3, setup: eightStages,
 			target: target{time: 1300 * time.Millisecond, only: "erofs"}},
 		{name: "COPY of 50 000 files of 4 KB, cold store", floor: "tar cf", pairs: 7, setup: coldCopy,
