@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,21 +44,29 @@ func newRecorder(next progress.Sink, s *store.Store) *recorder {
 
 // Emit implements progress.Sink.
 func (r *recorder) Emit(e progress.Event) {
-	r.next.Emit(e)
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.take(&e)
+	r.mu.Unlock()
+	r.next.Emit(e)
+}
+
+// take keeps e, and adds the log's id to the start of a step.
+func (r *recorder) take(e *progress.Event) {
+	ran := e.Kind == progress.Started && e.Key != ""
 	if r.id == "" {
-		ran := e.Kind == progress.Started && e.Key != ""
 		bad := e.Kind == progress.Done && e.Err != nil && !errors.Is(e.Err, context.Canceled)
 		if !ran && !bad {
 			if e.Kind != progress.Log && e.Kind != progress.Status {
-				r.before = append(r.before, e)
+				r.before = append(r.before, *e)
 			}
 			return
 		}
 		r.begin()
 	}
-	r.keep(e)
+	if ran && r.journal != nil {
+		e.Build = r.id
+	}
+	r.keep(*e)
 }
 
 // begin makes the log, with what was told so far.
@@ -134,6 +143,15 @@ func (r *recorder) close() {
 	}
 }
 
+// latestLogs says which logs of builds there are.
+func (w *Whittle) latestLogs() string {
+	ids := w.store.LatestLogs(3)
+	if len(ids) == 0 {
+		return ", nor any other"
+	}
+	return ": the latest are " + strings.Join(ids, ", ")
+}
+
 // BuildLog writes what the steps of a build wrote, as --progress plain does.
 // ref is the build's id or the beginning of it. With follow it goes on until
 // the build ends.
@@ -141,7 +159,7 @@ func (w *Whittle) BuildLog(ctx context.Context, ref string, out io.Writer, follo
 	_, f, going, err := w.store.FindLog(ref)
 	if errors.Is(err, store.ErrNotFound) {
 		return &container.Error{Msg: fmt.Sprintf("no such container: %s", ref),
-			Way: "ps -a lists all containers; nor is there the log of a build with that id: one that ran steps tells its id when it fails, and the last 100 are kept", Err: container.ErrNotFound}
+			Way: "ps -a lists all containers; nor is there the log of a build with that id" + w.latestLogs(), Err: container.ErrNotFound}
 	}
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -231,22 +232,66 @@ func TestAShellDiesWithWhittleAndLeavesNothing(t *testing.T) {
 		"of a build": {"build", "--on-failure", "shell", "--build-arg", "CODE=1", dir},
 		"of a stage": {"shell", dir},
 	} {
-		t.Run(name, func(t *testing.T) {
-			adopt(t)
-			l := newLab(t, filepath.Join(t.TempDir(), "store"), "busybox")
-			c := l.console(t, args...)
-			c.await("# ")
-			c.send("trap '' HUP TERM; (setsid sleep 1000 &) ; sleep 999 & echo begun; sleep 998\r")
-			c.await("\nbegun\r\n")
-			if err := c.cmd.Process.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			_ = c.cmd.Wait()
-			alone(t)
-			l.run("prune")
-			l.clean()
-		})
+		for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
+			t.Run(name+", "+sig.String(), func(t *testing.T) {
+				adopt(t)
+				l := newLab(t, filepath.Join(t.TempDir(), "store"), "busybox")
+				c := l.console(t, args...)
+				c.await("# ")
+				c.send("trap '' HUP TERM; (setsid sleep 1000 &) ; sleep 999 & echo begun; sleep 998\r")
+				c.await("\nbegun\r\n")
+				if err := c.cmd.Process.Signal(sig); err != nil {
+					t.Fatal(err)
+				}
+				if sig == syscall.SIGKILL {
+					_ = c.cmd.Wait()
+				} else if code := c.code(); code != 128+int(sig) {
+					t.Errorf("exit code %d, want that of the signal", code)
+				}
+				alone(t)
+				l.run("prune")
+				l.clean()
+			})
+		}
 	}
+}
+
+func TestALogIsFollowedUntilItsBuildEnds(t *testing.T) {
+	adopt(t)
+	l := newLab(t, filepath.Join(t.TempDir(), "store"), "busybox")
+	dir := folder(t, map[string]string{"go": "", "Dockerfile": "FROM busybox\nRUN --mount=type=cache,target=/c echo begun; until [ -e /c/go ]; do sleep 0.02; done; x=last; echo said $x\n"})
+	build := l.command("build", "--progress", "json", dir)
+	events, err := build.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := build.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(until(t, events, "begun\\n\"}\n"), "\"build\":\"")
+	id, _, _ := strings.Cut(after, "\"")
+	follow := l.command("logs", "-f", id)
+	said, err := follow.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := follow.Start(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, said, " begun\n")
+	l.run("shell", "-q", "--step", "1", dir, "--", "true") // another process changes nothing
+	if out, err := l.command("logs", id).Output(); err != nil || strings.Contains(string(out), "said last") {
+		t.Errorf("without -f: %v\n%s", err, out)
+	}
+	other := folder(t, map[string]string{"Dockerfile": "FROM busybox\nRUN --mount=type=cache,target=/c touch /c/go\n"})
+	l.run("build", "-q", other)
+	until(t, said, " said last\n")
+	go io.Copy(io.Discard, events)
+	if err := errors.Join(follow.Wait(), build.Wait()); err != nil {
+		t.Error(err)
+	}
+	alone(t)
+	l.clean()
 }
 
 func TestAShellOnATerminalIsInteractive(t *testing.T) {

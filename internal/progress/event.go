@@ -11,7 +11,7 @@
 // the event and are left out when empty:
 //
 //	begin    vertices: [{id, label, stage, number, total, text, line, key, configOnly}]
-//	started  vertex, key
+//	started  vertex, key, build
 //	log      vertex, stream (1 or 2), data; base64 in place of data when the
 //	         step printed bytes that are not UTF-8
 //	cached   vertex, key
@@ -46,7 +46,7 @@ type Kind uint8
 // The kinds, with the fields of Event that each uses beside Time.
 const (
 	Begin   Kind = iota // Vertices: what the build will do, in file order; may come again with more
-	Started             // Vertex, Key, Name (a container's ID, if any)
+	Started             // Vertex, Key, Name (a container's ID, if any), Build
 	Log                 // Vertex, Stream, Data
 	Cached              // Vertex, Key: nothing had to be done
 	Done                // Vertex, Key, Err, ExitCode, Took, Worked, Changed

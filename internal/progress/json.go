@@ -62,6 +62,8 @@ func (j *jsonLines) event(e Event) {
 	switch e.Kind {
 	case Begin:
 		l.Vertices = e.Vertices
+	case Started:
+		l.Build = e.Build
 	case Log:
 		if e.Data = j.whole(e); len(e.Data) == 0 {
 			return

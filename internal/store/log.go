@@ -97,24 +97,38 @@ func (s *Store) logItems() ([]*item, error) {
 	return items, err
 }
 
-// trimLogs removes the oldest logs that nobody writes, so that at most so many
-// stay. One that cannot be removed stays.
-func (s *Store) trimLogs(most int, size int64) {
-	type log struct {
-		path string
-		at   time.Time
-		size int64
-	}
-	var logs []log
-	_ = s.eachNamed(folderDir, logKind, func(path, _ string, bad error) error {
+type buildLog struct {
+	id, path string
+	at       time.Time // written last
+	size     int64
+}
+
+// logs lists all logs, the youngest first, as far as they can be read.
+func (s *Store) logs() []buildLog {
+	var logs []buildLog
+	_ = s.eachNamed(folderDir, logKind, func(path, id string, bad error) error {
 		if fi, err := os.Lstat(path + "/" + logName); err == nil && bad == nil {
-			logs = append(logs, log{path, fi.ModTime(), fi.Size()})
+			logs = append(logs, buildLog{id, path, fi.ModTime(), fi.Size()})
 		}
 		return nil
 	})
-	slices.SortFunc(logs, func(a, b log) int { return cmp.Or(b.at.Compare(a.at), strings.Compare(a.path, b.path)) })
+	slices.SortFunc(logs, func(a, b buildLog) int { return cmp.Or(b.at.Compare(a.at), strings.Compare(a.path, b.path)) })
+	return logs
+}
+
+// LatestLogs returns the ids of the n logs that were written last.
+func (s *Store) LatestLogs(n int) (ids []string) {
+	for _, l := range s.logs() {
+		ids = append(ids, l.id)
+	}
+	return ids[:min(n, len(ids))]
+}
+
+// trimLogs removes the oldest logs that nobody writes, so that at most so many
+// stay. One that cannot be removed stays.
+func (s *Store) trimLogs(most int, size int64) {
 	var sum int64
-	for i, l := range logs {
+	for i, l := range s.logs() {
 		sum += l.size
 		if i > 0 && (i >= most || sum > size) && ownerDead(l.path+"/"+logName) {
 			_, _ = s.discard(l.path)
