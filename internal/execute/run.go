@@ -122,6 +122,8 @@ func startHint(start *sandbox.StartError) (hint string) {
 	switch {
 	case errors.Is(start.Err, syscall.EMFILE):
 		hint = FilesHint
+	case start.Op == "isolation":
+		hint = "steps run in a chroot here, and cannot have this: leave it out, or build where namespaces are allowed (docs/where-it-runs.md)"
 	case start.Op == "exec" && start.Found != "":
 		hint = fmt.Sprintf("%s exists: write the whole path, RUN [%q], or add its folder to PATH with ENV", start.Found, start.Found)
 	case start.Op == "exec" && errors.Is(start.Err, sandbox.ErrNotInPath):

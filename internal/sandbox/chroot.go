@@ -39,8 +39,9 @@ import (
 //     not. The same goes for ShmSize.
 //   - A Mount with Content is in memory as ever. Only calls that name it see it;
 //     who looks into its folder sees an empty file.
-//   - Mount.File, Insecure, ReadOnlyRoot and every Network but the caller's are
-//     a StartError with Op "isolation". Hostname is in /etc/hosts only.
+//   - Mount.File, Insecure, ReadOnlyRoot, Emulator and every Network but the
+//     caller's are a StartError with Op "isolation". Hostname is in /etc/hosts
+//     only.
 //   - NoNewPrivs is always set.
 
 // argvBox is argv[0] of a box.
@@ -132,6 +133,8 @@ func chrootable(c *Config) error {
 		return refusal("read-only root", "a chroot can be written to")
 	case slices.ContainsFunc(c.Mounts, func(m Mount) bool { return m.File != nil }):
 		return refusal("mount", "a chroot has no mounts: give a path")
+	case c.Emulator != nil:
+		return refusal("emulator", "a chroot has no emulator of its own: register one for the whole machine")
 	case c.Root == nil:
 		return &StartError{Op: "root", Err: errors.New("none given")}
 	case c.Scratch == "":

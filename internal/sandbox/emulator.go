@@ -105,12 +105,43 @@ func isStatic(name string) bool {
 
 // tryEmulator runs a program for m in a root with nothing else in it.
 func tryEmulator(ctx context.Context, how Isolation, m *machine, header []byte, e *Emulator) error {
+	if how.Mode == Chroot {
+		return tryInFolder(ctx, m.program(header), e)
+	}
 	root, err := programRoot("probe", m.program(header))
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	st, err := Run(ctx, &Config{Root: root, Isolation: how, Args: []string{"/probe"}, Emulator: e})
+	return tryIn(ctx, &Config{Root: root, Isolation: how, Emulator: e})
+}
+
+// tryInFolder is tryEmulator where nothing can be mounted.
+func tryInFolder(ctx context.Context, program []byte, e *Emulator) (err error) {
+	dir, err := os.MkdirTemp("", "whittle-probe")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	c := &Config{Isolation: Isolation{Mode: Chroot}, Scratch: dir + "/scratch", Emulator: e}
+	for _, d := range []string{dir + "/root", c.Scratch} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(dir+"/root/probe", program, 0o755); err != nil {
+		return err
+	}
+	if c.Root, err = os.Open(dir + "/root"); err != nil {
+		return err
+	}
+	defer c.Root.Close()
+	return tryIn(ctx, c)
+}
+
+func tryIn(ctx context.Context, c *Config) error {
+	c.Args = []string{"/probe"}
+	st, err := Run(ctx, c)
 	if err == nil && st.Code != 0 {
 		err = fmt.Errorf("a program that only ends has ended with %d", st.Code)
 	}
