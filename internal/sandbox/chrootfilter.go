@@ -3,6 +3,7 @@ package sandbox
 import (
 	"runtime"
 	"slices"
+	"sync"
 
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -103,14 +104,15 @@ func chrootProfile() (*specs.LinuxSeccomp, error) {
 	return p, nil
 }
 
-// chrootFilter is chrootProfile as the kernel reads it.
-func chrootFilter() (string, error) {
+// chrootFilter is chrootProfile as the kernel reads it. It is compiled once,
+// for all runs.
+var chrootFilter = sync.OnceValues(func() (string, error) {
 	p, err := chrootProfile()
 	if err != nil {
 		return "", err
 	}
 	return filterOf(p)
-}
+})
 
 // nativeAudit is this program's architecture, as seccomp names it.
 func nativeAudit() uint32 {

@@ -57,7 +57,7 @@ func (s *Server) find(c *call, dir uint64, name string, follow bool) node {
 		}
 		name = base + "/" + name
 	}
-	if !s.served(name) {
+	if !served(name) {
 		flags := unix.O_PATH
 		if !follow {
 			flags |= unix.O_NOFOLLOW
@@ -103,10 +103,14 @@ func (s *Server) watched(fd int) node {
 
 // served says whether a path looks like one that is. It need not be right:
 // what is served wrongly walk finds out, what is missed has another way.
-func (s *Server) served(name string) bool {
-	if (strings.Contains(name, "//") || strings.Contains(name, "/.")) && s.served(clean(name)) {
-		return true
+func served(name string) bool {
+	if strings.Contains(name, "//") || strings.Contains(name, "/.") {
+		return looksServed(name) || looksServed(clean(name))
 	}
+	return looksServed(name)
+}
+
+func looksServed(name string) bool {
 	for _, p := range []string{"/proc", "/sys", "/dev/pts", "/dev/ptmx", "/dev/fd", "/dev/std"} {
 		if strings.HasPrefix(name, p) {
 			return true
@@ -151,7 +155,7 @@ func (s *Server) walk(c *call, name string, follow bool) node {
 	var at []string
 	rest := strings.Split(name, "/")
 	folder := strings.HasSuffix(name, "/")
-	served := false
+	led := false // here by a link that is served
 	for links := 0; len(rest) > 0; {
 		el := rest[0]
 		rest = rest[1:]
@@ -170,9 +174,9 @@ func (s *Server) walk(c *call, name string, follow bool) node {
 		last := !slices.ContainsFunc(rest, func(e string) bool { return e != "" && e != "." })
 		if l.kind != link && l.kind != magic || last && !follow && !folder {
 			if l.kind == physical && l.err != 0 {
-				return missing(served, last, next)
+				return missing(led, last, next)
 			}
-			if l.kind == link && l.real == "" && served {
+			if l.kind == link && l.real == "" && led {
 				return node{kind: through, dir: s.root, real: strings.Join(next, "/")}
 			}
 			if l.kind == link || l.kind == magic {
@@ -188,7 +192,7 @@ func (s *Server) walk(c *call, name string, follow bool) node {
 			return l
 		}
 		target := l.text
-		served = served || next[0] == "proc" || next[0] == "sys"
+		led = led || next[0] == "proc" || next[0] == "sys"
 		if l.kind == magic {
 			// On the way, a folder: by its name from here on.
 			inside, ok := s.inside(l.text)
@@ -203,7 +207,7 @@ func (s *Server) walk(c *call, name string, follow bool) node {
 		rest = append(strings.Split(target, "/"), rest...)
 	}
 	n := s.at(c, at)
-	if n.kind == physical && served {
+	if n.kind == physical && led {
 		n.kind, n.dir, n.real = through, s.root, strings.Join(at, "/")
 	}
 	return n
@@ -211,9 +215,9 @@ func (s *Server) walk(c *call, name string, follow bool) node {
 
 // missing is where there is no file. The kernel says so, or makes one, if it
 // finds the place.
-func missing(served, last bool, at []string) node {
+func missing(led, last bool, at []string) node {
 	switch {
-	case !served:
+	case !led:
 		return node{}
 	case !last:
 		return none(unix.ENOENT)

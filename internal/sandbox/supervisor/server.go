@@ -182,7 +182,14 @@ func fail(err error) answer {
 	return answer{err: e}
 }
 
-func (s *Server) answer(c *call, name string) answer {
+// answer answers a call. Whatever a step may ask, it does not end the server,
+// on which all hangs that is to be put back.
+func (s *Server) answer(c *call, name string) (a answer) {
+	defer func() {
+		if recover() != nil {
+			a = fail(unix.EIO)
+		}
+	}()
 	if h, ok := pathCalls[name]; ok && (c.native || !h.structs) {
 		return h.do(s, c)
 	}
