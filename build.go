@@ -113,6 +113,9 @@ type build struct {
 func (w *Whittle) Build(ctx context.Context, req Request) (_ *Result, err error) {
 	b := w.newBuild(req)
 	defer b.end(&err)
+	if err := w.isolation.Check(); err != nil {
+		return nil, err
+	}
 	if err := b.read(ctx); err != nil {
 		return nil, err
 	}

@@ -43,6 +43,7 @@ func TestScript(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("WHITTLE_ROOT", filepath.Join(env.WorkDir, "store"))
 			env.Setenv("WHITTLE_ROOTFS", os.Getenv("WHITTLE_ROOTFS"))
+			env.Setenv("WHITTLE_ISOLATION", os.Getenv("WHITTLE_ISOLATION"))
 			env.Setenv("EXAMPLES", filepath.Join(repo, "examples"))
 			env.Setenv("REPO", repo)
 			env.Setenv("STANDINS", standinsDir())

@@ -286,7 +286,7 @@ func (p *program) addIsolation(fl *pflag.FlagSet) {
 }
 
 // isolations are the values of --isolation.
-const isolations = "native or chroot"
+const isolations = "native, chroot, or oci=RUNTIME for a program such as runc"
 
 // checkIsolation refuses a way that there is not.
 func (p *program) checkIsolation() error {

@@ -138,6 +138,8 @@ func startHint(start *sandbox.StartError) (hint string) {
 		hint = "its interpreter is not in this stage; a static program needs none (for Go: CGO_ENABLED=0)"
 	case start.Op == "ulimit" && errors.Is(start.Err, syscall.EPERM):
 		hint = "only root can raise a hard limit, and nofile no further than /proc/sys/fs/nr_open: give a lower one, or raise that of the shell that calls"
+	case start.Op == "runtime":
+		hint = "so the runtime says; steps run without one when --isolation is left out"
 	case start.Op == "id":
 		hint = idsHint()
 	case start.Op == "exec" && errors.Is(start.Err, syscall.ENOENT):

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,20 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Resources are limits that a control group sets. Zero values set none.
-type Resources struct {
-	Memory     int64  // bytes
-	MemorySwap int64  // bytes, memory included; -1 is no limit
-	CPUShares  uint64 // 2 to 262144; 1024 is the usual weight
-	CPUPeriod  uint64 // microseconds
-	CPUQuota   int64  // microseconds in each period
-	CPUs, Mems string // lists of numbers, as "0-2,4"
-}
-
 // Cgroup is a control group made for one process.
 type Cgroup struct {
-	dirs []string // its folders: one of version 2, or one a controller of version 1
-	v2   *os.File // nil for version 1
+	group string   // its path below a hierarchy's top
+	dirs  []string // its folders: one of version 2, and one a controller of version 1
+	v1    []string // those of version 1
+	v2    *os.File // nil where there is none
 }
 
 // CgroupError is why there is no such control group.
@@ -40,40 +33,78 @@ type CgroupError struct {
 func (e *CgroupError) Error() string { return fmt.Sprintf("control group %s: %v", e.Path, e.Err) }
 func (e *CgroupError) Unwrap() error { return e.Err }
 
+var (
+	errNoController = errors.New("this controller is not there")
+	errNotDelegated = errors.New("this controller is not delegated to the group")
+	errShared       = errors.New("other programs run in the group that was delegated")
+)
+
+// delegated is the way out for users who may make no control groups.
+const delegated = "systemd-run --user --scope -p Delegate=yes whittle build …"
+
 // Hint returns the way out.
 func (e *CgroupError) Hint() string {
-	if errors.Is(e.Err, fs.ErrPermission) || errors.Is(e.Err, unix.EROFS) {
-		return "this user may not make control groups there: build as root, or inside systemd-run --user --scope -p Delegate=yes and name that scope's group"
-	}
-	if errors.Is(e.Err, unix.EINVAL) && !strings.Contains(e.Path, "subtree_control") || errors.Is(e.Err, unix.ERANGE) {
+	switch {
+	case errors.Is(e.Err, fs.ErrPermission) || errors.Is(e.Err, unix.EROFS) || errors.Is(e.Err, errShared):
+		return "this user may not make control groups there: build as root, or in a group of its own: " + delegated
+	case errors.Is(e.Err, errNotDelegated):
+		return "the system's administrator delegates it: systemctl edit user@.service, with Delegate=cpu cpuset io memory pids below [Service]; or build as root"
+	case errors.Is(e.Err, errNoController):
+		return "is it compiled in and switched on? cat /proc/cgroups; without the flag the limits are those of the shell that calls"
+	case errors.Is(e.Err, unix.EBUSY):
+		return "processes run in that group, so that it cannot have groups below it: name another --cgroup-parent, or none"
+	case errors.Is(e.Err, unix.EINVAL) || errors.Is(e.Err, unix.ERANGE):
 		return "the kernel does not take this value: /sys/devices/system has the processors (cpu/online) and memory nodes (node/online) of this machine, and a control group gives no more than the one above it"
 	}
-	return "is the controller there? cat /proc/cgroups; without the flag the limits are those of the shell that calls"
+	return "without the flag the limits are those of the shell that calls"
 }
 
-const cgroupRoot = "/sys/fs/cgroup"
+const (
+	cgroupRoot = "/sys/fs/cgroup"
+	ownParent  = "whittle" // of the groups that nobody has named a parent for
+
+	runtimesGroup = "runtime" // the group of an OCI runtime, in one of whittle's
+)
+
+// isV2 says whether the hierarchy at root is that of version 2.
+func isV2(root string) bool {
+	_, err := os.Stat(filepath.Join(root, "cgroup.controllers"))
+	return err == nil
+}
+
+func randomName() string { return strconv.Itoa(os.Getpid()) + "-" + rand.Text()[:8] }
+
+// groupName is the path of a new group below parent.
+func groupName(parent string) string { return path.Join("/", parent, "whittle-"+randomName()) }
 
 // NewCgroup makes a group below parent, a path as /proc/PID/cgroup has it, and
-// sets its limits. "" is a parent of whittle's own. Close removes it.
+// sets its limits. "" is a parent of whittle's own: at the top for root, else
+// below the group that this process is in. Close removes it.
 func NewCgroup(parent string, r Resources) (*Cgroup, error) {
 	if parent == "" {
-		parent = "whittle"
+		own, err := callersGroup(cgroupRoot)
+		if err != nil {
+			return nil, err
+		}
+		parent = path.Join(own, ownParent)
 	}
 	// "a-b.slice" is systemd's name for the slice inside a.slice.
 	if name, ok := strings.CutSuffix(parent, ".slice"); ok && !strings.Contains(parent, "/") {
 		parent = slicePath(name)
 	}
-	group := path.Join("/", parent, "whittle-"+strconv.Itoa(os.Getpid())+"-"+rand.Text()[:8])
-	var st unix.Statfs_t
-	if err := unix.Statfs(cgroupRoot, &st); err != nil {
-		return nil, &CgroupError{cgroupRoot, err}
-	}
-	c := &Cgroup{}
+	return makeCgroup(cgroupRoot, groupName(parent), r)
+}
+
+// makeCgroup makes the group in the control groups that are mounted at root:
+// of version 2 there, or of version 1 in folders named as their controllers,
+// and then perhaps of version 2 in "unified".
+func makeCgroup(root, group string, r Resources) (*Cgroup, error) {
+	c := &Cgroup{group: group}
 	var err error
-	if st.Type == unix.CGROUP2_SUPER_MAGIC {
-		err = c.makeV2(group, r)
+	if isV2(root) {
+		err = c.makeV2(root, group, r.v2())
 	} else {
-		err = c.makeV1(group, r)
+		err = c.makeV1(root, group, r)
 	}
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -90,65 +121,110 @@ func slicePath(name string) string {
 	return path.Join(out...)
 }
 
-// setting is one file of a control group.
-type setting struct{ controller, file, value string }
-
-func (c *Cgroup) makeV2(group string, r Resources) error {
-	list := r.v2()
-	dir := cgroupRoot
-	for _, part := range strings.Split(strings.Trim(group, "/"), "/") {
-		for _, s := range list {
-			// What is on already may be said again.
-			if err := writeSetting(dir, "cgroup.subtree_control", "+"+s.controller); err != nil {
-				return err
-			}
-		}
-		dir = filepath.Join(dir, part)
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return &CgroupError{dir, errors.Unwrap(err)}
+// makeV2 makes the group below top, and has the groups above it pass on what
+// the settings need.
+func (c *Cgroup) makeV2(top, group string, list []setting) error {
+	var controllers []string
+	for _, s := range list {
+		if !slices.Contains(controllers, s.controller) {
+			controllers = append(controllers, s.controller)
 		}
 	}
-	c.dirs = []string{dir}
+	dir := top
+	for _, part := range strings.Split(strings.Trim(group, "/"), "/") {
+		if err := passOn(dir, controllers); err != nil {
+			return err
+		}
+		dir = filepath.Join(dir, part)
+		if err := makeFolder(dir); err != nil {
+			return err
+		}
+	}
+	c.dirs = append(c.dirs, dir)
 	for _, s := range list {
-		if err := writeSetting(dir, s.file, s.value); err != nil {
+		if err := s.write(dir); err != nil {
 			return err
 		}
 	}
 	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return &CgroupError{dir, err}
+		return &CgroupError{dir, unwrapPath(err)}
 	}
 	c.v2 = f
 	return nil
 }
 
-// makeV1 makes the group for the controllers that limit something and are
-// there, and for every one that a limit is for.
-func (c *Cgroup) makeV1(group string, r Resources) error {
-	list := r.v1()
-	controllers := []string{"memory", "cpu", "cpuset", "pids"}
-	needed := map[string]bool{}
-	for _, s := range list {
-		controllers, needed[s.controller] = append(controllers, s.controller), true
+// passOn has the groups below dir have controllers. What they have already may
+// be said again.
+func passOn(dir string, controllers []string) error {
+	if len(controllers) == 0 {
+		return nil
 	}
-	made := map[string]bool{}
+	b, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+	if err != nil {
+		return &CgroupError{dir, unwrapPath(err)}
+	}
 	for _, name := range controllers {
-		top := filepath.Join(cgroupRoot, name)
-		if _, err := os.Stat(top); made[name] || err != nil && !needed[name] {
+		if !slices.Contains(strings.Fields(string(b)), name) {
+			missing := errNotDelegated
+			if _, err := os.Stat(filepath.Join(dir, "cgroup.type")); err != nil { // only the top has none
+				missing = errNoController
+			}
+			return &CgroupError{filepath.Join(dir, "cgroup.controllers") + ": " + name, missing}
+		}
+	}
+	return writeSetting(dir, "cgroup.subtree_control", "+"+strings.Join(controllers, " +"))
+}
+
+// makeV1 makes the group for the controllers that limit something and are
+// there, and for every one that a limit is for. A controller that version 1
+// lacks version 2 may have.
+func (c *Cgroup) makeV1(root, group string, r Resources) error {
+	there := func(name string) bool {
+		_, err := os.Stat(filepath.Join(root, name))
+		return err == nil
+	}
+	var made []string
+	var unified []setting
+	make := func(name string) error {
+		if slices.Contains(made, name) {
+			return nil
+		}
+		made = append(made, name)
+		dir := filepath.Join(root, name, group)
+		c.dirs, c.v1 = append(c.dirs, dir), append(c.v1, dir)
+		return makeV1Folder(filepath.Join(root, name), dir)
+	}
+	for _, name := range []string{"memory", "cpu", "cpuset", "pids"} {
+		if !there(name) {
+			for _, s := range r.v2() {
+				if s.controller == name {
+					unified = append(unified, s)
+				}
+			}
 			continue
 		}
-		made[name] = true
-		dir := filepath.Join(top, group)
-		if err := makeV1Folder(top, dir); err != nil {
+		if err := make(name); err != nil {
 			return err
 		}
-		c.dirs = append(c.dirs, dir)
+	}
+	if len(unified) > 0 {
+		top := filepath.Join(root, "unified")
+		if !isV2(top) {
+			return &CgroupError{filepath.Join(root, unified[0].controller), errNoController}
+		}
+		if err := c.makeV2(top, group, unified); err != nil {
+			return err
+		}
 	}
 	if len(c.dirs) == 0 {
-		return &CgroupError{cgroupRoot, errors.New("no controller is mounted there")}
+		return &CgroupError{root, errors.New("no controller is mounted there")}
 	}
-	for _, s := range list {
-		if err := writeSetting(filepath.Join(cgroupRoot, s.controller, group), s.file, s.value); err != nil {
+	for _, s := range r.v1() {
+		if !slices.Contains(made, s.controller) {
+			continue
+		}
+		if err := s.write(filepath.Join(root, s.controller, group)); err != nil {
 			return err
 		}
 	}
@@ -164,10 +240,8 @@ func makeV1Folder(top, dir string) error {
 	if err := makeV1Folder(top, filepath.Dir(dir)); err != nil {
 		return err
 	}
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		var pe *fs.PathError
-		errors.As(err, &pe)
-		return &CgroupError{dir, pe.Err}
+	if err := makeFolder(dir); err != nil {
+		return err
 	}
 	if filepath.Base(top) != "cpuset" {
 		return nil
@@ -187,6 +261,22 @@ func makeV1Folder(top, dir string) error {
 	return nil
 }
 
+// makeFolder makes a group, whose parent another process may just have removed
+// as one that nobody uses.
+func makeFolder(dir string) error {
+	for range 10 {
+		err := unix.Mkdir(dir, 0o755)
+		if err == nil || err == unix.EEXIST {
+			return nil
+		}
+		if err != unix.ENOENT || filepath.Base(filepath.Dir(dir)) != ownParent {
+			return &CgroupError{dir, err}
+		}
+		_ = unix.Mkdir(filepath.Dir(dir), 0o755)
+	}
+	return &CgroupError{dir, unix.ENOENT}
+}
+
 func writeSetting(dir, file, value string) error {
 	name := filepath.Join(dir, file)
 	f, err := os.OpenFile(name, os.O_WRONLY, 0)
@@ -194,12 +284,8 @@ func writeSetting(dir, file, value string) error {
 		_, err = f.WriteString(value)
 		err = errors.Join(err, f.Close())
 	}
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		err = pe.Err
-	}
 	if err != nil {
-		return &CgroupError{name + "=" + value, err}
+		return &CgroupError{name + "=" + value, unwrapPath(err)}
 	}
 	return nil
 }
@@ -211,12 +297,21 @@ func (c *Cgroup) born(attr *syscall.SysProcAttr) {
 	}
 }
 
-// add makes a process a member that is not one from birth.
-func (c *Cgroup) add(pid int) error {
-	if c == nil || c.v2 != nil {
+// beside is the part of c of which an OCI runtime makes nothing a member: that
+// of version 2 where others are of version 1.
+func (c *Cgroup) beside() *Cgroup {
+	if c == nil || c.v2 == nil || c.v1 == nil {
 		return nil
 	}
-	for _, dir := range c.dirs {
+	return &Cgroup{v2: c.v2}
+}
+
+// add makes a process a member that is not one from birth.
+func (c *Cgroup) add(pid int) error {
+	if c == nil {
+		return nil
+	}
+	for _, dir := range c.v1 {
 		if err := writeSetting(dir, "cgroup.procs", strconv.Itoa(pid)); err != nil {
 			return err
 		}
@@ -224,30 +319,47 @@ func (c *Cgroup) add(pid int) error {
 	return nil
 }
 
+// folders are those that Close removes, for who has to do it in its stead.
+func (c *Cgroup) folders() []string {
+	if c == nil {
+		return nil
+	}
+	out := slices.Clone(c.dirs)
+	for _, dir := range c.dirs {
+		out = append(out, filepath.Dir(dir))
+	}
+	return out
+}
+
 // Close removes the group. Its processes must have ended.
 func (c *Cgroup) Close() error {
 	if c == nil {
 		return nil
 	}
-	var errs []error
+	var err error
 	if c.v2 != nil {
-		errs = append(errs, c.v2.Close())
+		err = c.v2.Close()
 	}
-	for _, dir := range c.dirs {
-		if err := removeGroup(dir); err != nil {
-			errs = append(errs, &CgroupError{dir, err})
-		}
-	}
-	c.dirs = nil
-	return errors.Join(errs...)
+	err = errors.Join(err, removeGroups(c.folders()))
+	c.dirs, c.v2 = nil, nil
+	return err
 }
 
-// folders are c's folders as the keeper is told them.
-func (c *Cgroup) folders() []byte {
-	if c == nil {
-		return nil
+// removeGroups removes those of the folders, in this order, that are groups of
+// whittle's, and their common parent where nobody else uses it.
+func removeGroups(dirs []string) error {
+	var errs []error
+	for _, dir := range dirs {
+		switch name := filepath.Base(dir); {
+		case name == ownParent:
+			_ = unix.Rmdir(dir) // another group may be in it
+		case name == runtimesGroup || strings.HasPrefix(name, ownParent+"-"):
+			if err := removeGroup(dir); err != nil && err != unix.ENOENT {
+				errs = append(errs, &CgroupError{dir, err})
+			}
+		}
 	}
-	return []byte(strings.Join(c.dirs, "\x00"))
+	return errors.Join(errs...)
 }
 
 // removeGroup waits for the kernel to let go of processes that have ended.
@@ -260,66 +372,4 @@ func removeGroup(dir string) error {
 		unix.Nanosleep(&unix.Timespec{Nsec: 10_000_000}, nil)
 	}
 	return unix.EBUSY
-}
-
-func (r *Resources) v2() []setting {
-	var out []setting
-	add := func(controller, file, value string) { out = append(out, setting{controller, file, value}) }
-	if r.Memory > 0 {
-		add("memory", "memory.max", strconv.FormatInt(r.Memory, 10))
-	}
-	switch {
-	case r.MemorySwap < 0:
-		add("memory", "memory.swap.max", "max")
-	case r.MemorySwap > 0: // both together, in version 1
-		add("memory", "memory.swap.max", strconv.FormatInt(max(r.MemorySwap-r.Memory, 0), 10))
-	}
-	if r.CPUShares > 0 {
-		// As OCI runtimes do: 2…262144 onto 1…10000.
-		add("cpu", "cpu.weight", strconv.FormatUint(1+(max(r.CPUShares, 2)-2)*9999/262142, 10))
-	}
-	if r.CPUQuota > 0 || r.CPUPeriod > 0 {
-		quota, period := "max", uint64(100_000)
-		if r.CPUQuota > 0 {
-			quota = strconv.FormatInt(r.CPUQuota, 10)
-		}
-		if r.CPUPeriod > 0 {
-			period = r.CPUPeriod
-		}
-		add("cpu", "cpu.max", fmt.Sprintf("%s %d", quota, period))
-	}
-	if r.CPUs != "" {
-		add("cpuset", "cpuset.cpus", r.CPUs)
-	}
-	if r.Mems != "" {
-		add("cpuset", "cpuset.mems", r.Mems)
-	}
-	return out
-}
-
-func (r *Resources) v1() []setting {
-	var out []setting
-	add := func(controller, file, value string) { out = append(out, setting{controller, file, value}) }
-	if r.Memory > 0 {
-		add("memory", "memory.limit_in_bytes", strconv.FormatInt(r.Memory, 10))
-	}
-	if r.MemorySwap != 0 {
-		add("memory", "memory.memsw.limit_in_bytes", strconv.FormatInt(r.MemorySwap, 10))
-	}
-	if r.CPUShares > 0 {
-		add("cpu", "cpu.shares", strconv.FormatUint(r.CPUShares, 10))
-	}
-	if r.CPUPeriod > 0 {
-		add("cpu", "cpu.cfs_period_us", strconv.FormatUint(r.CPUPeriod, 10))
-	}
-	if r.CPUQuota > 0 {
-		add("cpu", "cpu.cfs_quota_us", strconv.FormatInt(r.CPUQuota, 10))
-	}
-	if r.CPUs != "" {
-		add("cpuset", "cpuset.cpus", r.CPUs)
-	}
-	if r.Mems != "" {
-		add("cpuset", "cpuset.mems", r.Mems)
-	}
-	return out
 }

@@ -1,6 +1,9 @@
 package sandbox
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Isolation is how a process is kept apart from the rest of the machine. The
 // zero value is Native.
@@ -13,6 +16,7 @@ type Isolation struct {
 const (
 	Native = "native" // namespaces, made by this package
 	Chroot = "chroot" // no namespaces and no mounts: for a container without rights
+	OCI    = "oci"    // by the program Runtime, which is told as the OCI runtime spec has it
 )
 
 // ParseIsolation reads the value of --isolation; "" is Native.
@@ -23,11 +27,14 @@ func ParseIsolation(s string) (Isolation, error) {
 	case Chroot:
 		return Isolation{Mode: Chroot}, nil
 	}
+	if name, ok := strings.CutPrefix(s, OCI+"="); ok && name != "" {
+		return Isolation{Mode: OCI, Runtime: name}, nil
+	}
 	return Isolation{}, fmt.Errorf("isolation %q: there is no such way to run a step", s)
 }
 
 // IsolationHint says what ParseIsolation takes.
-const IsolationHint = "there are native and chroot"
+const IsolationHint = "there are native, chroot, and oci=RUNTIME for a program such as runc or crun"
 
 // String is what ParseIsolation reads.
 func (i Isolation) String() string {

@@ -20,8 +20,7 @@ import (
 // step, and a step must not outlive its caller for that. So each caller has
 // one more process, the keeper, that holds a pidfd of each of the caller's
 // sandboxes and a socket to the caller: when the socket closes, the caller has
-// ended, however that was, and the keeper kills what is left, removes the
-// control groups that the caller made for it, and ends.
+// ended, however that was, and the keeper kills what is left and ends.
 
 // keeper is the caller's end of the socket.
 type keeper struct{ sock int }
@@ -65,8 +64,9 @@ func startKeeper() (*keeper, error) {
 }
 
 // keep hands the process pid, a child of this one that nobody has waited for,
-// to the keeper, which ends it with the signal end and removes its group.
-func keep(pid int, end unix.Signal, group *Cgroup) error {
+// to the keeper, which ends it with the signal end and removes groups, control
+// groups of whittle's, after it.
+func keep(pid int, end unix.Signal, groups []string) error {
 	k, err := theKeeper()
 	if err != nil {
 		return err
@@ -76,7 +76,7 @@ func keep(pid int, end unix.Signal, group *Cgroup) error {
 		return fmt.Errorf("pidfd: %w", err)
 	}
 	defer unix.Close(fd)
-	if err := unix.Sendmsg(k.sock, append([]byte{byte(end)}, group.folders()...), unix.UnixRights(fd), nil, 0); err != nil {
+	if err := unix.Sendmsg(k.sock, append([]byte{byte(end)}, strings.Join(groups, "\n")...), unix.UnixRights(fd), nil, 0); err != nil {
 		return fmt.Errorf("keeper: %w", err)
 	}
 	return nil
@@ -87,7 +87,7 @@ func runKeeper() {
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	unix.Close(initproc.FDSelf)
 	var kept []keptProcess
-	buf, oob := make([]byte, 16<<10), make([]byte, unix.CmsgSpace(4))
+	buf, oob := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(4))
 	for {
 		n, oobn, _, _, err := unix.Recvmsg(initproc.FDSocket, buf, oob, unix.MSG_CMSG_CLOEXEC)
 		if errors.Is(err, unix.EINTR) {
@@ -98,30 +98,26 @@ func runKeeper() {
 		}
 		kept = alive(kept)
 		if fd := passedFD(oob[:oobn]); fd >= 0 {
-			kept = append(kept, keptProcess{fd, unix.Signal(buf[0]), string(buf[1:n])})
+			kept = append(kept, keptProcess{fd, unix.Signal(buf[0]), strings.Fields(string(buf[1:n]))})
 		}
 	}
-	for _, k := range kept {
-		unix.PidfdSendSignal(k.fd, k.end, nil, 0)
+	for _, p := range kept {
+		unix.PidfdSendSignal(p.fd, p.end, nil, 0)
 	}
-	for _, k := range kept {
-		for dir := range strings.SplitSeq(k.folders, "\x00") {
-			if dir != "" {
-				_ = removeGroup(dir) // waits for the process's end; nobody is there to be told
-			}
-		}
+	for _, p := range kept {
+		_ = removeGroups(p.groups) // nobody is left to hear of it
 	}
 }
 
 // keptProcess is one that the keeper ends.
 type keptProcess struct {
-	fd      int // pidfd
-	end     unix.Signal
-	folders string // of its control group
+	fd     int // pidfd
+	end    unix.Signal
+	groups []string
 }
 
-// alive forgets the processes that have ended, whose groups the caller removes,
-// and returns the others.
+// alive closes the pidfds of processes that have ended and returns the others.
+// Their groups the caller has removed, who lives.
 func alive(all []keptProcess) []keptProcess {
 	var left []keptProcess
 	for _, k := range all {

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -30,6 +31,9 @@ const (
 func Start(ctx context.Context, c *Config) (*Process, error) {
 	if c.Isolation.Mode == Chroot {
 		return startChroot(ctx, c)
+	}
+	if c.Isolation.Mode == OCI {
+		return startOCI(ctx, c)
 	}
 	s, err := newSetup(c)
 	if err != nil {
@@ -190,6 +194,19 @@ type launch struct {
 	cloneflags uintptr
 	ids        ownMap       // of a user namespace of the init's own
 	before     func() error // runs on the thread that starts the init
+
+	argv  string   // argv[0], where it is not an init
+	order []byte   // what that one is told besides setup
+	dirs  []string // control groups that the keeper removes
+}
+
+// group is what the process is a member of itself: an OCI runtime makes what it
+// starts a member of the rest.
+func (l *launch) group() *Cgroup {
+	if l.argv != "" {
+		return l.config.Cgroup.beside()
+	}
+	return l.config.Cgroup
 }
 
 // start starts the init and returns when it has become the command.
@@ -222,6 +239,25 @@ func (p *Process) supervise(ctx context.Context, l *launch, started chan<- error
 	p.wait(ctx, cmd, oom)
 }
 
+// prepared is the init that is to be started, with its end of the socket, and
+// the control group in which it is from birth.
+func (p *Process) prepared(ctx context.Context, l *launch, peer *os.File) (*exec.Cmd, *Cgroup, error) {
+	cmd := exec.CommandContext(ctx, "/proc/self/fd/3")
+	cmd.Args = []string{cmp.Or(l.argv, initproc.Argv)}
+	cmd.Env = []string{"GOMAXPROCS=1"} // the init's own; the command never sees it
+	cmd.ExtraFiles = append([]*os.File{l.files[0], peer}, l.files[1:]...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: l.cloneflags, Setsid: true, UidMappings: l.ids.uids, GidMappings: l.ids.gids, GidMappingsEnableSetgroups: l.ids.groups}
+	group := l.group()
+	group.born(cmd.SysProcAttr)
+	if l.setup.SharedPIDs {
+		var err error
+		if p.reaped, err = throughReaper(cmd); err != nil {
+			return nil, nil, &StartError{Op: "namespace", Err: err}
+		}
+	}
+	return cmd, group, nil
+}
+
 func (p *Process) launch(ctx context.Context, l *launch, oomBefore int64) (*exec.Cmd, error) {
 	sock, peer, err := socketPair()
 	if err != nil {
@@ -229,16 +265,9 @@ func (p *Process) launch(ctx context.Context, l *launch, oomBefore int64) (*exec
 	}
 	defer sock.Close()
 	defer peer.Close()
-	cmd := exec.CommandContext(ctx, "/proc/self/fd/3")
-	cmd.Args = []string{initproc.Argv}
-	cmd.Env = []string{"GOMAXPROCS=1"} // the init's own; the command never sees it
-	cmd.ExtraFiles = append([]*os.File{l.files[0], peer}, l.files[1:]...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: l.cloneflags, Setsid: true, UidMappings: l.ids.uids, GidMappings: l.ids.gids, GidMappingsEnableSetgroups: l.ids.groups}
-	l.config.Cgroup.born(cmd.SysProcAttr)
-	if l.setup.SharedPIDs {
-		if p.reaped, err = throughReaper(cmd); err != nil {
-			return nil, &StartError{Op: "namespace", Err: err}
-		}
+	cmd, group, err := p.prepared(ctx, l, peer)
+	if err != nil {
+		return nil, err
 	}
 	feed := func(bool) {}
 	if !l.config.TTY {
@@ -260,8 +289,8 @@ func (p *Process) launch(ctx context.Context, l *launch, oomBefore int64) (*exec
 	p.proc = cmd.Process
 	var r initproc.Report
 	var tty *terminal
-	if err = l.config.Cgroup.add(p.proc.Pid); err == nil {
-		r, tty, err = p.talk(sock, l.setup, l.config.Cgroup)
+	if err = group.add(p.proc.Pid); err == nil {
+		r, tty, err = p.talk(sock, l)
 	}
 	if err == nil && r.Err != nil {
 		err = r.Err
@@ -277,14 +306,7 @@ func (p *Process) launch(ctx context.Context, l *launch, oomBefore int64) (*exec
 		p.reap(cmd)
 		tty.close()
 		if r.Err == nil {
-			err = fmt.Errorf("init: %w", err)
-			if werr != nil {
-				err = fmt.Errorf("%w (%w)", err, werr)
-			}
-			if oomKills() > oomBefore {
-				err = ErrMemory
-			}
-			err = &StartError{Op: "exec", Path: l.config.Args[0], Err: err}
+			err = notBegun(l.config.Args[0], err, werr, oomBefore)
 		}
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
@@ -327,7 +349,7 @@ func stdin(cmd *exec.Cmd, in io.Reader) (feed func(started bool), err error) {
 func (p *Process) wait(ctx context.Context, cmd *exec.Cmd, oomBefore int64) {
 	err := cmd.Wait()
 	p.tty.finish()
-	ws := p.reap(cmd)
+	ws := p.ending(p.reap(cmd))
 	switch {
 	case ws.Signaled():
 		p.status = Status{Code: 128 + int(ws.Signal()), Signal: ws.Signal()}
@@ -344,7 +366,7 @@ func (p *Process) wait(ctx context.Context, cmd *exec.Cmd, oomBefore int64) {
 	if cause := context.Cause(ctx); cause != nil && p.status.Signal == syscall.SIGKILL {
 		err = cause
 	}
-	p.err = errors.Join(err, p.clean())
+	p.err = errors.Join(err, p.clean(), p.group.remove())
 }
 
 // kill ends the process and, with it or soon after it, all that it started.
@@ -402,22 +424,23 @@ func (p *Process) clean() error {
 // talk sends s to the init and reads its report, which ends when the init
 // executes the command or ends. What takes time is done here, while the init
 // starts.
-func (p *Process) talk(sock *os.File, s *initproc.Setup, group *Cgroup) (initproc.Report, *terminal, error) {
-	if !s.Insecure {
+func (p *Process) talk(sock *os.File, l *launch) (initproc.Report, *terminal, error) {
+	s := l.setup
+	if !s.Insecure && l.order == nil {
 		filter, err := defaultFilter()
 		if err != nil {
 			return initproc.Report{}, nil, fmt.Errorf("seccomp: %w", err)
 		}
 		s.Filter = filter
 	}
-	if _, err := sock.Write(s.Message()); err != nil {
+	if _, err := sock.Write(append(s.Message(), l.order...)); err != nil {
 		return initproc.Report{}, nil, err
 	}
 	end := unix.SIGKILL
 	if s.SharedPIDs {
 		end = unix.SIGTERM // to the reaper, which kills the others
 	}
-	if err := keep(p.proc.Pid, end, group); err != nil {
+	if err := keep(p.proc.Pid, end, append(l.dirs, l.config.Cgroup.folders()...)); err != nil {
 		return initproc.Report{}, nil, err
 	}
 	var tty *terminal
@@ -454,22 +477,4 @@ func unwrapPath(err error) error {
 		return pe.Err
 	}
 	return err
-}
-
-// oomKills returns how many processes of the machine the kernel has killed for
-// lack of memory, in control groups too.
-func oomKills() int64 {
-	b, err := os.ReadFile("/proc/vmstat")
-	if err != nil {
-		return 0
-	}
-	_, rest, _ := strings.Cut(string(b), "\noom_kill ")
-	var n int64
-	for _, c := range rest {
-		if c < '0' || c > '9' {
-			break
-		}
-		n = n*10 + int64(c-'0')
-	}
-	return n
 }

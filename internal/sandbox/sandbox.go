@@ -48,6 +48,9 @@ func MaybeInit() {
 	case os.Args[0] == argvReaper:
 		runReaper(os.Args[1:])
 		os.Exit(0)
+	case os.Args[0] == argvOCI:
+		runHost()
+		os.Exit(1)
 	case os.Args[0] == argvUserNS:
 		enterUserNS(os.Args[1:])
 	}
@@ -156,6 +159,8 @@ type Process struct {
 	root   *os.File // for the removal of stubs; nil in StartIn
 	stubs  []initproc.Stub
 	tty    *terminal
+	told   *os.File      // of an OCI runtime: how the command ended
+	group  *runtimeGroup // of an OCI runtime
 	ended  chan struct{}
 	status Status
 	err    error

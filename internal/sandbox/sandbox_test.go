@@ -100,10 +100,16 @@ func shell(t testing.TB, dir, script string) (*Config, *bytes.Buffer) {
 	}), out
 }
 
-// isolated makes c run in a chroot in TestTestsOfTheSandboxPassInAChroot.
+// isolated makes c run in the way that all tests are to be run in, see
+// TestTestsOfTheSandboxPassInAChroot and TestTheSameTestsPassWithOtherRuntimes.
 func isolated(t testing.TB, c *Config) *Config {
-	if os.Getenv(isolationVar) == Chroot {
-		c.Isolation, c.Scratch = Isolation{Mode: Chroot}, t.TempDir()
+	t.Helper()
+	i, err := ParseIsolation(os.Getenv(isolationVar))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Isolation = i; i.Mode == Chroot {
+		c.Scratch = t.TempDir()
 	}
 	return c
 }

@@ -2,43 +2,28 @@ package sandbox
 
 import (
 	"bytes"
-	"encoding/json"
-	"errors"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 )
 
-// runRunc runs c with runc by what Spec says of it, and returns the output.
-func runRunc(t *testing.T, dir string, c *Config) string {
+// runWith runs c with an OCI runtime and returns the output.
+func runWith(t *testing.T, runtime string, c *Config) string {
 	t.Helper()
-	if InUserNS() {
-		t.Skip("needs root: runc in a user namespace wants another spec")
-	}
-	if _, err := exec.LookPath("runc"); err != nil {
-		t.Skip("needs root: and runc")
-	}
-	spec, err := Spec(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	spec.Root.Path = dir
-	b, err := json.Marshal(spec)
-	bundle := t.TempDir()
-	if err = errors.Join(err, os.WriteFile(bundle+"/config.json", b, 0o644)); err != nil {
-		t.Fatal(err)
-	}
-	var out, errs bytes.Buffer
-	cmd := exec.Command("runc", "--root", bundle+"/state", "run", "-b", bundle, "whittle-"+filepath.Base(filepath.Dir(bundle)))
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("runc: %v\n%s", err, errs.String())
-	}
+	needRuntime(t, runtime)
+	other := *c
+	var out bytes.Buffer
+	other.Isolation, other.Stdin, other.Stdout, other.Stderr = Isolation{Mode: OCI, Runtime: runtime}, nil, &out, &out
+	run(t, &other)
 	return out.String()
+}
+
+func needRuntime(t *testing.T, name string) {
+	t.Helper()
+	if err := (Isolation{Mode: OCI, Runtime: name}).Check(); err != nil {
+		t.Skipf("needs %s", name)
+	}
 }
 
 func TestRuncGivesTheSameRights(t *testing.T) {
@@ -51,7 +36,7 @@ func TestRuncGivesTheSameRights(t *testing.T) {
 		c.User, c.NoNewPrivs = tt.user, tt.noNewPrivs
 		run(t, c)
 		c.Stdin = nil
-		want := runRunc(t, dir, c)
+		want := runWith(t, "runc", c)
 		if got := stdoutOf(out.String()); got != stdoutOf(want) {
 			t.Errorf("user %q: got\n%s\nrunc\n%s", tt.user, got, stdoutOf(want))
 		}
@@ -99,7 +84,7 @@ func TestRuncMakesTheSameMounts(t *testing.T) {
 	c, out := shell(t, dir, mountScript)
 	c.Mounts = []Mount{{Target: "/m", Path: host, ReadOnly: true}, {Target: "/t", Options: []string{"size=1m"}}}
 	run(t, c)
-	got, want := essence(out.String()), essence(runRunc(t, dir, c))
+	got, want := essence(out.String()), essence(runWith(t, "runc", c))
 	if len(got) < 12 {
 		t.Fatalf("mounts %v", got)
 	}
@@ -117,25 +102,5 @@ func TestRuncMakesTheSameMounts(t *testing.T) {
 		if _, ok := want[target]; !ok && !strings.HasPrefix(target, "/dev/") {
 			t.Errorf("%s: not in runc", target)
 		}
-	}
-}
-
-func TestSpecSaysWhatTheConfigSays(t *testing.T) {
-	f := openPath(t, t.TempDir())
-	s, err := Spec(&Config{
-		Root: f, Args: []string{"a"}, Env: []string{"B=c"}, Dir: "/d", User: "1:2", Hostname: "h", Network: NetworkNone, ReadOnlyRoot: true, TTY: true,
-		Mounts: []Mount{{Target: "/m", File: f, Sub: "s", ReadOnly: true}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := s.Mounts[len(s.Mounts)-1]
-	if s.Hostname != "h" || !s.Root.Readonly || s.Process.User.UID != 1 || s.Process.User.GID != 2 || s.Process.Cwd != "/d" || !s.Process.Terminal ||
-		len(s.Linux.Namespaces) != 6 || s.Process.Capabilities.Effective != nil || len(s.Process.Capabilities.Bounding) != 14 ||
-		m.Source != fdPath(int(f.Fd()))+"/s" || !slices.Contains(m.Options, "ro") {
-		t.Errorf("spec %+v", s)
-	}
-	if _, err := Spec(&Config{Root: f, User: "name"}); err == nil {
-		t.Error("a name was taken as user")
 	}
 }

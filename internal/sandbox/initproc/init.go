@@ -174,10 +174,7 @@ func (p *initProc) chdir(who identity) error {
 	}
 	place := func() (int, error) { return p.root.open(dir, unix.O_PATH) }
 	if p.Join == 0 {
-		m := maker{root: p.root, mode: 0o755, made: func(parent int, physical string, _ bool, _ int64) error {
-			return unix.Fchownat(parent, path.Base(physical), who.uid, who.gid, unix.AT_SYMLINK_NOFOLLOW)
-		}}
-		place = func() (int, error) { return m.place(dir, true) }
+		place = func() (int, error) { return p.workDir(dir, who) }
 	}
 	fd, err := place()
 	if err != nil {
@@ -195,6 +192,14 @@ func (p *initProc) chdir(who identity) error {
 		return unix.ENOENT // what lies there stands for something else
 	}
 	return nil
+}
+
+// workDir opens dir, which it makes, who's, where it does not exist.
+func (p *initProc) workDir(dir string, who identity) (int, error) {
+	m := maker{root: p.root, mode: 0o755, made: func(parent int, physical string, _ bool, _ int64) error {
+		return unix.Fchownat(parent, path.Base(physical), who.uid, who.gid, unix.AT_SYMLINK_NOFOLLOW)
+	}}
+	return m.place(dir, true)
 }
 
 // exec becomes the command. The order of what can go wrong is that of a shell.

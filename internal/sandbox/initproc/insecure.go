@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// insecureDevices are the devices of the machine that a step with all rights
+// InsecureDevices are the devices of the machine that a step with all rights
 // has besides the usual ones, as in the reference builder.
-func insecureDevices() []string {
+func InsecureDevices() []string {
 	list := []string{"kmsg", "cuse", "fuse", "kvm", "net/tun", "loop-control"}
 	for i := range 8 {
 		list = append(list, fmt.Sprintf("loop%d", i))
@@ -18,10 +18,10 @@ func insecureDevices() []string {
 	return list
 }
 
-// openAllDevices takes those of insecureDevices that the machine has and this
+// openAllDevices takes those of InsecureDevices that the machine has and this
 // process may see.
 func (k *kernelFS) openAllDevices() error {
-	for _, name := range insecureDevices() {
+	for _, name := range InsecureDevices() {
 		host, err := unix.Open("/dev/"+name, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 			continue
