@@ -6,8 +6,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/whittle-build/whittle/internal/digest"
 )
@@ -156,4 +159,26 @@ func TestPruningCachesTakesWhatIsWantedAndNotInUse(t *testing.T) {
 	if left := u.list(); len(left) != 0 {
 		t.Errorf("left: %+v", left)
 	}
+}
+
+// A list, an import and a pruning lock a cache for a moment. A step that comes
+// then is not given another one.
+func TestAMomentsLockSendsNoStepElsewhere(t *testing.T) {
+	u := cacheUser{t, open(t)}
+	u.install("x")
+	lock, err := u.s.tryCache(cacheName(digest.Of([]byte("a cache")), 0), unix.LOCK_EX)
+	check(t, err)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		time.Sleep(maintenance / 5)
+		if err := lock.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	c := u.take(Shared, false)
+	wg.Wait()
+	if len(u.list()) != 1 {
+		t.Error("it has another one")
+	}
+	u.give(c)
 }

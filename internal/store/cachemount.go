@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -60,6 +61,9 @@ const (
 	cacheNote  = "note.json"  // see CacheInfo.Note
 )
 
+// maintenance is longer than a lock is held by what is no step.
+const maintenance = 10 * time.Millisecond
+
 // CacheMount finds or makes a cache mount that can be used now, or waits for
 // one. The caller holds a Use lock.
 func (s *Store) CacheMount(ctx context.Context, r CacheRequest) (*CacheMount, error) {
@@ -76,10 +80,20 @@ func (s *Store) cacheMount(ctx context.Context, r CacheRequest) (*CacheMount, er
 			return nil, err
 		}
 	}
+	patient := true
 	for wait := minWait; ; wait = min(wait*3/2, maxWait) {
 		c, busy, err := s.freeCache(r)
 		if c != nil || err != nil {
 			return c, err
+		}
+		// Who lists, replaces or prunes caches has their locks for a moment, which
+		// is no reason to begin with an empty one.
+		if patient && r.Sharing != Locked {
+			patient = false
+			if err := sleep(ctx, maintenance); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		if r.Sharing != Locked {
 			if c, err := s.useCache(r, busy); c != nil || err != nil {
