@@ -61,6 +61,12 @@ func (s *Server) layOut() error {
 	if err := unix.Mkdirat(proc, ".d", 0o755); err != nil {
 		return err
 	}
+	const first = ".f"
+	if err := s.standIn(proc, name{name: first}); err != nil {
+		return err
+	}
+	s.aFile = "proc/" + first
+	defer unix.Unlinkat(proc, first, 0)
 	if err := s.standIns(proc, "/proc"); err != nil {
 		return err
 	}
@@ -98,18 +104,21 @@ func (s *Server) standIns(at int, real string) error {
 	return nil
 }
 
+// standIn makes one. All files are names of a single one: there are many, for
+// every step.
 func (s *Server) standIn(at int, made name) error {
+	if !made.mode.IsDir() && s.aFile != "" {
+		return unix.Linkat(s.root, s.aFile, at, made.name, 0)
+	}
 	if err := made.make(at); err != nil {
 		return err
 	}
-	fd, err := openat2(at, made.name, unix.O_PATH|unix.O_NOFOLLOW, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
-	if err != nil {
+	var st unix.Stat_t
+	if err := unix.Fstatat(at, made.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	id, err := inodeOf(fd)
-	s.inodes[id] = &file{standIn: true}
-	return err
+	s.inodes[inode{uint64(st.Dev), st.Ino}] = &file{standIn: true}
+	return nil
 }
 
 // refresh makes the root's /proc list the processes that there are.

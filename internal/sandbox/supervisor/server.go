@@ -68,6 +68,7 @@ type Server struct {
 	native   uint32
 	limit    func() error
 	inodes   map[inode]*file
+	aFile    string // a stand-in for a file, while they are made
 	mirrors  mirrors
 	exec     execs
 }
