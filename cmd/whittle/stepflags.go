@@ -22,7 +22,7 @@ import (
 type stepFlags struct {
 	secrets, ssh, allow, ulimits []string
 	shm, cgroup                  string
-	memory, swap                 string
+	memory, swap, cpus           string
 	resources                    sandbox.Resources
 }
 
@@ -39,6 +39,8 @@ func (f *stepFlags) add(fl *pflag.FlagSet) {
 	fl.Uint64VarP(&r.CPUShares, "cpu-shares", "c", 0, "`WEIGHT` of each step's processor time; 1024 is the usual one")
 	fl.Uint64Var(&r.CPUPeriod, "cpu-period", 0, "period of --cpu-quota in `MICROSECONDS` (default 100000)")
 	fl.Int64Var(&r.CPUQuota, "cpu-quota", 0, "processor time of each step in a period, in `MICROSECONDS`")
+	fl.StringVar(&f.cpus, "cpus", "", "processor time of each step, a `NUMBER` of processors such as 1.5")
+	fl.Int64Var(&r.Pids, "pids-limit", 0, "`NUMBER` of processes and threads of each step; -1 is no limit")
 	fl.StringVar(&r.CPUs, "cpuset-cpus", "", "processors of steps, as `0-2,4`")
 	fl.StringVar(&r.Mems, "cpuset-mems", "", "memory nodes of steps, as `0,1`")
 }
@@ -71,6 +73,9 @@ func (p *program) stepOptions(f *stepFlags, r *whittle.Request) (err error) {
 	if f.swap == "-1" {
 		r.Resources.MemorySwap = -1
 	} else if r.Resources.MemorySwap, err = parseSize("--memory-swap", f.swap, container.KiloMemory); err != nil {
+		return err
+	}
+	if err := wholeCPUs(f.cpus, &r.Resources); err != nil {
 		return err
 	}
 	return checkLimits(&r.Resources)

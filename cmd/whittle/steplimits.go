@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"regexp"
+	"strconv"
 
 	"github.com/whittle-build/whittle/internal/sandbox"
 )
@@ -16,6 +18,8 @@ func checkLimits(r *sandbox.Resources) error {
 		return &usageError{fmt.Errorf("%s %q: %s", flag, fmt.Sprint(value), msg), way}
 	}
 	switch {
+	case r.Pids < -1:
+		return bad("--pids-limit", r.Pids, "want a number from 1", "-1 is no limit")
 	case r.MemorySwap > 0 && r.Memory == 0:
 		return bad("--memory-swap", r.MemorySwap, "wants --memory too, which it includes", "for example --memory 512m --memory-swap 1g")
 	case r.MemorySwap > 0 && r.MemorySwap < r.Memory:
@@ -29,5 +33,22 @@ func checkLimits(r *sandbox.Resources) error {
 	case !reNumbers.MatchString(r.Mems):
 		return bad("--cpuset-mems", r.Mems, "want numbers of memory nodes", "for example --cpuset-mems 0,1")
 	}
+	return nil
+}
+
+// wholeCPUs reads --cpus, docker's short form of --cpu-period and --cpu-quota.
+func wholeCPUs(text string, r *sandbox.Resources) error {
+	if text == "" {
+		return nil
+	}
+	const period = 100_000
+	n, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(n >= 0.01 && n <= 1<<20) {
+		return &usageError{fmt.Errorf("--cpus %q: want a number of processors from 0.01", text), "for example --cpus 1.5"}
+	}
+	if r.CPUQuota != 0 || r.CPUPeriod != 0 {
+		return &usageError{fmt.Errorf("--cpus %q: --cpu-quota and --cpu-period say the same in another way", text), "leave them out, or --cpus"}
+	}
+	r.CPUPeriod, r.CPUQuota = period, int64(math.Round(n*period))
 	return nil
 }
