@@ -28,13 +28,6 @@ func (p *Place) Files() (fsys entry.FS, done func() error, err error) {
 		}
 		return root.FS(), root.Close, nil
 	}
-	if p.planted != nil {
-		root, err := fsroot.Open(p.planted.Dir())
-		if err != nil {
-			return nil, nil, err
-		}
-		return root.FS(), root.Close, nil
-	}
 	below, err := p.local.Roots.View(p.Job.Below)
 	if err != nil {
 		return nil, nil, err

@@ -41,10 +41,27 @@ func (e *DepthError) Hint() string {
 	return "join instructions (RUN a && b), or begin a stage FROM scratch with COPY --from=STAGE / /"
 }
 
+// MountlessError says that the provider is Chroot, where a mount is needed.
+type MountlessError struct{}
+
+func (e *MountlessError) Error() string {
+	return "a container needs mounts, which cannot be made here (provider chroot): only builds run without them"
+}
+
+// Hint returns the way out.
+func (e *MountlessError) Hint() string {
+	return "try what was built in a further RUN, or in a stage that nothing is copied from (--target); or take it elsewhere: whittle save, push or build --output"
+}
+
 // Mount returns the merged root of chain, detached. With an upper it can be
 // written to; without, it is read-only. The root of an upper that is empty
 // takes the metadata of the merged root below it.
 func (r *Roots) Mount(ctx context.Context, chain Chain, upper *Upper) (*os.File, error) {
+	if p, err := r.choose(); err != nil {
+		return nil, err
+	} else if p == Chroot {
+		return nil, &MountlessError{}
+	}
 	lowers, err := r.lowerDirs(ctx, chain)
 	if err != nil {
 		return nil, err
