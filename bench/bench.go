@@ -38,7 +38,7 @@ func newBench(s settings) (_ *bench, err error) {
 			err = errors.Join(err, b.close())
 		}
 	}()
-	for _, p := range []string{"erofs", "tree"} {
+	for _, p := range []string{"erofs", "tree", "chroot"} {
 		if err := b.try(p); err != nil {
 			return nil, err
 		}
