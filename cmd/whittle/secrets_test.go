@@ -104,7 +104,7 @@ func (c *cage) serve(user, password string) string {
 // looks at what it can see of the machine.
 func newCage(t *testing.T, provider string) *cage {
 	c := &cage{lab: newLab(t, t.TempDir(), "busybox"), dir: t.TempDir()}
-	c.env = append(c.env, "WHITTLE_ROOTFS="+provider, "TMPDIR="+c.dir)
+	c.env = append(append(c.env, surroundings(provider)...), "TMPDIR="+c.dir)
 	file := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(file, []byte(c.canary("file")), 0o600); err != nil {
 		t.Fatal(err)
@@ -114,12 +114,12 @@ func newCage(t *testing.T, provider string) *cage {
 	c.sshKey()
 	ctx := folder(t, map[string]string{"Dockerfile": fmt.Sprintf(`FROM busybox AS holds
 ADD %s /added
-RUN --mount=type=cache,target=/sync touch /sync/ready; n=0; while [ ! -e /sync/looks ] && [ $n -lt 200 ]; do n=$((n+1)); sleep 0.05; done
+RUN --mount=type=cache,target=/sync touch /sync/ready; n=0; while [ ! -e /sync/looks ] && [ $n -lt 100 ]; do n=$((n+1)); sleep 0.05; done
 RUN --mount=type=cache,target=/sync --mount=type=secret,id=file --mount=type=secret,id=OF_ENV,env=OF_ENV --mount=type=secret,id=typed,env=T,target=/t --mount=type=ssh \
     touch /sync/holds; cp /run/secrets/file /dev/shm/; [ -n "$OF_ENV$T" ] && [ -S $SSH_AUTH_SOCK ] && wc -c /run/secrets/file /t; grep 'core file' /proc/self/limits; \
-    sh -c 'ulimit -c unlimited 2>/dev/null; kill -SEGV $$'; n=0; while [ ! -e /sync/looked ] && [ $n -lt 200 ]; do n=$((n+1)); sleep 0.05; done; ls >/dev/null
+    sh -c 'ulimit -c unlimited 2>/dev/null; kill -SEGV $$'; n=0; while [ ! -e /sync/looked ] && [ $n -lt 100 ]; do n=$((n+1)); sleep 0.05; done; ls >/dev/null
 FROM busybox AS looks
-RUN --mount=type=cache,target=/sync touch /sync/looks; n=0; while [ ! -e /sync/holds ] && [ $n -lt 200 ]; do n=$((n+1)); sleep 0.05; done; \
+RUN --mount=type=cache,target=/sync touch /sync/looks; n=0; while [ ! -e /sync/holds ] && [ $n -lt 100 ]; do n=$((n+1)); sleep 0.05; done; \
     cat /proc/*/environ /proc/*/cmdline /proc/*/comm >/seen 2>/dev/null; cat /proc/*/root/run/secrets/* /proc/*/root/t >>/seen 2>/dev/null; env >>/seen; \
     find / -xdev -type f -size -1000 2>/dev/null | grep -v '^/\(proc\|sys\|bin\|sync\|seen\|files\)' | xargs cat >/files 2>/dev/null; find /run /dev/shm /tmp >>/seen; grep 'core file' /proc/self/limits >/limits; touch /sync/looked
 FROM busybox
@@ -237,11 +237,19 @@ func (c *cage) search(dir string) {
 	}
 }
 
-// bothProviders runs fn with each provider that this user may have.
-func bothProviders(t *testing.T, fn func(t *testing.T, provider string)) {
-	list := []string{"erofs", "tree"}
+// surroundings are those of a provider, or of steps in a chroot.
+func surroundings(provider string) []string {
+	if provider == "chroot" {
+		return []string{"WHITTLE_ISOLATION=chroot", "WHITTLE_ROOTFS="}
+	}
+	return []string{"WHITTLE_ISOLATION=native", "WHITTLE_ROOTFS=" + provider}
+}
+
+// everyWay runs fn with each provider that this user may have, and in a chroot.
+func everyWay(t *testing.T, fn func(t *testing.T, provider string)) {
+	list := []string{"erofs", "tree", "chroot"}
 	if os.Getuid() != 0 {
-		list = list[1:]
+		list = list[1:2]
 	}
 	for _, p := range list {
 		t.Run(p, func(t *testing.T) { fn(t, p) })
@@ -253,7 +261,7 @@ func bothProviders(t *testing.T, fn func(t *testing.T, provider string)) {
 // caches, what it says in any form, temporary files, the command lines of its
 // processes. A build argument is not secret: see docs/run.md.
 func TestAttack31_NoByteThatABuildLeavesHasASecret(t *testing.T) {
-	bothProviders(t, func(t *testing.T, provider string) {
+	everyWay(t, func(t *testing.T, provider string) {
 		c := newCage(t, provider)
 		shown, text := newCanary("build argument")
 		for _, progress := range []string{"plain", "json", "classic"} {
@@ -287,7 +295,7 @@ func TestAttack31_NoByteThatABuildLeavesHasASecret(t *testing.T) {
 // at the same moment: not in its files, not in the processes that it can see,
 // not in its environment.
 func TestAttack32_AStepSeesNoSecretOfAnother(t *testing.T) {
-	bothProviders(t, func(t *testing.T, provider string) {
+	everyWay(t, func(t *testing.T, provider string) {
 		c := newCage(t, provider)
 		c.run(c.args...)
 		files := c.files(t)
@@ -344,9 +352,9 @@ func coreFiles(t *testing.T) {
 // has secrets must not.
 func TestAttack31_AStepWithSecretsLeavesNoCoreFile(t *testing.T) {
 	coreFiles(t)
-	bothProviders(t, func(t *testing.T, provider string) {
+	everyWay(t, func(t *testing.T, provider string) {
 		l := newLab(t, t.TempDir(), "busybox")
-		l.env = append(l.env, "WHITTLE_ROOTFS="+provider, "S=value")
+		l.env = append(append(l.env, surroundings(provider)...), "S=value")
 		const crash = "ulimit -c unlimited; sh -c 'kill -SEGV $$'; ls | grep -c ^core; true\n"
 		dir := folder(t, map[string]string{"Dockerfile": "FROM busybox\nWORKDIR /w\nRUN echo without: && " + crash +
 			"RUN rm -f core*\nRUN --mount=type=secret,id=S,env=S echo env: $(" + crash[:len(crash)-1] + ")\nRUN --mount=type=secret,id=S echo file: $(" + crash[:len(crash)-1] + ")\n"})
