@@ -54,6 +54,7 @@ const (
 	fdBoxRoot
 	fdBoxScratch
 	fdBoxOrder
+	fdBoxHeld // and those that follow
 )
 
 // order is what a box is told. What may be no UTF-8 is in bytes, or JSON would
@@ -65,6 +66,7 @@ type order struct {
 	Mounts            []boxMount
 	Hosts, ResolvConf []byte
 	Etc, EtcRO        bool
+	Held              int
 }
 
 // boxMount is a Mount without what a box does not take.
@@ -96,7 +98,7 @@ func startChroot(ctx context.Context, c *Config) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &order{Command: []byte(c.Args[0]), TTY: c.TTY, Hosts: []byte(s.Hosts), ResolvConf: []byte(s.ResolvConf), Etc: s.Etc, EtcRO: s.EtcRO}
+	o := &order{Held: len(c.Held), Command: []byte(c.Args[0]), TTY: c.TTY, Hosts: []byte(s.Hosts), ResolvConf: []byte(s.ResolvConf), Etc: s.Etc, EtcRO: s.EtcRO}
 	s.Chroot, s.NoNewPrivs, s.Etc = true, true, false
 	s.Hosts, s.ResolvConf = "", ""
 	if s.Filter, err = chrootFilter(); err != nil {
@@ -264,7 +266,7 @@ func (p *Process) startBox(ctx context.Context, c *Config, files []*os.File) (*e
 	cmd.Args = []string{argvBox}
 	cmd.Env = []string{}
 	cmd.Dir = "/"
-	cmd.ExtraFiles = []*os.File{files[0], its, c.Root, files[1], files[2]}
+	cmd.ExtraFiles = append([]*os.File{files[0], its, c.Root, files[1], files[2]}, c.Held...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	// Never killed: it has all to put back. It kills the step when it hears no
 	// more from here.

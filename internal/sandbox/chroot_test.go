@@ -96,6 +96,7 @@ func TestAHostileStepStaysInItsChroot(t *testing.T) {
 		"exec 5</proc/self/fd; cat /proc/self/fd/5/../../../../.." + host + "/file": "cat: can't open '/proc/self/fd/5/../../../../.." + host + "/file': No such file or directory\n",
 		"mkdir /tmp/.h; echo a > /tmp/.h/.f; cat /tmp/.h/.f //tmp/./.h/../.h/.f; cd /tmp/.h; cat .f ./.f; rm -r /tmp/.h":               "a\na\na\na\n",
 		"echo new > /proc/self/cwd/tmp/new; cat /tmp/new; readlink /proc/self/root/bin/sh; stat -c %F /proc/self/cwd/tmp; rm /tmp/new": "new\nbusybox\ndirectory\n",
+		"echo > /tmp/m; exec 8</tmp/m; chmod 640 /proc/self/fd/8; stat -c %a /tmp/m; chmod 600 /proc/self/fd/1; rm /tmp/m":             "640\nchmod: /proc/self/fd/1: Operation not permitted\n",
 		// The rights of the machine.
 		"echo 1 > /proc/sys/kernel/core_uses_pid": "sh: can't create /proc/sys/kernel/core_uses_pid: Read-only file system\n",
 		"echo x > /sys/power/state":               "sh: can't create /sys/power/state: Read-only file system\n",

@@ -86,7 +86,11 @@ func (b *box) prepare() error {
 		return err
 	}
 	b.order = &order{}
-	return json.NewDecoder(f).Decode(b.order)
+	err := json.NewDecoder(f).Decode(b.order)
+	for fd := fdBoxHeld; fd < fdBoxHeld+b.Held; fd++ {
+		unix.CloseOnExec(fd)
+	}
+	return err
 }
 
 // startInit starts the init, which waits for its Setup.

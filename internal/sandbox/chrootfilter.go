@@ -52,11 +52,11 @@ func notices() []notice {
 	return []notice{
 		{calls: []string{"open"}, unless: args{masked(1, newFile)}},
 		{calls: []string{"openat"}, unless: args{masked(2, newFile)}},
-		{calls: []string{"openat2", "stat", "lstat", "access", "readlink", "execve"}},
+		{calls: []string{"openat2", "stat", "lstat", "access", "readlink", "execve", "chmod"}},
 		{calls: []string{"execveat"}, unless: args{masked(4, unix.AT_EMPTY_PATH)}},
 		{calls: []string{"newfstatat", "fstatat"}, unless: args{notEqual(0, atHere), masked(3, unix.AT_EMPTY_PATH)}},
 		{calls: []string{"statx"}, unless: args{notEqual(0, atHere), masked(2, unix.AT_EMPTY_PATH)}},
-		{calls: []string{"faccessat", "faccessat2", "readlinkat"}, unless: args{notEqual(0, atHere)}},
+		{calls: []string{"faccessat", "faccessat2", "readlinkat", "fchmodat"}, unless: args{notEqual(0, atHere)}},
 
 		{calls: []string{"kill", "prlimit64"}, unless: args{equal(0, 0)}},
 		// Go's and others' signal to their own threads, which harms nobody.

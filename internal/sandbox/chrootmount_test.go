@@ -209,21 +209,34 @@ func TestKillingTheCallerBringsMovedFoldersBack(t *testing.T) {
 	addFiles(t, cache, "kept=1")
 	t.Setenv(isolationVar, Chroot)
 	t.Setenv("WHITTLE_SANDBOX_CACHE", cache)
-	cmd, r := hold(t, dir, "", "touch /cache/new; sleep 1000 & echo ready; sleep 1000")
+	lock, err := os.Create(filepath.Join(t.TempDir(), "lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	t.Setenv("WHITTLE_SANDBOX_LOCK", lock.Name())
+	cmd, r := hold(t, dir, "", "touch /cache/new; ls /proc/self/fd | grep '[3-9]'; sleep 1000 & echo ready; sleep 1000")
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+		t.Error("the lock is not held")
+	}
 	if _, err := os.Stat(cache); err == nil {
 		t.Error("the folder is not in the root")
 	}
 	cmd.Process.Signal(syscall.SIGKILL)
 	cmd.Wait()
-	r.SetReadDeadline(time.Now().Add(30 * time.Second))
-	for b := make([]byte, 100); ; {
-		if _, err := r.Read(b); err != nil {
-			break // the last process has ended
-		}
+	// Whoever gets the lock now finds all in its place.
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
 	}
 	for _, name := range []string{"kept", "new"} {
 		if _, err := os.Stat(filepath.Join(cache, name)); err != nil {
 			t.Error(err)
+		}
+	}
+	r.SetReadDeadline(time.Now().Add(30 * time.Second))
+	for b := make([]byte, 100); ; {
+		if _, err := r.Read(b); err != nil {
+			break // the last process has ended
 		}
 	}
 	for _, name := range []string{"cache", "proc", "dev"} {

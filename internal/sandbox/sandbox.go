@@ -69,6 +69,9 @@ type Config struct {
 	// Scratch is a folder on the file system of Root, and outside of it, that the
 	// mode Chroot needs for what lies in the way meanwhile.
 	Scratch string
+	// Held are files that the mode Chroot keeps open until all is back in its
+	// place, also when the caller is killed: locks of what is mounted.
+	Held []*os.File
 
 	Args []string // Args[0] is looked up in the PATH of Env, inside Root
 	Env  []string // the whole environment; HOME is added when it is absent

@@ -253,8 +253,16 @@ func holdMain() int {
 	if cache := os.Getenv("WHITTLE_SANDBOX_CACHE"); cache != "" {
 		mounts = append(mounts, Mount{Target: "/cache", Path: cache})
 	}
+	var held []*os.File
+	if name := os.Getenv("WHITTLE_SANDBOX_LOCK"); name != "" {
+		lock, err := os.Open(name)
+		if err != nil || unix.Flock(int(lock.Fd()), unix.LOCK_EX) != nil {
+			return 1
+		}
+		held = append(held, lock)
+	}
 	st, err := Run(context.Background(), &Config{
-		Mounts:    mounts,
+		Mounts: mounts, Held: held,
 		Isolation: Isolation{Mode: os.Getenv(isolationVar)}, Scratch: os.Getenv("WHITTLE_SANDBOX_SCRATCH"),
 		Root: root, Args: []string{"sh", "-c", os.Getenv("WHITTLE_SANDBOX_SCRIPT")}, Env: []string{"PATH=/bin"},
 		User: os.Getenv("WHITTLE_SANDBOX_USER"), Stdout: os.Stdout, Stderr: os.Stderr,
@@ -277,7 +285,7 @@ func hold(t *testing.T, dir, user, script string) (*exec.Cmd, *os.File) {
 	t.Cleanup(func() { r.Close() })
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = []string{helperVar + "=" + helperHold, "WHITTLE_SANDBOX_ROOT=" + dir, "WHITTLE_SANDBOX_SCRIPT=" + script, "WHITTLE_SANDBOX_USER=" + user}
-	cmd.Env = append(cmd.Env, isolationVar+"="+os.Getenv(isolationVar), "WHITTLE_SANDBOX_SCRATCH="+t.TempDir(), "WHITTLE_SANDBOX_CACHE="+os.Getenv("WHITTLE_SANDBOX_CACHE"))
+	cmd.Env = append(cmd.Env, isolationVar+"="+os.Getenv(isolationVar), "WHITTLE_SANDBOX_SCRATCH="+t.TempDir(), "WHITTLE_SANDBOX_CACHE="+os.Getenv("WHITTLE_SANDBOX_CACHE"), "WHITTLE_SANDBOX_LOCK="+os.Getenv("WHITTLE_SANDBOX_LOCK"))
 	cmd.Stdout, cmd.Stderr = w, w
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"cmp"
 	"encoding/binary"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +37,9 @@ var pathCalls = map[string]pathCall{
 	"newfstatat": {do: func(s *Server, c *call) answer { return s.stat(c, c.args[0], c.args[1], c.args[2], c.args[3]) }, structs: true},
 	"fstatat":    {do: func(s *Server, c *call) answer { return s.stat(c, c.args[0], c.args[1], c.args[2], c.args[3]) }, structs: true},
 	"statx":      {do: (*Server).statx, structs: true},
+
+	"chmod":    {do: func(s *Server, c *call) answer { return s.chmod(c, here, c.args[0], c.args[1]) }},
+	"fchmodat": {do: func(s *Server, c *call) answer { return s.chmod(c, c.args[0], c.args[1], c.args[2]) }},
 
 	"execve":   {do: func(s *Server, c *call) answer { return s.execute(c, here, c.args[0]) }},
 	"execveat": {do: func(s *Server, c *call) answer { return s.execute(c, c.args[0], c.args[1]) }},
@@ -94,7 +98,24 @@ func (s *Server) openNode(c *call, n node, flags int, mode uint32) answer {
 		return fail(err)
 	}
 	defer unix.Close(fd)
+	if !s.still(n) {
+		return fail(unix.ENOENT)
+	}
 	return c.give(fd, flags&unix.O_CLOEXEC != 0)
+}
+
+// still says whether the process whose file n is, if it is one's, is served
+// now that the file is open: its number may have become another's meanwhile.
+func (s *Server) still(n node) bool {
+	place := n.place
+	if n.kind == magic {
+		place = split(n.real)
+	}
+	if len(place) < 2 || place[0] != "proc" {
+		return true
+	}
+	pid, err := strconv.Atoi(place[1])
+	return err != nil || s.mine(pid)
 }
 
 func (s *Server) openFolder(c *call, n node, flags int, write bool) answer {
@@ -312,6 +333,34 @@ func (s *Server) access(c *call, dir, name, mode, flags uint64) answer {
 	return fail(c.as(func() error {
 		dir, real := s.where(n)
 		return unix.Faccessat2(dir, real, uint32(mode), unix.AT_EACCESS)
+	}))
+}
+
+// chmod changes the mode of an open file by its link in /proc, as libraries do
+// that want to change no link's.
+func (s *Server) chmod(c *call, dir, name, mode uint64) answer {
+	path, err := c.path(name)
+	if err != nil {
+		return goOn
+	}
+	n := s.find(c, dir, path, true)
+	switch n.kind {
+	case physical:
+		return goOn
+	case wrong:
+		return fail(n.err)
+	case magic:
+	default:
+		return fail(unix.EPERM)
+	}
+	if _, in := s.inside(n.text); !in {
+		return fail(unix.EPERM)
+	}
+	return fail(c.as(func() error {
+		if err := s.checkMagic(n); err != nil {
+			return err
+		}
+		return unix.Fchmodat(unix.AT_FDCWD, n.real, uint32(mode&0o7777), 0)
 	}))
 }
 
