@@ -1,6 +1,8 @@
 package execute
 
 import (
+	"os"
+
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +50,11 @@ func (p *Place) apart(c *sandbox.Config) (err error) {
 		return nil
 	}
 	c.Isolation = sandbox.Isolation{Mode: sandbox.Chroot}
+	// What is moved into the root is nobody else's before it is back.
+	c.Held = []*os.File{p.planted.Lock()}
+	for _, m := range p.mounts.caches {
+		c.Held = append(c.Held, m.Lock())
+	}
 	c.Scratch, err = p.planted.Scratch()
 	return err
 }

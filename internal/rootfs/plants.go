@@ -46,6 +46,9 @@ type Planted struct {
 // Dir is the folder that is the root.
 func (p *Planted) Dir() string { return filepath.Join(p.tmp.Path, "root") }
 
+// Lock is the open file that says that the root is in use.
+func (p *Planted) Lock() *os.File { return p.tmp.Lock() }
+
 // Open opens the root for a process.
 func (p *Planted) Open() (*os.File, error) {
 	return os.OpenFile(p.Dir(), unix.O_PATH|unix.O_DIRECTORY, 0)

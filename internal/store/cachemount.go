@@ -51,6 +51,9 @@ type CacheMount struct {
 	lock *Lock
 }
 
+// Lock is the open file by which the cache is held: who has it open, holds it.
+func (c *CacheMount) Lock() *os.File { return c.lock.file }
+
 // Close gives the cache back.
 func (c *CacheMount) Close() error { return c.lock.Close() }
 

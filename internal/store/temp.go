@@ -24,6 +24,9 @@ type Temp struct {
 	lock *os.File
 }
 
+// Lock is the open file that says that the folder is in use.
+func (t *Temp) Lock() *os.File { return t.lock }
+
 // Temp makes a new, empty, private folder below tmp/, on the file system of
 // the store. prefix is a word that says what for. The owner calls Remove, or
 // gives it to CommitLayer.
