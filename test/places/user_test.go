@@ -120,6 +120,13 @@ X
 	}
 }
 
+func TestWithoutAnyRightsTheExamplesWithoutRUNAreBuilt(t *testing.T) {
+	built, failed, said := builtIn(t, powerless())
+	if strings.Join(built, ", ") != "1-http-service Dockerfile.nginx-conf" || strings.Count(said, "a RUN cannot run here") != len(failed) {
+		t.Errorf("want the one without RUN:\n%s", said)
+	}
+}
+
 func TestOwnersThatTheKernelCannotHoldAreRecorded(t *testing.T) {
 	// What root makes of it, with all ids there are, is what it shall be.
 	want := place{disk: true, options: []string{"--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined"}}.must(t, "/src/standins/load busybox 2>/dev/null;"+owners+listed)
