@@ -41,7 +41,7 @@ type Request struct {
 	// "manifest[os/arch]:k=v".
 	Annotations []string
 	Hosts       []string // "host:ip" for the steps' /etc/hosts
-	Network     string   // of RUN steps: "" or "default", "host", "none"
+	Network     string   // of RUN steps: "" or "default", "host", "none", "private"
 	NoCache     bool     // run every step
 	// NoCacheStages are the stages whose RUN, COPY and ADD run; names that no
 	// stage has mean nothing.
@@ -115,6 +115,11 @@ func (w *Whittle) Build(ctx context.Context, req Request) (_ *Result, err error)
 	defer b.end(&err)
 	if err := w.isolation.Check(); err != nil {
 		return nil, err
+	}
+	if req.Network == "private" {
+		if err := sandbox.CheckPasta(); err != nil {
+			return nil, err
+		}
 	}
 	if err := b.read(ctx); err != nil {
 		return nil, err

@@ -94,7 +94,7 @@ func (f *buildFlags) addSources(fl *pflag.FlagSet) {
 	fl.StringVar(&f.progress, "progress", "auto", "tell what happens as `VIEW`: auto, tty, plain, classic, json or quiet")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "tell nothing but mistakes, and the image ID")
 	fl.StringArrayVar(&r.Hosts, "add-host", nil, "add `HOST:IP` to /etc/hosts of RUN steps; may be repeated")
-	fl.StringVar(&r.Network, "network", "default", "network `MODE` of RUN steps: default, host or none")
+	fl.StringVar(&r.Network, "network", "default", "network `MODE` of RUN steps: default (the host's), host, none, or private (by pasta)")
 	fl.IntVar(&r.Jobs, "jobs", 0, "run at most `N` steps at once (default no limit)")
 	fl.StringVar(&r.Platform, "platform", "", "build for `OS/ARCH` (default this machine's); RUN needs a base that runs here, FROM --platform=$BUILDPLATFORM")
 	f.from.add(fl)
@@ -184,7 +184,7 @@ func (p *program) complete(f *buildFlags) error {
 			return &usageError{fmt.Errorf("--label %q: has no name", l), "write --label NAME=VALUE"}
 		}
 	}
-	if modes := []string{"default", "host", "none"}; !slices.Contains(modes, r.Network) {
+	if modes := []string{"default", "host", "none", "private"}; !slices.Contains(modes, r.Network) {
 		return &usageError{fmt.Errorf("--network %q: want one of %s", r.Network, strings.Join(modes, ", ")), ""}
 	}
 	if r.Jobs < 0 {

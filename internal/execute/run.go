@@ -284,10 +284,13 @@ func environment(r *plan.Run, secrets []string) []string {
 // network maps the words of a Dockerfile to the sandbox's: without a daemon
 // there is no bridge, so a step's default network is the host's.
 func network(mode string) string {
-	if mode == "none" {
-		return "none"
+	switch mode {
+	case "none":
+		return sandbox.NetworkNone
+	case "private":
+		return sandbox.NetworkPasta
 	}
-	return "host"
+	return sandbox.NetworkHost
 }
 
 // hosts turns "name:ip" into lines of /etc/hosts.

@@ -106,7 +106,7 @@ func newSetup(c *Config) (*initproc.Setup, error) {
 	}
 	switch c.Network {
 	case "", NetworkHost:
-	case NetworkNone, NetworkPrivate:
+	case NetworkNone, NetworkPrivate, NetworkPasta:
 		s.OwnNet = true
 	default:
 		return nil, &StartError{Op: "namespace", Path: "network", Err: fmt.Errorf("%q: unknown mode", c.Network)}
@@ -114,6 +114,9 @@ func newSetup(c *Config) (*initproc.Setup, error) {
 	if s.Etc {
 		s.Hosts = hostsFile(s.Hostname, c.Hosts)
 		s.ResolvConf = hostResolvConf()
+		if c.Network == NetworkPasta {
+			s.ResolvConf = pastaResolvConf(s.ResolvConf)
+		}
 	}
 	return s, nil
 }
@@ -290,7 +293,7 @@ func (p *Process) launch(ctx context.Context, l *launch, oomBefore int64) (*exec
 	var r initproc.Report
 	var tty *terminal
 	if err = group.add(p.proc.Pid); err == nil {
-		r, tty, err = p.talk(sock, l)
+		r, tty, err = p.talk(ctx, sock, l)
 	}
 	if err == nil && r.Err != nil {
 		err = r.Err
@@ -305,7 +308,8 @@ func (p *Process) launch(ctx context.Context, l *launch, oomBefore int64) (*exec
 		werr := cmd.Wait()
 		p.reap(cmd)
 		tty.close()
-		if r.Err == nil {
+		var net *NetworkError
+		if r.Err == nil && !errors.As(err, &net) {
 			err = notBegun(l.config.Args[0], err, werr, oomBefore)
 		}
 		if cause := context.Cause(ctx); cause != nil {
@@ -418,13 +422,14 @@ func (p *Process) clean() error {
 		return nil
 	}
 	defer p.root.Close()
+	p.pasta.stop()
 	return initproc.RemoveStubs(int(p.root.Fd()), p.stubs)
 }
 
 // talk sends s to the init and reads its report, which ends when the init
 // executes the command or ends. What takes time is done here, while the init
 // starts.
-func (p *Process) talk(sock *os.File, l *launch) (initproc.Report, *terminal, error) {
+func (p *Process) talk(ctx context.Context, sock *os.File, l *launch) (initproc.Report, *terminal, error) {
 	s := l.setup
 	if !s.Insecure && l.order == nil {
 		filter, err := defaultFilter()
@@ -432,6 +437,12 @@ func (p *Process) talk(sock *os.File, l *launch) (initproc.Report, *terminal, er
 			return initproc.Report{}, nil, fmt.Errorf("seccomp: %w", err)
 		}
 		s.Filter = filter
+	}
+	if l.config.Network == NetworkPasta { // before the init goes on
+		var err error
+		if p.pasta, err = startPasta(ctx, p.proc.Pid); err != nil {
+			return initproc.Report{}, nil, err
+		}
 	}
 	if _, err := sock.Write(append(s.Message(), l.order...)); err != nil {
 		return initproc.Report{}, nil, err

@@ -119,6 +119,7 @@ const (
 	NetworkHost    = "host"    // the caller's network
 	NetworkNone    = "none"    // loopback only
 	NetworkPrivate = "private" // loopback only, to be reached by DialIn
+	NetworkPasta   = "pasta"   // its own, from which pasta leads out, and nothing in
 )
 
 // DefaultHostname is the host name of a build step.
@@ -164,6 +165,7 @@ type Process struct {
 	tty    *terminal
 	told   *os.File      // of an OCI runtime: how the command ended
 	group  *runtimeGroup // of an OCI runtime
+	pasta  *pasta        // of a network that leads out
 	ended  chan struct{}
 	status Status
 	err    error

@@ -1,0 +1,141 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// NetworkError is why a step cannot have a network of its own that leads out.
+type NetworkError struct{ Err error }
+
+func (e *NetworkError) Error() string { return fmt.Sprintf("network private: pasta: %v", e.Err) }
+func (e *NetworkError) Unwrap() error { return e.Err }
+
+// Hint returns the way out.
+func (e *NetworkError) Hint() string {
+	return "pasta carries the traffic of such a network: as root, apt-get install passt (Fedora: dnf install passt); or build with --network host, or none"
+}
+
+// CheckPasta finds the program that NetworkPasta needs.
+func CheckPasta() error {
+	_, err := exec.LookPath("pasta")
+	var looked *exec.Error
+	if errors.As(err, &looked) {
+		return &NetworkError{looked.Err}
+	}
+	return err
+}
+
+// pastaDNS is where a step asks for names; pasta asks the machine's servers,
+// which may listen on its loopback only.
+const pastaDNS = "169.254.1.1"
+
+// pastaResolvConf is the host's file with that server.
+func pastaResolvConf(host string) string {
+	out := "nameserver " + pastaDNS + "\n"
+	for line := range strings.Lines(host) {
+		if !strings.HasPrefix(strings.TrimSpace(line), "nameserver") {
+			out += line
+		}
+	}
+	return out
+}
+
+// pastaWait is how long pasta may take to lead out.
+const pastaWait = 10 * time.Second
+
+// pasta is the program that carries the traffic of one network namespace.
+type pasta struct {
+	cmd  *exec.Cmd
+	said bytes.Buffer
+	done chan struct{}
+}
+
+// startPasta leads the network namespace of the process pid out: to what the
+// machine reaches, but not to what listens on it, and nothing leads in. It ends
+// with stop, or when this process ends.
+func startPasta(ctx context.Context, pid int) (*pasta, error) {
+	// By descriptor: pasta gives up the rights that the path would take.
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		return nil, &NetworkError{unwrapPath(err)}
+	}
+	defer ns.Close()
+	p := &pasta{done: make(chan struct{})}
+	p.cmd = exec.Command("pasta", "--config-net", "--quiet", "--foreground", "--runas", "0", "--no-map-gw",
+		"-t", "none", "-u", "none", "-T", "none", "-U", "none", "--dns-forward", pastaDNS, "--netns", "/proc/self/fd/3")
+	p.cmd.ExtraFiles = []*os.File{ns}
+	p.cmd.Stdout, p.cmd.Stderr = &p.said, &p.said
+	p.cmd.Dir = "/"
+	if err := p.cmd.Start(); err != nil {
+		return nil, &NetworkError{unwrapPath(err)}
+	}
+	err = keep(p.cmd.Process.Pid, unix.SIGKILL, nil)
+	go func() {
+		defer close(p.done)
+		p.cmd.Wait()
+	}()
+	if err == nil {
+		err = p.ready(ctx, pid)
+	}
+	if err != nil {
+		p.stop()
+		return nil, err
+	}
+	return p, nil
+}
+
+// ready waits for a way out.
+func (p *pasta) ready(ctx context.Context, pid int) error {
+	for until := time.Now().Add(pastaWait); time.Now().Before(until); {
+		for _, file := range []string{"route", "ipv6_route"} {
+			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, file))
+			if err == nil && defaultRoute(string(b)) {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-p.done:
+			return &NetworkError{fmt.Errorf("it ended: %s", bytes.TrimSpace(p.said.Bytes()))}
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return &NetworkError{errors.New("no way out in time")}
+}
+
+// defaultRoute says whether a table of /proc has a route to everywhere by some
+// interface but the loopback.
+func defaultRoute(table string) bool {
+	for line := range strings.Lines(table) {
+		f := strings.Fields(line)
+		switch len(f) {
+		case 11: // of version 4: destination and mask are the second and eighth
+			if f[1] == "00000000" && f[7] == "00000000" {
+				return true
+			}
+		case 10: // of version 6: destination and the length of its prefix
+			if strings.Trim(f[0]+f[1], "0") == "" && f[9] != "lo" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (p *pasta) stop() {
+	if p == nil {
+		return
+	}
+	p.cmd.Process.Kill()
+	<-p.done
+}

@@ -1,0 +1,48 @@
+package sandbox
+
+import (
+	"context"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestANetworkOfPastaLeadsOutAndEndsWithTheStep(t *testing.T) {
+	if err := CheckPasta(); err != nil {
+		t.Skipf("needs pasta, of the package passt: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	c, out := shell(t, newRoot(t), "cat /proc/net/route /etc/resolv.conf; cat /proc/net/unix | busybox wc -l")
+	c.Network, c.ResolvConf = NetworkPasta, true
+	p, err := Start(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := p.pasta.cmd.Process.Pid
+	if _, err := p.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(pid, 0); err != unix.ESRCH {
+		t.Errorf("pasta has not ended: %v", err)
+	}
+	if got := out.String(); !defaultRoute(got) || !strings.Contains(got, "nameserver "+pastaDNS) || !strings.HasSuffix(got, "\n1\n") {
+		t.Errorf("the step saw %s", got)
+	}
+}
+
+func TestTheResolverOfAPrivateNetworkIsPastas(t *testing.T) {
+	got := pastaResolvConf("# c\nnameserver 127.0.0.53\nsearch a.b\n nameserver 1.1.1.1\noptions edns0\n")
+	expect(t, "resolv.conf", got, "nameserver 169.254.1.1\n# c\nsearch a.b\noptions edns0\n")
+}
+
+func TestAMissingPastaSaysWhatToInstall(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	err, ok := CheckPasta().(*NetworkError)
+	if !ok || err.Err != exec.ErrNotFound || !strings.Contains(err.Hint(), "apt-get install passt") {
+		t.Errorf("got %v", err)
+	}
+}
