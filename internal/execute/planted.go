@@ -39,7 +39,7 @@ func (l *Local) planted() *rootfs.Plants {
 func (l *Local) Close() error { return l.planted().Close() }
 
 // notApart is what a chroot does not protect.
-const notApart = "isolation chroot: nothing keeps steps from this container. They share its processes, network, limits and devices, " +
+const notApart = "isolation chroot: nothing keeps steps from this container. They share its network, its limits and its user, " +
 	"and could get at its files: build only what may do all that whittle may do here"
 
 // apart makes c run a process in the place's root: by chroot where that is a
