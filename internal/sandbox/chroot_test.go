@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -97,6 +98,7 @@ func TestAHostileStepStaysInItsChroot(t *testing.T) {
 		"mkdir /tmp/.h; echo a > /tmp/.h/.f; cat /tmp/.h/.f //tmp/./.h/../.h/.f; cd /tmp/.h; cat .f ./.f; rm -r /tmp/.h":               "a\na\na\na\n",
 		"echo new > /proc/self/cwd/tmp/new; cat /tmp/new; readlink /proc/self/root/bin/sh; stat -c %F /proc/self/cwd/tmp; rm /tmp/new": "new\nbusybox\ndirectory\n",
 		"echo > /tmp/m; exec 8</tmp/m; chmod 640 /proc/self/fd/8; stat -c %a /tmp/m; chmod 600 /proc/self/fd/1; rm /tmp/m":             "640\nchmod: /proc/self/fd/1: Operation not permitted\n",
+		"exec 5</proc/self/fd; cat /proc/self/fd/5/../comm":                                                                            "cat\n",
 		// The rights of the machine.
 		"echo 1 > /proc/sys/kernel/core_uses_pid": "sh: can't create /proc/sys/kernel/core_uses_pid: Read-only file system\n",
 		"echo x > /sys/power/state":               "sh: can't create /sys/power/state: Read-only file system\n",
@@ -208,4 +210,19 @@ func TestAStepInAChrootExecutesItself(t *testing.T) {
 /proc/self/exe; exec 7</tmp/other; /proc/self/fd/7; /dev/fd/7; sh -c '/proc/self/exe'`)
 	runAnyhow(t, c)
 	expect(t, "output", out.String(), "exe: applet not found\n7: applet not found\n7: applet not found\nexe: applet not found\n")
+}
+
+// The init is this program until it is the command, and the command must not
+// become it again (CVE-2019-5736).
+func TestThisProgramCannotBeTheCommandOfAChroot(t *testing.T) {
+	dir := newRoot(t, "script=#!/proc/self/exe\n", "link->/proc/self/exe")
+	for _, name := range []string{"/proc/self/exe", "/link", "/script", "/proc/thread-self/exe"} {
+		c, _ := boxed(t, dir, "")
+		c.Args = []string{name}
+		_, err := Run(t.Context(), c)
+		var se *StartError
+		if !errors.As(err, &se) || se.Op != "exec" || se.Path != name {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
