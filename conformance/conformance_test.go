@@ -16,7 +16,7 @@ import (
 )
 
 // providers are whittle's.
-var providers = []string{"chroot"}
+var providers = []string{"erofs", "tree", "chroot"}
 
 // A bench has what builds cases with whittle.
 type bench struct {
