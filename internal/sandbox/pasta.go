@@ -21,6 +21,9 @@ func (e *NetworkError) Unwrap() error { return e.Err }
 
 // Hint returns the way out.
 func (e *NetworkError) Hint() string {
+	if unix.Access("/dev/net/tun", unix.R_OK|unix.W_OK) != nil {
+		return "this user must be able to open /dev/net/tun: as root, modprobe tun && chmod 666 /dev/net/tun; or build with --network host, or none"
+	}
 	return "pasta carries the traffic of such a network: as root, apt-get install passt (Fedora: dnf install passt); or build with --network host, or none"
 }
 
@@ -106,7 +109,7 @@ func (p *pasta) ready(ctx context.Context, pid int) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-p.done:
-			return &NetworkError{fmt.Errorf("it ended: %s", bytes.TrimSpace(p.said.Bytes()))}
+			return &NetworkError{fmt.Errorf("it ended: %s", bytes.ReplaceAll(bytes.TrimSpace(p.said.Bytes()), []byte("\n"), []byte("; ")))}
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
