@@ -132,6 +132,12 @@ func startHint(start *sandbox.StartError) (hint string) {
 		hint = "one argument has at most 128 kB, and all of them with the environment 2 MB: COPY a script and run that"
 	case errors.Is(start.Err, sandbox.ErrMemory):
 		hint = "it was ended before it began: a step needs some megabytes of memory to start, of --memory and of the machine"
+	case start.Op == "exec" && errors.Is(start.Err, syscall.ENOEXEC) && start.Machine != "":
+		hint = fmt.Sprintf("it is a program for %s: build it for this machine (for Go: GOARCH). Programs of another machine are emulated in stages that are for it: --platform, or FROM --platform=", start.Machine)
+	case start.Op == "exec" && errors.Is(start.Err, syscall.ENOEXEC):
+		hint = "it is no program that this machine runs: a script needs a #! line, and a program has to be built for this machine"
+	case start.Op == "exec" && errors.Is(start.Err, syscall.EACCES):
+		hint = "is its x bit set, and those of the folders for this user? COPY --chmod=755 sets it"
 	case start.Op == "exec" && start.Path == "/bin/sh":
 		hint = "this file system has no shell: write the exec form, RUN [\"/program\", \"argument\"], or build on an image with a shell"
 	case start.Interp != "":

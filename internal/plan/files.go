@@ -65,7 +65,7 @@ func (st *state) run(c *dockerfile.Run) {
 		return
 	}
 	run := &Run{
-		Env: st.agentEnv(st.vars.List(), mounts), HiddenEnv: st.hiddenEnv(), Dir: st.dir(), User: st.c.Config.User,
+		Env: st.agentEnv(st.vars.List(), mounts), HiddenEnv: st.hiddenEnv(), Public: len(st.c.Config.Env), Dir: st.dir(), User: st.c.Config.User,
 		Network: st.network(c), Hosts: st.p.req.Hosts, Platform: st.s.platform, Mounts: mounts, Insecure: c.Insecure,
 		Hostname: cmp.Or(st.p.req.Args["BUILDKIT_SANDBOX_HOSTNAME"], DefaultHostname), Limits: st.p.req.Limits,
 	}

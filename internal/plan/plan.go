@@ -137,6 +137,10 @@ type Script struct {
 type Run struct {
 	Args []string
 	Env  []string
+	// Public is how many variables the image has at this step. They are the
+	// first ones of the stage's config, where a name keeps its place; all
+	// others in Env are build arguments.
+	Public int
 	// HiddenEnv is set after Env and wins over it, but is no part of the key:
 	// proxies.
 	HiddenEnv []string

@@ -244,6 +244,7 @@ func (c *comparison) environment() {
 		k, v, _ := strings.Cut(kv, "=")
 		was[k] = v
 	}
+	image := c.imageVars()
 	for _, kv := range c.is["env"] {
 		k, v, ok := strings.Cut(kv, "=")
 		if !ok {
@@ -251,7 +252,7 @@ func (c *comparison) environment() {
 		}
 		old, had := was[k]
 		delete(was, k)
-		public := slices.Contains(c.step.Stage.Config.Config.Env, kv)
+		public := image[k]
 		switch {
 		case had && old == v:
 		case !public && had:
@@ -270,6 +271,21 @@ func (c *comparison) environment() {
 			c.say("the environment: %s is gone", k)
 		}
 	}
+}
+
+// imageVars are the names of the variables that the image has at the step. An
+// ENV that comes later may give one another value.
+func (c *comparison) imageVars() map[string]bool {
+	names := map[string]bool{}
+	env := c.step.Stage.Config.Config.Env
+	if c.step.Run != nil {
+		env = env[:min(c.step.Run.Public, len(env))]
+	}
+	for _, kv := range env {
+		name, _, _ := strings.Cut(kv, "=")
+		names[name] = true
+	}
+	return names
 }
 
 // command tells the words of a RUN where the text of the line does not.
