@@ -38,6 +38,9 @@ const (
 	tailLines   = 20
 )
 
+// logFull is the last that a log keeps of what steps wrote.
+const logFull = "[whittle: the log is full: what steps wrote from here on is not kept]"
+
 func newRecorder(next progress.Sink, s *store.Store) *recorder {
 	return &recorder{next: next, store: s, left: maxBuildLog, tails: map[int]*bytes.Buffer{}}
 }
@@ -95,8 +98,11 @@ func (r *recorder) keep(e progress.Event) {
 		if n := t.Len() - tailBytes; n > tailBytes {
 			t.Next(n)
 		}
-		if r.left -= int64(len(e.Data)); r.left < 0 {
+		if r.left < 0 {
 			return
+		}
+		if r.left -= int64(len(e.Data)); r.left < 0 {
+			e.Data = []byte("\n" + logFull + "\n")
 		}
 	case progress.Status:
 		return // how far a download is matters while it goes on

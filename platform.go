@@ -8,6 +8,7 @@ import (
 	"github.com/whittle-build/whittle/internal/dockerfile"
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/rootfs"
 	"github.com/whittle-build/whittle/internal/sandbox"
 )
 
@@ -44,7 +45,7 @@ func (b *build) foreign(ctx context.Context, p *plan.Plan) (mistakes dockerfile.
 		}
 		a, ok := known[arch]
 		if !ok {
-			a.emulator, err = sandbox.FindEmulator(ctx, arch, sandbox.BinfmtDir, b.isolation)
+			a.emulator, err = sandbox.FindEmulator(ctx, arch, sandbox.BinfmtDir, b.stepIsolation())
 			if err != nil && !errors.As(err, &a.none) {
 				return mistakes, err
 			}
@@ -59,6 +60,16 @@ func (b *build) foreign(ctx context.Context, p *plan.Plan) (mistakes dockerfile.
 			a.none.Hint()+"; or write FROM --platform=$BUILDPLATFORM for a stage whose files are copied on, and cross-compile there (ARG TARGETARCH)"))
 	}
 	return mistakes, nil
+}
+
+// stepIsolation is how steps will be run: in a chroot also where it was not
+// asked for, but nothing else is possible.
+func (b *build) stepIsolation() sandbox.Isolation {
+	// Without any provider nothing is run, which is told elsewhere.
+	if p, err := b.rootFS().Provider(); err == nil && p == rootfs.Chroot {
+		return sandbox.Isolation{Mode: sandbox.Chroot}
+	}
+	return b.isolation
 }
 
 // programs returns the architecture of the programs below s, and the image

@@ -45,7 +45,7 @@ code is that of the shell or COMMAND.`,
 		},
 		RunE: func(c *cobra.Command, a []string) error {
 			f.request.Context, sh.Args = a[0], a[1:]
-			if sh.Step < 0 {
+			if sh.Step < 0 || sh.Step == 0 && c.Flags().Changed("step") {
 				return &usageError{fmt.Errorf("--step %d: want a number from 1", sh.Step), "labels of steps have it: [builder 2/5]"}
 			}
 			if err := p.checkIsolation(); err != nil {

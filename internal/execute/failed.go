@@ -1,6 +1,8 @@
 package execute
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,12 +12,23 @@ import (
 	"github.com/whittle-build/whittle/internal/layer"
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/rootfs"
+	"github.com/whittle-build/whittle/internal/sandbox"
 )
 
 // Failed is a RUN that failed, with all that it left.
 type Failed struct {
 	*Place
 	Err error // how it failed
+}
+
+// Run is Place.Run, and tells the ways that are left for a step that failed.
+func (f *Failed) Run(ctx context.Context, s Session) (sandbox.Status, error) {
+	st, err := f.Place.Run(ctx, s)
+	var none *NoShellError
+	if errors.As(err, &none) {
+		none.failed = true
+	}
+	return st, err
 }
 
 // Files shows what is in the place, without what is mounted there, until done

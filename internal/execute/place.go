@@ -186,12 +186,17 @@ type Session struct {
 }
 
 // NoShellError says that a root has no shell.
-type NoShellError struct{}
+type NoShellError struct {
+	failed bool // it is that of a step that failed
+}
 
 func (e *NoShellError) Error() string { return "no shell: this file system has none" }
 
 // Hint says what can be done about it.
 func (e *NoShellError) Hint() string {
+	if !e.failed {
+		return "name a program that it has, as whittle shell . -- /PROGRAM; or COPY a static shell in, such as busybox. Without running anything --output DIR of build writes the files to a folder"
+	}
 	return "--on-failure keep keeps it, and whittle cp FAILED:/path . takes files out; or COPY a static shell in, such as busybox, and build again"
 }
 

@@ -78,6 +78,12 @@ func FindEmulator(ctx context.Context, arch, dir string, how Isolation) (*Emulat
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	if how.Mode == Chroot {
+		return nil, &EmulatorError{
+			Msg: fmt.Sprintf("%s is there, but steps run in a chroot here, which has no emulator of its own", file),
+			Way: "register it for the whole machine, as root of the host: apt-get install binfmt-support qemu-user-static",
+		}
+	}
 	return nil, &EmulatorError{
 		Msg: fmt.Sprintf("%s is there, but runs nothing in a step: %v", file, err),
 		Way: "a step's own emulator needs Linux 6.7, user namespaces and QEMU 6.0; or register it for the whole machine, as root: apt-get install binfmt-support qemu-user-static",
