@@ -156,6 +156,8 @@ func startHint(start *sandbox.StartError) (hint string) {
 		hint = badTable(start.Path)
 	case start.Op == "mount" && strings.Contains(start.Err.Error(), "cannot be mounted on"):
 		hint = "choose another target="
+	case start.Op == "mount" && strings.Contains(start.Err.Error(), "in one place only"):
+		hint = "mount it once in this RUN, and make a link to it; different folders of a cache, source=, can be in different places"
 	case start.Op == "mount" && inTheWay(start.Err):
 		hint = "a RUN has file systems of its own at /proc, /sys and /dev, and files in /etc: build on an image where this path is a folder and no link"
 	case start.Op == "mount" && (start.Path == "/dev" || filepath.Dir(start.Path) == "/dev"):

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"path"
 	"slices"
 	"strconv"
@@ -136,6 +137,16 @@ func (st *state) mount(d *dockerfile.Mount, from *source) (Mount, bool) {
 	m := Mount{
 		Type: d.Type, ReadOnly: d.ReadOnly, FromText: d.From, Source: path.Join("/", d.Source), ID: d.ID,
 		Size: d.Size, Required: d.Required, Owned: d.Mode != nil || d.UID != nil || d.GID != nil,
+	}
+	if d.Size < 0 { // as the parser has it when the number is too large
+		st.fail("invalid value for size: it is too large", "write bytes, or 10m")
+		return m, false
+	}
+	for _, id := range []*uint64{d.UID, d.GID} {
+		if id != nil && *id == math.MaxUint32 { // chown(2): "leave it as it is"
+			st.fail(fmt.Sprintf("%d is the number of no user and of no group", *id), "write the number of one, at most 4294967294")
+			return m, false
+		}
 	}
 	m.Mode, m.UID, m.GID = number(d.Mode, 0o755), number(d.UID, 0), number(d.GID, 0)
 	switch d.Type {

@@ -21,6 +21,7 @@ type fitting struct {
 	root, scratch *fsroot.Root
 	rootPath      string
 	undos         []func() error // run from the last to the first
+	away          []away
 	asides        int
 	config        supervisor.Config
 }

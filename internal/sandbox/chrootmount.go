@@ -108,6 +108,37 @@ func source(m boxMount) (*os.File, error) {
 	return os.NewFile(uintptr(sub), string(m.Path)), nil
 }
 
+// away is a folder or file that was moved to its target.
+type away struct{ path, home, target string }
+
+// source opens what m mounts, and says where that is. What was moved for
+// another mount, or has a part that was, is not there to be mounted again.
+func (f *fitting) source(m boxMount) (*os.File, string, error) {
+	src, err := source(m)
+	if err != nil {
+		for _, a := range f.away {
+			if a.path == string(m.Path) && errors.Is(err, unix.ENOENT) {
+				return nil, "", a.error()
+			}
+		}
+		return nil, "", err
+	}
+	home, err := os.Readlink(fdPath(int(src.Fd())))
+	for _, a := range f.away {
+		if err == nil && strings.HasPrefix(a.home+"/", home+"/") {
+			err = a.error()
+		}
+	}
+	if err != nil {
+		src.Close()
+	}
+	return src, home, err
+}
+
+func (a away) error() error {
+	return fmt.Errorf("it, or a part of it, is at %s already, and can be in one place only in a chroot", a.target)
+}
+
 func isFolder(f *os.File) (bool, error) {
 	var st unix.Stat_t
 	err := unix.Fstatat(int(f.Fd()), "", &st, unix.AT_EMPTY_PATH)
@@ -116,7 +147,7 @@ func isFolder(f *os.File) (bool, error) {
 
 // moved moves what m mounts to its target, and back.
 func (f *fitting) moved(m boxMount) error {
-	src, err := source(m)
+	src, home, err := f.source(m)
 	if err != nil {
 		return err
 	}
@@ -124,21 +155,15 @@ func (f *fitting) moved(m boxMount) error {
 	if err != nil {
 		return err
 	}
-	home, err := os.Readlink(fdPath(int(src.Fd())))
-	if err != nil {
-		return err
-	}
 	from, err := os.OpenFile(path.Dir(home), unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
-	}
-	if in, ok := strings.CutPrefix(home, f.rootPath); ok && (in == "" || in[0] == '/') {
-		return fmt.Errorf("%s is mounted already", m.Path)
 	}
 	name, err := f.place(string(m.Target), dir)
 	if err != nil {
 		return err
 	}
+	f.away = append(f.away, away{path: string(m.Path), home: home, target: string(m.Target)})
 	return f.put(name, func(to int, base string) error {
 		return unix.Renameat(int(from.Fd()), path.Base(home), to, base)
 	}, func(to int, base string) error {
@@ -187,7 +212,7 @@ func (f *fitting) takeBack(src, home *os.File, name string, dir int, base string
 
 // copied puts a copy of what m mounts at its target.
 func (f *fitting) copied(m boxMount) error {
-	src, err := source(m)
+	src, home, err := f.source(m)
 	if err != nil {
 		return err
 	}
@@ -197,10 +222,6 @@ func (f *fitting) copied(m boxMount) error {
 		return err
 	}
 	name, err := f.place(string(m.Target), dir)
-	if err != nil {
-		return err
-	}
-	home, err := os.Readlink(fdPath(int(src.Fd())))
 	if err != nil {
 		return err
 	}

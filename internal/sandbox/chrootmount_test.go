@@ -161,7 +161,9 @@ func TestWhatAChrootCannotGiveIsRefusedBeforeAnythingRuns(t *testing.T) {
 		t.Skip("needs /dev/shm")
 	}
 	defer os.RemoveAll(other)
+	same := t.TempDir()
 	addFiles(t, other, "d/")
+	addFiles(t, same, "a/b/f=1")
 	for name, tt := range map[string]struct {
 		change func(*Config)
 		want   string
@@ -172,8 +174,16 @@ func TestWhatAChrootCannotGiveIsRefusedBeforeAnythingRuns(t *testing.T) {
 		"detached":  {func(c *Config) { c.Mounts = []Mount{{Target: "/m", File: c.Root}} }, "isolation mount: a chroot has no mounts: give a path"},
 		"elsewhere": {func(c *Config) { c.Mounts = []Mount{{Target: "/m", Path: other + "/d"}} }, "mount /m: it is not on the file system of the store"},
 		"twice":     {func(c *Config) { c.Mounts = []Mount{{Target: "/m", Path: other}, {Target: "/m/n", Path: other}} }, ""},
-		"proc":      {func(c *Config) { c.Mounts = []Mount{{Target: "/proc/x"}} }, "mount /proc/x: nothing can be mounted in /proc"},
-		"link":      {func(c *Config) { c.Mounts = []Mount{{Target: "/etc/passwd"}} }, "mount /etc/passwd: a folder cannot be mounted on the file that is there"},
+		"same":      {func(c *Config) { c.Mounts = []Mount{{Target: "/m", Path: same}, {Target: "/n", Path: same}} }, "mount /n: it, or a part of it, is at /m already, and can be in one place only in a chroot"},
+		"copy": {func(c *Config) {
+			c.Mounts = []Mount{{Target: "/m", Path: same}, {Target: "/n", Path: same, Sub: "a", ReadOnly: true}}
+		}, "mount /n: it, or a part of it, is at /m already, and can be in one place only in a chroot"},
+		"part": {func(c *Config) { c.Mounts = []Mount{{Target: "/m", Path: same, Sub: "a"}, {Target: "/n", Path: same}} }, "mount /n: it, or a part of it, is at /m already, and can be in one place only in a chroot"},
+		"in part": {func(c *Config) {
+			c.Mounts = []Mount{{Target: "/m", Path: same, Sub: "a"}, {Target: "/n", Path: same, Sub: "a/b"}}
+		}, "mount /n: it, or a part of it, is at /m already, and can be in one place only in a chroot"},
+		"proc": {func(c *Config) { c.Mounts = []Mount{{Target: "/proc/x"}} }, "mount /proc/x: nothing can be mounted in /proc"},
+		"link": {func(c *Config) { c.Mounts = []Mount{{Target: "/etc/passwd"}} }, "mount /etc/passwd: a folder cannot be mounted on the file that is there"},
 	} {
 		before := tree(t, dir)
 		c, _ := boxed(t, dir, "touch /ran")
