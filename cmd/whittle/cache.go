@@ -207,7 +207,7 @@ func (p *program) cacheImportCommand() *cobra.Command {
 		Long: `Take the chosen cache mounts of an export into the store, where steps find them as on
 the machine that they come from. Each is checked, and is there whole or not at all. One that
 the store has already is replaced, unless a step uses it at that moment: then it stays. A DIR
-that is not there is nothing to import, and no mistake.`,
+that is not there, or empty, is nothing to import, and no mistake.`,
 		Example: "  whittle cache mounts import .cache/mounts\n  whittle cache mounts import --if-absent .cache/mounts",
 		Args:    args(1, 1, "a folder"),
 		RunE: func(c *cobra.Command, a []string) (err error) {
@@ -229,6 +229,9 @@ func (p *program) importCaches(ctx context.Context, w *whittle.Whittle, dir stri
 			fmt.Fprintf(p.stderr, "%s: %s is not there: nothing to import\n", p.name, dir)
 			return nil
 		}
+	}
+	if err == nil && len(done) == 0 {
+		fmt.Fprintf(p.stderr, "%s: %s has no such cache: nothing to import\n", p.name, dir)
 	}
 	for _, one := range done {
 		switch {

@@ -58,7 +58,7 @@ func openFolder(ctx context.Context, dir string, write bool) (*folder, error) {
 	}
 	f := &folder{dir: dir, root: root}
 	if err = wait(ctx, root.Dir(), how); err == nil {
-		err = f.read(write)
+		err = f.read()
 	}
 	if err != nil {
 		f.close()
@@ -90,14 +90,11 @@ func wait(ctx context.Context, f *os.File, how int) error {
 }
 
 // read reads the index. A folder of other things is refused, so that no export
-// removes what is not its own.
-func (f *folder) read(write bool) error {
+// removes what is not its own. An empty one is an export of nothing.
+func (f *folder) read() error {
 	b, err := f.file(manifest.IndexFile, manifest.MaxSize)
 	if errors.Is(err, fs.ErrNotExist) {
-		if write {
-			return f.empty()
-		}
-		return &ForeignError{f.dir, "no " + manifest.IndexFile}
+		return f.empty()
 	}
 	if err != nil {
 		return err
