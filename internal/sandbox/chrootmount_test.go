@@ -86,6 +86,22 @@ func read(t *testing.T, name string) string {
 	return string(b)
 }
 
+// A file system gives the number of a removed file to a new one, after those
+// that were free before.
+func TestAFileMadeAfterASecretWasRemovedIsItself(t *testing.T) {
+	c, out := boxed(t, newRoot(t, "run/"), `stat -c %i /run/secret; rm /run/secret; i=0
+		while [ $i -lt 4000 ]; do echo own > /run/$i; i=$((i+1)); done; grep -L own -r /run; ls -i /run`)
+	c.Mounts = []Mount{{Target: "/run/secret", Content: &Content{Content: []byte("S3"), Mode: 0o400}, ReadOnly: true}}
+	run(t, c)
+	number, list, _ := strings.Cut(out.String(), "\n")
+	if strings.HasPrefix(list, "/run/") {
+		t.Errorf("is the secret: %.40s", list)
+	}
+	if strings.Contains(" "+strings.ReplaceAll(list, "\n", " "), " "+number+" ") {
+		t.Error("the number of what is served is another file's")
+	}
+}
+
 // With a mount these would be EBUSY; here they succeed, and what was mounted
 // must not suffer more than what was in it.
 func TestWhatAStepDoesToAMovedFolderDoesNotLoseIt(t *testing.T) {

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whittle-build/whittle/internal/sandbox/initproc"
 )
 
 // ProbeChroot says whether steps can run in a chroot with their roots below
@@ -15,6 +18,13 @@ import (
 func ProbeChroot(dir string) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("only root may chroot")
+	}
+	missing, err := initproc.MissingCaps()
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("root lacks capabilities here: %s", strings.Join(missing, ", "))
 	}
 	tmp, err := os.MkdirTemp(dir, "chroot-")
 	if err != nil {

@@ -170,6 +170,28 @@ func TestAClustersContainerBuilds(t *testing.T) {
 	}
 }
 
+// TestCapabilitiesThatAChrootLacksAreNamed is about containers that have less
+// than Docker gives: each of these would leave steps running, or files with
+// other modes, without a word.
+func TestCapabilitiesThatAChrootLacksAreNamed(t *testing.T) {
+	for drop, want := range map[string]string{
+		"KILL":   "root lacks capabilities here: KILL",
+		"FSETID": "root lacks capabilities here: FSETID",
+		"ALL":    "root lacks capabilities here: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, SYS_CHROOT",
+	} {
+		t.Run(drop, func(t *testing.T) {
+			said, code := ordinary("--cap-drop", drop).inside(t, `
+				whittle info
+				mkdir /tmp/app
+				printf 'FROM scratch\nRUN true\n' >/tmp/app/Dockerfile
+				whittle build /tmp/app`)
+			if _, built, _ := strings.Cut(said, "seccomp"); code == 0 || strings.Count(said, want) < 2 || !strings.Contains(built, want) {
+				t.Errorf("exit code %d, said %s", code, said)
+			}
+		})
+	}
+}
+
 // TestAStepDiesWithWhittle kills whittle while a step runs: the step is gone, and
 // what lay around goes with the next build.
 func TestAStepDiesWithWhittle(t *testing.T) {

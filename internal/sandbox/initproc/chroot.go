@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"runtime"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +43,27 @@ func ChrootCaps() []string {
 		}
 	}
 	return names
+}
+
+// needed are the capabilities without which files of a chroot would not be as
+// they should, or a step could not be started or ended there.
+const needed = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID | 1<<unix.CAP_KILL |
+	1<<unix.CAP_SETGID | 1<<unix.CAP_SETUID | 1<<unix.CAP_SETPCAP | 1<<unix.CAP_SYS_CHROOT
+
+// MissingCaps are the capabilities that a chroot takes and this thread has not,
+// as docker run names them.
+func MissingCaps() ([]string, error) {
+	have, err := permittedCaps()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, c := range defaultCaps {
+		if needed&^have&(1<<c.n) != 0 {
+			names = append(names, strings.TrimPrefix(c.name, "CAP_"))
+		}
+	}
+	return names, nil
 }
 
 // permittedCaps are those that this thread has.

@@ -38,12 +38,13 @@ func (s *Server) addFile(f File) error {
 	return s.watch(f.Path, own)
 }
 
+// watch serves the file at name from here. Its descriptor stays open: were the
+// file removed and its inode free, the next new file would be taken for it.
 func (s *Server) watch(name string, f *file) error {
 	fd, err := s.beneath(clean(name), unix.O_PATH|unix.O_NOFOLLOW)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	defer unix.Close(fd)
 	id, err := inodeOf(fd)
 	s.inodes[id] = f
 	return err
