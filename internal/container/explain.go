@@ -55,7 +55,7 @@ func explainExec(out *Error, e *sandbox.StartError, image string) {
 		out.Way = "it is neither a program for this machine nor a script with a #! line"
 		if e.Machine != "" {
 			out.Msg += fmt.Sprintf(": it is a program for %s", e.Machine)
-			out.Way = fmt.Sprintf("build it for this machine (for Go: GOARCH), or run the image on a machine that is %s", e.Machine)
+			out.Way = fmt.Sprintf("build it for this machine (for Go: GOARCH), or run the image on a machine that is %s. Containers are emulated only where the machine runs such programs everywhere: as root, apt-get install binfmt-support qemu-user-static", e.Machine)
 		}
 	case errors.Is(e.Err, unix.EACCES):
 		out.Way = "it must be a file, not a folder, that this user may execute: COPY --chmod=755, or chmod +x in the stage that makes it"

@@ -23,7 +23,7 @@ func TestExplainSaysWhyAndWhatToDo(t *testing.T) {
 		"loader":        {sandbox.StartError{Op: "exec", Path: "/app", Err: unix.ENOENT, Interp: "/lib64/ld-linux-x86-64.so.2"}, "interpreter /lib64/ld-linux-x86-64.so.2", "CGO_ENABLED=0", 127},
 		"script":        {sandbox.StartError{Op: "exec", Path: "/app", Err: unix.ENOENT, Interp: "/bin/bash"}, "interpreter /bin/bash", "#! line", 127},
 		"no file":       {sandbox.StartError{Op: "exec", Path: "/app", Err: unix.ENOENT}, "no such file", "img has no such file", 127},
-		"machine":       {sandbox.StartError{Op: "exec", Path: "/app", Err: unix.ENOEXEC, Machine: "aarch64"}, "Exec format error: it is a program for aarch64", "GOARCH", 126},
+		"machine":       {sandbox.StartError{Op: "exec", Path: "/app", Err: unix.ENOEXEC, Machine: "aarch64"}, "Exec format error: it is a program for aarch64", "binfmt-support", 126},
 		"format":        {sandbox.StartError{Op: "exec", Path: "/app", Err: unix.ENOEXEC}, "Exec format error", "#! line", 126},
 		"not allowed":   {sandbox.StartError{Op: "exec", Path: "/app", Err: unix.EACCES}, "permission denied", "chmod +x", 126},
 		"too long":      {sandbox.StartError{Op: "exec", Path: "/app", Err: unix.E2BIG}, "argument list too long", "into a file", 126},
