@@ -92,7 +92,27 @@ func NewCgroup(parent string, r Resources) (*Cgroup, error) {
 	if name, ok := strings.CutSuffix(parent, ".slice"); ok && !strings.Contains(parent, "/") {
 		parent = slicePath(name)
 	}
-	return makeCgroup(cgroupRoot, groupName(parent), r)
+	group := groupName(parent)
+	// Before there is one: this program may be killed at any moment.
+	if err := keepGroups(inAllHierarchies(group, path.Dir(group))); err != nil {
+		return nil, err
+	}
+	return makeCgroup(cgroupRoot, group, r)
+}
+
+// inAllHierarchies are the folders that there may be of groups.
+func inAllHierarchies(groups ...string) []string {
+	tops := []string{cgroupRoot}
+	if !isV2(cgroupRoot) {
+		tops, _ = filepath.Glob(cgroupRoot + "/*")
+	}
+	var out []string
+	for _, group := range groups {
+		for _, top := range tops {
+			out = append(out, filepath.Join(top, group))
+		}
+	}
+	return out
 }
 
 // makeCgroup makes the group in the control groups that are mounted at root:

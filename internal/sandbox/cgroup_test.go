@@ -112,7 +112,7 @@ func TestAControllerThatIsNotThereOrNotDelegatedIsNamed(t *testing.T) {
 func v1Tree(group string) map[string]string {
 	return map[string]string{
 		"memory/" + group: "cgroup.procs;memory.limit_in_bytes;memory.memsw.limit_in_bytes", "cpu/" + group: "cgroup.procs;cpu.shares;cpu.cfs_period_us;cpu.cfs_quota_us",
-		"cpuset": "cpuset.cpus=0-3;cpuset.mems=0", "cpuset/whittle": "cgroup.procs;cpuset.cpus;cpuset.mems", "cpuset/" + group: "cgroup.procs;cpuset.cpus;cpuset.mems",
+		"cpuset": "cpuset.cpus=1-3;cpuset.mems=1-2", "cpuset/whittle": "cgroup.procs;cpuset.cpus;cpuset.mems", "cpuset/" + group: "cgroup.procs;cpuset.cpus;cpuset.mems",
 		"pids/" + group: "cgroup.procs;pids.max",
 	}
 }
@@ -125,11 +125,12 @@ func TestLimitsInVersion1AndHybrid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// cpuset.cpus of the group first had that of its parent, "0-3", over which "0" is written.
+	// Those of cpuset first have what their parent has, and the group's own "0" is
+	// written over the beginning of that: these files do not forget what they had.
 	want := []string{
 		"cpu/" + group + "/cpu.cfs_period_us=50000", "cpu/" + group + "/cpu.cfs_quota_us=25000", "cpu/" + group + "/cpu.shares=512",
-		"cpuset/cpuset.cpus=0-3", "cpuset/cpuset.mems=0", "cpuset/whittle/cpuset.cpus=0-3", "cpuset/whittle/cpuset.mems=0",
-		"cpuset/" + group + "/cpuset.cpus=0-3", "cpuset/" + group + "/cpuset.mems=0",
+		"cpuset/cpuset.cpus=1-3", "cpuset/cpuset.mems=1-2", "cpuset/whittle/cpuset.cpus=1-3", "cpuset/whittle/cpuset.mems=1-2",
+		"cpuset/" + group + "/cpuset.cpus=0-3", "cpuset/" + group + "/cpuset.mems=0-2",
 		"memory/" + group + "/memory.limit_in_bytes=67108864", "memory/" + group + "/memory.memsw.limit_in_bytes=100663296", "pids/" + group + "/pids.max=40",
 	}
 	got := written(t, root)
@@ -170,15 +171,15 @@ func TestEachLimitIsInTheKernel(t *testing.T) {
 	defer g.Close()
 	found := map[string]string{}
 	for _, dir := range g.dirs {
-		for _, name := range []string{"memory.limit_in_bytes", "cpu.shares", "cpu.cfs_period_us", "cpu.cfs_quota_us", "cpuset.cpus", "cpuset.mems", "pids.max", "memory.max", "cpu.weight", "cpu.max"} {
+		for _, name := range []string{"memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.swap.max", "cpu.shares", "cpu.cfs_period_us", "cpu.cfs_quota_us", "cpuset.cpus", "cpuset.mems", "pids.max", "memory.max", "cpu.weight", "cpu.max"} {
 			if b, err := os.ReadFile(filepath.Join(dir, name)); err == nil {
 				found[name] = strings.TrimSpace(string(b))
 			}
 		}
 	}
-	want := map[string]string{"memory.limit_in_bytes": "67108864", "cpu.shares": "512", "cpu.cfs_period_us": "50000", "cpu.cfs_quota_us": "25000", "cpuset.cpus": "0", "cpuset.mems": "0", "pids.max": "40"}
+	want := map[string]string{"memory.limit_in_bytes": "67108864", "memory.memsw.limit_in_bytes": "100663296", "cpu.shares": "512", "cpu.cfs_period_us": "50000", "cpu.cfs_quota_us": "25000", "cpuset.cpus": "0", "cpuset.mems": "0", "pids.max": "40"}
 	if isV2(cgroupRoot) {
-		want = map[string]string{"memory.max": "67108864", "cpu.weight": "20", "cpu.max": "25000 50000", "cpuset.cpus": "0", "cpuset.mems": "0", "pids.max": "40"}
+		want = map[string]string{"memory.max": "67108864", "memory.swap.max": "33554432", "cpu.weight": "20", "cpu.max": "25000 50000", "cpuset.cpus": "0", "cpuset.mems": "0", "pids.max": "40"}
 	}
 	for name, w := range want {
 		if found[name] != w {

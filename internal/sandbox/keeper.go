@@ -6,9 +6,11 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -71,12 +73,30 @@ func keep(pid int, end unix.Signal, groups []string) error {
 	if err != nil {
 		return err
 	}
+	return k.keep(pid, end, groups)
+}
+
+// keepGroups hands groups to the keeper that are about to be made, for a process
+// that keep will name with them.
+func keepGroups(groups []string) error {
+	k, err := theKeeper()
+	if err != nil {
+		return err
+	}
+	return k.send(0, groups, nil)
+}
+
+func (k *keeper) keep(pid int, end unix.Signal, groups []string) error {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return fmt.Errorf("pidfd: %w", err)
 	}
 	defer unix.Close(fd)
-	if err := unix.Sendmsg(k.sock, append([]byte{byte(end)}, strings.Join(groups, "\n")...), unix.UnixRights(fd), nil, 0); err != nil {
+	return k.send(end, groups, unix.UnixRights(fd))
+}
+
+func (k *keeper) send(end unix.Signal, groups []string, rights []byte) error {
+	if err := unix.Sendmsg(k.sock, append([]byte{byte(end)}, strings.Join(groups, "\n")...), rights, nil, 0); err != nil {
 		return fmt.Errorf("keeper: %w", err)
 	}
 	return nil
@@ -96,24 +116,48 @@ func runKeeper() {
 		if err != nil || n == 0 {
 			break
 		}
-		kept = alive(kept)
-		if fd := passedFD(oob[:oobn]); fd >= 0 {
-			kept = append(kept, keptProcess{fd, unix.Signal(buf[0]), strings.Fields(string(buf[1:n]))})
+		p := keptProcess{passedFD(oob[:oobn]), unix.Signal(buf[0]), strings.Fields(string(buf[1:n]))}
+		kept = append(slices.DeleteFunc(alive(kept), p.replaces), p)
+	}
+	for _, p := range kept {
+		if p.fd >= 0 {
+			unix.PidfdSendSignal(p.fd, p.end, nil, 0)
 		}
 	}
 	for _, p := range kept {
-		unix.PidfdSendSignal(p.fd, p.end, nil, 0)
-	}
-	for _, p := range kept {
-		_ = removeGroups(p.groups) // nobody is left to hear of it
+		if len(p.groups) > 0 {
+			p.await()
+			_ = removeGroups(p.groups) // nobody is left to hear of it
+		}
 	}
 }
 
 // keptProcess is one that the keeper ends.
 type keptProcess struct {
-	fd     int // pidfd
+	fd     int // pidfd, or -1 where only groups are known
 	end    unix.Signal
 	groups []string
+}
+
+// replaces says whether old is what was known before p's process was born.
+func (p *keptProcess) replaces(old keptProcess) bool {
+	return old.fd < 0 && len(old.groups) > 0 && slices.Contains(p.groups, old.groups[0])
+}
+
+// keeperWait is how long a process may take to end that was killed.
+const keeperWait = 10 * time.Second
+
+// await waits for p's end: until then it makes groups, as OCI runtimes do.
+func (p *keptProcess) await() {
+	if p.fd < 0 {
+		return
+	}
+	for until := time.Now().Add(keeperWait); time.Now().Before(until); {
+		fds := []unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(fds, 1000); n > 0 || err != nil && err != unix.EINTR {
+			return
+		}
+	}
 }
 
 // alive closes the pidfds of processes that have ended and returns the others.
@@ -121,6 +165,10 @@ type keptProcess struct {
 func alive(all []keptProcess) []keptProcess {
 	var left []keptProcess
 	for _, k := range all {
+		if k.fd < 0 {
+			left = append(left, k)
+			continue
+		}
 		p := []unix.PollFd{{Fd: int32(k.fd), Events: unix.POLLIN}}
 		if n, err := unix.Poll(p, 0); err == nil && n > 0 {
 			unix.Close(k.fd)

@@ -122,6 +122,10 @@ func startOCI(ctx context.Context, c *Config) (*Process, error) {
 	if !o.UserNS {
 		group = newRuntimeGroup(c.Cgroup)
 		o.Cgroup = group.path
+		if err := group.hold(); err != nil {
+			status.Close()
+			return nil, &StartError{Op: "exec", Err: err}
+		}
 	}
 	l := &launch{config: c, setup: s, files: files, cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID, argv: argvOCI, dirs: group.dirs()}
 	if l.order, err = o.message(); err != nil {
@@ -180,17 +184,20 @@ func (g *runtimeGroup) dirs() []string {
 	if g == nil {
 		return nil
 	}
-	tops := []string{cgroupRoot}
-	if !isV2(cgroupRoot) {
-		tops, _ = filepath.Glob(cgroupRoot + "/*")
+	return inAllHierarchies(g.path, g.own, path.Dir(g.own))
+}
+
+// hold makes the part that only this run has. What a runtime makes has parents
+// then that no other caller of whittle's takes for unused. What cannot be made
+// the runtime says itself.
+func (g *runtimeGroup) hold() error {
+	if err := keepGroups(g.dirs()); err != nil {
+		return err
 	}
-	var out []string
-	for _, rest := range []string{g.path, g.own, path.Dir(g.own)} {
-		for _, top := range tops {
-			out = append(out, filepath.Join(top, rest))
-		}
+	for _, dir := range inAllHierarchies(g.own) {
+		_ = makeV1Folder(strings.TrimSuffix(dir, g.own), dir)
 	}
-	return out
+	return nil
 }
 
 // remove removes those that are there and that nobody else uses.

@@ -5,11 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -171,10 +173,11 @@ func TestOCIMountsInDevAndFilesOfMemory(t *testing.T) {
 	})
 }
 
-// groupsOf returns the groups of whittle's that there are.
+// groupsOf returns the groups that there are of this process's.
 func groupsOf() string {
-	a, _ := filepath.Glob(cgroupRoot + "/*/" + ownParent + "/*")
-	b, _ := filepath.Glob(cgroupRoot + "/" + ownParent + "/*")
+	its := fmt.Sprintf("/%s/%s-%d-*", ownParent, ownParent, os.Getpid())
+	a, _ := filepath.Glob(cgroupRoot + "/*" + its)
+	b, _ := filepath.Glob(cgroupRoot + its)
 	return strings.Join(append(a, b...), " ")
 }
 
@@ -201,6 +204,29 @@ func TestOCILeavesNothingWhenItIsCancelled(t *testing.T) {
 		}
 		if after := groupsOf(); after != before {
 			t.Errorf("control groups: %s, before %s", after, before)
+		}
+	})
+}
+
+func TestOCIRunsAtOnceLeaveEachOthersControlGroups(t *testing.T) {
+	eachRuntime(t, func(t *testing.T, i Isolation) {
+		var all sync.WaitGroup
+		for range 4 {
+			dir := newRoot(t)
+			all.Go(func() {
+				for range 8 {
+					c, _ := shell(t, dir, "true")
+					c.Isolation = i
+					if st, err := Run(t.Context(), c); err != nil || st.Code != 0 {
+						t.Errorf("%+v, %v", st, err)
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
+		if rest := groupsOf(); rest != "" {
+			t.Errorf("left: %s", rest)
 		}
 	})
 }

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whittle-build/whittle/internal/sandbox/initproc"
 )
 
 // NetworkError is why a step cannot have a network of its own that leads out.
@@ -73,15 +76,15 @@ func startPasta(ctx context.Context, pid int) (*pasta, error) {
 	}
 	defer ns.Close()
 	p := &pasta{done: make(chan struct{})}
-	p.cmd = exec.Command("pasta", "--config-net", "--quiet", "--foreground", "--runas", "0", "--no-map-gw",
-		"-t", "none", "-u", "none", "-T", "none", "-U", "none", "--dns-forward", pastaDNS, "--netns", "/proc/self/fd/3")
-	p.cmd.ExtraFiles = []*os.File{ns}
-	p.cmd.Stdout, p.cmd.Stderr = &p.said, &p.said
-	p.cmd.Dir = "/"
-	if err := p.cmd.Start(); err != nil {
+	gate, err := p.start(ns)
+	if err != nil {
 		return nil, &NetworkError{unwrapPath(err)}
 	}
 	err = keep(p.cmd.Process.Pid, unix.SIGKILL, nil)
+	if err == nil {
+		_, err = gate.Write([]byte{0})
+	}
+	gate.Close()
 	go func() {
 		defer close(p.done)
 		p.cmd.Wait()
@@ -94,6 +97,58 @@ func startPasta(ctx context.Context, pid int) (*pasta, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// Descriptors of a pasta that waits.
+const (
+	pastaGate = initproc.FDSelf + 1 + iota
+	pastaNS
+)
+
+// start starts a process that becomes pasta when a byte comes out of the gate,
+// and ends when the gate is closed without. Nothing but the keeper ends a pasta
+// whose caller was killed, so that it must know it first.
+func (p *pasta) start(ns *os.File) (gate *os.File, err error) {
+	program, err := exec.LookPath("pasta")
+	if err == nil {
+		program, err = filepath.Abs(program)
+	}
+	if err != nil {
+		return nil, err
+	}
+	exe, err := self()
+	if err != nil {
+		return nil, err
+	}
+	defer exe.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	p.cmd = exec.Command("/proc/self/fd/3")
+	p.cmd.Args = []string{argvPasta, program, "--config-net", "--quiet", "--foreground", "--runas", "0", "--no-map-gw",
+		"-t", "none", "-u", "none", "-T", "none", "-U", "none", "--dns-forward", pastaDNS, "--netns", fmt.Sprintf("/proc/self/fd/%d", pastaNS)}
+	p.cmd.ExtraFiles = []*os.File{exe, r, ns}
+	p.cmd.Stdout, p.cmd.Stderr = &p.said, &p.said
+	p.cmd.Dir = "/"
+	if err := p.cmd.Start(); err != nil {
+		w.Close()
+		return nil, err
+	}
+	return w, nil
+}
+
+// becomePasta is the process that waits. It returns its exit code.
+func becomePasta(args []string) int {
+	unix.CloseOnExec(initproc.FDSelf)
+	unix.CloseOnExec(pastaGate)
+	var b [1]byte
+	if n, err := os.NewFile(pastaGate, "gate").Read(b[:]); n != 1 || err != nil {
+		return 1
+	}
+	fmt.Fprintln(os.Stderr, unix.Exec(args[0], append([]string{"pasta"}, args[1:]...), os.Environ()))
+	return 1
 }
 
 // ready waits for a way out.

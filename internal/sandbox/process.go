@@ -24,6 +24,7 @@ const (
 	argvKeeper = "whittle-keeper"
 	argvReaper = "whittle-reaper"
 	argvProbe  = "whittle-probe"
+	argvPasta  = "whittle-pasta"
 )
 
 // Start starts c's process. When it returns without an error, the process
@@ -444,14 +445,16 @@ func (p *Process) talk(ctx context.Context, sock *os.File, l *launch) (initproc.
 			return initproc.Report{}, nil, err
 		}
 	}
-	if _, err := sock.Write(append(s.Message(), l.order...)); err != nil {
-		return initproc.Report{}, nil, err
-	}
 	end := unix.SIGKILL
 	if s.SharedPIDs {
 		end = unix.SIGTERM // to the reaper, which kills the others
 	}
+	// Before the init goes on: the command may change its user at once, and a
+	// runtime makes control groups.
 	if err := keep(p.proc.Pid, end, append(l.dirs, l.config.Cgroup.folders()...)); err != nil {
+		return initproc.Report{}, nil, err
+	}
+	if _, err := sock.Write(append(s.Message(), l.order...)); err != nil {
 		return initproc.Report{}, nil, err
 	}
 	var tty *terminal

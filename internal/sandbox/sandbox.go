@@ -45,6 +45,8 @@ func MaybeInit() {
 		os.Exit(0)
 	case os.Args[0] == argvProbe:
 		os.Exit(probeProc())
+	case os.Args[0] == argvPasta:
+		os.Exit(becomePasta(os.Args[1:]))
 	case os.Args[0] == argvReaper:
 		runReaper(os.Args[1:])
 		os.Exit(0)
