@@ -346,7 +346,10 @@ func (c *Cgroup) folders() []string {
 	}
 	out := slices.Clone(c.dirs)
 	for _, dir := range c.dirs {
-		out = append(out, filepath.Dir(dir))
+		// What --cgroup-parent names is its owner's, whatever it is called.
+		if above := filepath.Dir(dir); filepath.Base(above) == ownParent || filepath.Base(above) == runtimesGroup {
+			out = append(out, above)
+		}
 	}
 	return out
 }

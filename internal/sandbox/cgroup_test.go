@@ -188,6 +188,37 @@ func TestEachLimitIsInTheKernel(t *testing.T) {
 	}
 }
 
+func TestAParentThatTheCallerNamedStays(t *testing.T) {
+	needSandbox(t)
+	parent := ownParent + "-" + randomName() // as if it were one of whittle's
+	one, err := NewCgroup(parent, every())
+	if err != nil {
+		t.Skipf("needs control groups with memory limits: %v", err)
+	}
+	above := filepath.Dir(one.dirs[0])
+	t.Cleanup(func() {
+		for _, dir := range one.dirs {
+			if err := removeGroup(filepath.Dir(dir)); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	other, err := NewCgroup(parent, every())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Close(); err != nil {
+		t.Errorf("one of two in %s: %v", above, err)
+	}
+	kept := *one
+	if err := kept.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(above); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestACallersOwnGroupIsThatOfVersion2(t *testing.T) {
 	dir := t.TempDir()
 	for text, want := range map[string]string{"5:pids:/x\n0::/user.slice/a.scope\n": "/user.slice/a.scope", "0::/\n": "/", "1:cpu:/\n": ""} {
