@@ -143,7 +143,7 @@ func startHint(start *sandbox.StartError) (hint string) {
 	case start.Interp != "":
 		hint = "its interpreter is not in this stage; a static program needs none (for Go: CGO_ENABLED=0)"
 	case start.Op == "ulimit" && errors.Is(start.Err, syscall.EPERM):
-		hint = "only root can raise a hard limit, and nofile no further than /proc/sys/fs/nr_open: give a lower one, or raise that of the shell that calls"
+		hint = "raising a hard limit takes CAP_SYS_RESOURCE on the host, which users, most containers and emulated steps lack, and nofile goes no further than /proc/sys/fs/nr_open: give a lower one, or raise that of the shell that calls"
 	case start.Op == "runtime":
 		hint = "so the runtime says; steps run without one when --isolation is left out"
 	case start.Op == "id":
