@@ -98,9 +98,15 @@ func bornTree(job solve.Job) digest.Digest {
 // commitTree describes and commits the tree in tmp.
 func (l *Local) commitTree(job solve.Job, tmp *store.Temp) (solve.Made, error) {
 	meta, err := layer.TreeMeta(filepath.Join(tmp.Path, layer.TreeName))
-	if errors.Is(err, layer.ErrWhiteoutName) {
-		return solve.Made{}, l.File.Mistake(job.Step.Line.Pos, fmt.Sprintf("stage %s: the step left %v", job.Step.Stage.Display, err),
-			"remove or rename the file at the end of the RUN")
+	hint := ""
+	switch {
+	case errors.Is(err, layer.ErrWhiteoutName):
+		hint = "remove or rename the file at the end of the RUN"
+	case errors.Is(err, layer.ErrLongPath):
+		hint = "remove what is so deep at the end of the RUN"
+	}
+	if hint != "" {
+		return solve.Made{}, l.File.Mistake(job.Step.Line.Pos, fmt.Sprintf("stage %s: the step left %v", job.Step.Stage.Display, err), hint)
 	}
 	if err != nil {
 		return solve.Made{}, err

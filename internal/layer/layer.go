@@ -106,6 +106,9 @@ const (
 // ErrWhiteoutName is for a file that no layer can hold.
 var ErrWhiteoutName = errors.New("names that begin with " + whPrefix + " stand for deleted files in a layer")
 
+// ErrLongPath is for another such file.
+var ErrLongPath = errors.New("longer than a layer can have")
+
 // ErrBound is wrapped by errors about a layer that is over a bound.
 var ErrBound = errors.New("over the limit")
 

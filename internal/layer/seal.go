@@ -178,6 +178,9 @@ func TreeMeta(tree string) (Meta, error) {
 		if strings.HasPrefix(e.Base(), whPrefix) {
 			return fmt.Errorf("/%s: %w", e.Path, ErrWhiteoutName)
 		}
+		if len(e.Path) > maxPath {
+			return fmt.Errorf("/%s…: a path of %d bytes, %w", e.Path[:64], len(e.Path), ErrLongPath)
+		}
 		m.Entries++
 		if e.Kind == entry.File && !seen[e.Inode] {
 			m.Size += e.Size

@@ -67,6 +67,13 @@ func TestAStepInAChrootSeesItsOwnProcAndDevices(t *testing.T) {
 	}
 }
 
+// What lists /proc asks about all that is in it, as ls -l and find do.
+func TestAllThatAListOfProcHasCanBeAskedAbout(t *testing.T) {
+	c, out := boxed(t, newRoot(t), `ls -la /proc >/dev/null && ls -lL /proc/. >/dev/null && ls -la /proc/.d /sys >/dev/null; echo $?`)
+	run(t, c)
+	expect(t, "output", out.String(), "0\n")
+}
+
 func TestTheProbeOfAChrootStartsOneAndLeavesNothing(t *testing.T) {
 	needSandbox(t)
 	dir := t.TempDir()

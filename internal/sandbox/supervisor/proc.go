@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"os"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -93,6 +94,13 @@ func (s *Server) procNode(c *call, at []string) node {
 			return none(unix.ENOENT)
 		}
 		return s.ofProcess(c, n)
+	}
+	if at[1] == path.Base(mirrorsAt) {
+		// Who lists /proc sees it, and may ask about it.
+		if len(at) > 2 {
+			return none(unix.ENOENT)
+		}
+		return node{kind: masked, isFolder: true, place: at, dir: s.root, real: mirrorsAt}
 	}
 	if slices.Contains(procMasked, at[1]) {
 		n.kind = masked
