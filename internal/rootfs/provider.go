@@ -87,7 +87,7 @@ func (e *RefusedError) Error() string {
 func (e *RefusedError) Hint() string {
 	switch {
 	case e.boxless:
-		return "this user may neither mount nor chroot (CAP_SYS_ADMIN and CAP_SYS_CHROOT are missing): " +
+		return "this user may not mount (CAP_SYS_ADMIN is missing), and steps cannot run in a chroot for the reason above: " +
 			"run whittle as a user who is not root and has subordinate ids, or give the container Docker's default capabilities"
 	case e.rights:
 		return "this user may not mount (CAP_SYS_ADMIN is missing, as it is for root in most containers): " +

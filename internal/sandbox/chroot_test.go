@@ -67,6 +67,18 @@ func TestAStepInAChrootSeesItsOwnProcAndDevices(t *testing.T) {
 	}
 }
 
+func TestTheProbeOfAChrootRefusesAFolderWhereNothingCanBeExecuted(t *testing.T) {
+	needSandbox(t)
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOEXEC, ""); err != nil {
+		t.Skipf("needs root that mounts: %v", err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	if err := ProbeChroot(dir); err == nil || !strings.Contains(err.Error(), "noexec") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // What lists /proc asks about all that is in it, as ls -l and find do.
 func TestAllThatAListOfProcHasCanBeAskedAbout(t *testing.T) {
 	c, out := boxed(t, newRoot(t), `ls -la /proc >/dev/null && ls -lL /proc/. >/dev/null && ls -la /proc/.d /sys >/dev/null; echo $?`)

@@ -26,6 +26,13 @@ func ProbeChroot(dir string) (err error) {
 	if len(missing) > 0 {
 		return fmt.Errorf("root lacks capabilities here: %s", strings.Join(missing, ", "))
 	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return err
+	}
+	if fs.Flags&unix.ST_NOEXEC != 0 {
+		return errors.New("the store's file system is mounted noexec, and a step's programs would lie there: give a folder elsewhere with --root")
+	}
 	tmp, err := os.MkdirTemp(dir, "chroot-")
 	if err != nil {
 		return err
