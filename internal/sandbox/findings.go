@@ -23,8 +23,8 @@ type Finding struct {
 func Findings(by string, refused error) []Finding {
 	list := []Finding{isolationFinding(by, refused), idsFinding()}
 	switch by {
-	case Native:
-		list = append(list, pidFinding(), Finding{What: "network", Is: "host, none", Why: "a step shares the network unless --network none is said"})
+	default: // native, or a runtime, for which the same has to be allowed
+		list = append(list, pidFinding(), networkFinding(), runtimesFinding())
 	case Chroot, "":
 		list = append(list, Finding{What: "pid namespace", Is: "none", Why: "no namespaces are made"},
 			Finding{What: "network", Is: "host", Why: "no namespaces are made"})
@@ -41,6 +41,8 @@ func isolationFinding(by string, refused error) Finding {
 		f.Why = "namespaces and mounts, in a user namespace"
 	case by == Native:
 		f.Why = "namespaces and mounts"
+	case strings.HasPrefix(by, OCI+"="):
+		f.Why = "namespaces and mounts, made by that runtime"
 	}
 	if by == "" {
 		f.Is = "none: no RUN"
@@ -78,6 +80,43 @@ func pidFinding() Finding {
 	f := Finding{What: "pid namespace", Is: "a step's own"}
 	if !canMountProc() {
 		f.Is, f.Why = "shared", "no new /proc can be mounted, because parts of this one are hidden; a step sees the processes here, and its own end with it"
+	}
+	return f
+}
+
+// networkFinding says which networks a step can have, and what keeps it from a
+// private one.
+func networkFinding() Finding {
+	f := Finding{What: "network", Is: "host, none, private", Why: "a step shares the network unless --network says otherwise"}
+	if err := privateNetwork(); err != nil {
+		f.Is, f.Why = "host, none", fmt.Sprintf("a step shares the network unless --network none is said; %v", err)
+	}
+	return f
+}
+
+// privateNetwork is what keeps steps from a network that leads out by pasta.
+func privateNetwork() error {
+	if err := CheckPasta(); err != nil {
+		return err
+	}
+	if err := unix.Access(tunDevice, unix.R_OK|unix.W_OK); err != nil {
+		return &NetworkError{fmt.Errorf("%s: %w", tunDevice, err)}
+	}
+	return nil
+}
+
+// runtimesFinding names the OCI runtimes that are installed, of those that are
+// known to have runc's command line.
+func runtimesFinding() Finding {
+	f := Finding{What: "OCI runtimes", Is: "none found", Why: "--isolation oci=RUNTIME needs one; native needs none"}
+	var found []string
+	for _, name := range []string{"runc", "crun", "runsc"} {
+		if (Isolation{Mode: OCI, Runtime: name}).Check() == nil {
+			found = append(found, name)
+		}
+	}
+	if len(found) > 0 {
+		f.Is, f.Why = strings.Join(found, ", "), fmt.Sprintf("used where --isolation oci=%s says so", found[0])
 	}
 	return f
 }

@@ -24,11 +24,14 @@ func (e *NetworkError) Unwrap() error { return e.Err }
 
 // Hint returns the way out.
 func (e *NetworkError) Hint() string {
-	if unix.Access("/dev/net/tun", unix.R_OK|unix.W_OK) != nil {
+	if unix.Access(tunDevice, unix.R_OK|unix.W_OK) != nil {
 		return "this user must be able to open /dev/net/tun: as root, modprobe tun && chmod 666 /dev/net/tun; or build with --network host, or none"
 	}
 	return "pasta carries the traffic of such a network: as root, apt-get install passt (Fedora: dnf install passt); or build with --network host, or none"
 }
+
+// tunDevice is what pasta makes a network's interface with.
+const tunDevice = "/dev/net/tun"
 
 // CheckPasta finds the program that NetworkPasta needs.
 func CheckPasta() error {

@@ -49,6 +49,34 @@ func TestOrphansAreWaitedForWithoutAPidNamespace(t *testing.T) {
 	}
 }
 
+// With a pid namespace the command is its first process, as in every RUN of
+// docker's: orphans become its children. One that waits for no one keeps them
+// as zombies until it ends, and they take of what --pids-limit gives; they go
+// with it. A shell waits for them.
+func TestOrphansAreTheCommandsOwnUntilItEnds(t *testing.T) {
+	dir := newRoot(t)
+	const orphans = "(sleep 0.02 &); (sleep 0.02 &)"
+	zombies := func(script string) string {
+		t.Helper()
+		c, out := shell(t, dir, script)
+		if st, err := Run(t.Context(), c); err != nil || st.Code != 0 {
+			t.Fatalf("%+v, %v: %s", st, err, out)
+		}
+		return strings.TrimSpace(out.String())
+	}
+	const count = "cat /proc/[0-9]*/stat 2>/dev/null | grep -c ') Z '"
+	if got := zombies(orphans + "; sleep 0.2; true; " + count + "; true"); got != "0" {
+		t.Errorf("a shell leaves %s zombies", got)
+	}
+	if procRefused.Load() || os.Getenv(isolationVar) == Chroot {
+		return // the reaper waits for them
+	}
+	// sleep, in the shell's place, waits for no one.
+	if got := zombies(orphans + "; (sleep 0.3; " + count + " ; true) & exec sleep 1"); got != "2" {
+		t.Errorf("%s zombies below a command that does not wait, want 2 as in docker", got)
+	}
+}
+
 func TestACancelEndsWhatASandboxStarted(t *testing.T) {
 	dir := newRoot(t)
 	c, _ := shell(t, dir, "sleep 987621 & sleep 987622")

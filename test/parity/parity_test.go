@@ -156,6 +156,10 @@ func TestAStepSeesWhatItSeesElsewhere(t *testing.T) {
 	ran := map[string]bool{}
 	for _, user := range []string{"", "1234:1235"} {
 		native := seen(t, sandbox.Isolation{}, dir, user)
+		// The probe is the first process and waits for no one.
+		if native["orphan"] != "state Z, child of 1" {
+			t.Errorf("an orphan: %q", native["orphan"])
+		}
 		for _, name := range []string{"runc", "crun"} {
 			how := sandbox.Isolation{Mode: sandbox.OCI, Runtime: name}
 			if how.Check() != nil {

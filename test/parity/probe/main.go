@@ -11,11 +11,16 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 func main() {
+	if len(os.Args) > 1 {
+		orphan(os.Args[1])
+		return
+	}
 	out := bufio.NewWriter(os.Stdout)
 	defer out.Flush()
 	say := func(name, format string, args ...any) {
@@ -27,6 +32,7 @@ func main() {
 	files(say)
 	mounts(say)
 	calls(say)
+	orphans(say)
 	for _, ns := range []string{"cgroup", "ipc", "mnt", "net", "pid", "user", "uts", "time"} {
 		link, _ := os.Readlink("/proc/self/ns/" + ns)
 		say("ns."+ns, "%s", link)
@@ -169,5 +175,36 @@ func calls(say func(string, string, ...any)) {
 	} {
 		_, _, e := unix.RawSyscall(c.nr, c.a, c.b, 0)
 		say("call."+c.name, "%s", unix.ErrnoName(e))
+	}
+}
+
+// orphan leaves a child behind that ends soon, or is that child.
+func orphan(as string) {
+	if as == "child" {
+		time.Sleep(50 * time.Millisecond)
+		return
+	}
+	_, _ = os.StartProcess("/probe", []string{"orphan", "child"}, &os.ProcAttr{})
+}
+
+// orphans says whose child a process becomes when its parent has ended, and
+// whether somebody waits for its end, since this program does not.
+func orphans(say func(name, format string, args ...any)) {
+	p, err := os.StartProcess("/probe", []string{"orphan", "parent"}, &os.ProcAttr{})
+	if err == nil {
+		_, err = p.Wait()
+	}
+	if err != nil {
+		say("orphan", "%v", err)
+		return
+	}
+	time.Sleep(300 * time.Millisecond)
+	all, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, name := range all {
+		b, _ := os.ReadFile(name)
+		_, rest, _ := strings.Cut(string(b), ") ")
+		if f := strings.Fields(rest); len(f) > 1 && name != "/proc/1/stat" {
+			say("orphan", "state %s, child of %s", f[0], f[1])
+		}
 	}
 }
