@@ -59,7 +59,7 @@ func TestAStepInAChrootSeesItsOwnProcAndDevices(t *testing.T) {
 	c, out := boxed(t, dir, `pwd; cat /proc/self/comm; readlink /proc/self/exe; echo x > /dev/null; ls /dev; ls /proc/self/fd; readlink /proc/self/root; head -c 3 /dev/zero | wc -c; [ -e /proc/1 ] || echo no 1`)
 	c.Args[2] = "ln -s busybox /bin/wc; " + c.Args[2]
 	run(t, c)
-	expect(t, "output", out.String(), "/\ncat\n/bin/busybox\nfd\nfull\nnull\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n0\n1\n2\n/\n3\nno 1\n")
+	expect(t, "output", out.String(), "/\ncat\n/bin/busybox\nfd\nfull\nmqueue\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n0\n1\n2\n/\n3\nno 1\n")
 	for _, name := range []string{"proc", "sys", "dev"} {
 		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
 			t.Errorf("%s is left in the root", name)

@@ -246,7 +246,7 @@ func (f *fitting) fillDev() error {
 		}
 		f.config.Devices = append(f.config.Devices, "/"+name)
 	}
-	for _, l := range [][2]string{{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"}, {"stderr", "/proc/self/fd/2"}} {
+	for _, l := range [][2]string{{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"}, {"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"}} {
 		if err := f.root.Symlink(l[1], "dev/"+l[0]); err != nil {
 			return err
 		}
@@ -254,10 +254,15 @@ func (f *fitting) fillDev() error {
 	if err := f.root.Mkdir("dev/pts", 0o755); err != nil {
 		return err
 	}
-	if err := f.root.Mkdir("dev/shm", 0o755); err != nil {
-		return err
+	for _, shared := range []string{"dev/shm", "dev/mqueue"} {
+		if err := f.root.Mkdir(shared, 0o755); err != nil {
+			return err
+		}
+		if err := f.root.Chmod(shared, 0o1777); err != nil {
+			return err
+		}
 	}
-	return f.root.Chmod("dev/shm", 0o1777)
+	return nil
 }
 
 // liveDevices says whether device files in the root are ones.
