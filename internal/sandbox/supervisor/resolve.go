@@ -153,8 +153,7 @@ func (s *Server) inside(name string) (string, bool) {
 // in it.
 func (s *Server) walk(c *call, name string, follow bool) node {
 	var at []string
-	rest := strings.Split(name, "/")
-	folder := strings.HasSuffix(name, "/")
+	rest, folder := strings.Split(name, "/"), strings.HasSuffix(name, "/")
 	led := false // here by a link that is served
 	for links := 0; len(rest) > 0; {
 		el := rest[0]
