@@ -1,6 +1,7 @@
 package whittle
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -20,15 +21,34 @@ type Secret struct {
 	Value []byte
 }
 
-// Secret returns the secret called id, and whether there is one.
-func (r *Request) Secret(id string) ([]byte, bool, error) {
+// Secret returns the secret called id, and whether there is one. It may be a
+// pipe that nobody writes to: then the reading is left behind when ctx ends.
+func (r *Request) Secret(ctx context.Context, id string) ([]byte, bool, error) {
 	for i := range r.Secrets {
 		if s := &r.Secrets[i]; s.ID == id {
-			b, err := s.read()
+			b, err := s.readUntil(ctx)
 			return b, true, err
 		}
 	}
 	return nil, false, nil
+}
+
+func (s *Secret) readUntil(ctx context.Context) ([]byte, error) {
+	type result struct {
+		value []byte
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		b, err := s.read()
+		done <- result{b, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 func (s *Secret) read() ([]byte, error) {

@@ -2,10 +2,14 @@ package whittle
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 func TestSecretsAreFoundByID(t *testing.T) {
@@ -18,12 +22,12 @@ func TestSecretsAreFoundByID(t *testing.T) {
 		t.Fatal(err)
 	}
 	for id, want := range map[string]string{"a": "a value", "b": "from a file\n"} {
-		got, ok, err := r.Secret(id)
+		got, ok, err := r.Secret(t.Context(), id)
 		if string(got) != want || !ok || err != nil {
 			t.Errorf("Secret(%s) = %q, %v, %v; want %q", id, got, ok, err, want)
 		}
 	}
-	if _, ok, err := r.Secret("c"); ok || err != nil {
+	if _, ok, err := r.Secret(t.Context(), "c"); ok || err != nil {
 		t.Errorf("a secret that nobody gave: %v, %v", ok, err)
 	}
 }
@@ -47,5 +51,25 @@ func TestSecretsThatCannotBeReadAreRefusedBeforeAnythingRuns(t *testing.T) {
 		if err := r.checkSecrets(); err == nil || !strings.Contains(err.Error(), c.want) || Hint(err) == "" {
 			t.Errorf("%+v: %v, hint %q; want %q", c.secret.File, err, Hint(err), c.want)
 		}
+	}
+}
+
+func TestAPipeThatNobodyWritesToHoldsUpNoEnd(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stopped := errors.New("stopped")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	time.AfterFunc(10*time.Millisecond, func() { cancel(stopped) })
+	r := Request{Secrets: []Secret{{ID: "a", File: fifo}}}
+	if _, _, err := r.Secret(ctx, "a"); !errors.Is(err, stopped) {
+		t.Errorf("got %v, want %v", err, stopped)
+	}
+	// What is left behind ends with the first writer.
+	if w, err := os.OpenFile(fifo, os.O_WRONLY, 0); err != nil {
+		t.Error(err)
+	} else {
+		w.Close()
 	}
 }

@@ -44,7 +44,7 @@ type Local struct {
 	Epoch *time.Time
 	// Secret returns the secret of an id, and Agents are what may be signed
 	// with; both may be nil.
-	Secret    func(id string) ([]byte, bool, error)
+	Secret    func(ctx context.Context, id string) ([]byte, bool, error)
 	Agents    map[string]*sshagent.Source
 	Isolation sandbox.Isolation // of every RUN
 	// Resources limit every RUN.

@@ -149,7 +149,7 @@ func (m *mounting) add(ctx context.Context, i int) error {
 		}
 		m.list = append(m.list, t)
 	case plan.MountSecret:
-		return m.secret(p)
+		return m.secret(ctx, p)
 	case plan.MountSSH:
 		return m.agent(i)
 	}
@@ -289,12 +289,12 @@ func resolved(fsys entry.FS, name string) (entry.Entry, error) {
 
 // secret gives the step a secret as a file in memory, as a variable, or both.
 // The value is read now and kept nowhere.
-func (m *mounting) secret(p *plan.Mount) error {
+func (m *mounting) secret(ctx context.Context, p *plan.Mount) error {
 	var value []byte
 	var ok bool
 	var err error
 	if m.local.Secret != nil {
-		value, ok, err = m.local.Secret(p.ID)
+		value, ok, err = m.local.Secret(ctx, p.ID)
 	}
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -42,7 +43,9 @@ func TestGitCredentials(t *testing.T) {
 			client := newClient(t)
 			client.GitProgram = spy
 			client.Environ = os.Environ()
-			client.Secret = func(id string) ([]byte, bool, error) { return []byte(c.value), c.secret != "" && id == c.secret, nil }
+			client.Secret = func(_ context.Context, id string) ([]byte, bool, error) {
+				return []byte(c.value), c.secret != "" && id == c.secret, nil
+			}
 			f.get(client, c.path, GitOptions{})
 			// Another's token is no use, and its server does not see it.
 			f.user = "nobody:nothing"

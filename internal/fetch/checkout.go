@@ -76,7 +76,7 @@ func (c *Client) checkOut(ctx context.Context, repo *address.Repo, at *place, o 
 			return nil, c.Store.Explain(err)
 		}
 	}
-	if w.git, err = c.openGit(repo, home); err != nil {
+	if w.git, err = c.openGit(ctx, repo, home); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()

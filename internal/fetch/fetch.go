@@ -33,7 +33,7 @@ type Client struct {
 	Store *store.Store
 	// Secret returns a secret of the build by its id, and whether there is one;
 	// nil has none.
-	Secret func(id string) ([]byte, bool, error)
+	Secret func(ctx context.Context, id string) ([]byte, bool, error)
 	// SSH returns what serves the agent that is called id until its listener is
 	// closed, and whether there is one; nil has none.
 	SSH func(id string) (serve func(net.Listener), ok bool)
@@ -121,11 +121,11 @@ func (c *Client) now() time.Time {
 }
 
 // secret returns a secret without the line's end that its file may have.
-func (c *Client) secret(id string) (string, bool, error) {
+func (c *Client) secret(ctx context.Context, id string) (string, bool, error) {
 	if c.Secret == nil {
 		return "", false, nil
 	}
-	b, ok, err := c.Secret(id)
+	b, ok, err := c.Secret(ctx, id)
 	if err != nil {
 		return "", false, fmt.Errorf("secret %s: %w", id, err)
 	}

@@ -141,7 +141,7 @@ func (c *Client) lookUp(ctx context.Context, repo *address.Repo) (_ *place, err 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, tmp.Remove()) }()
-	g, err := c.openGit(repo, tmp.Path)
+	g, err := c.openGit(ctx, repo, tmp.Path)
 	if err != nil {
 		return nil, err
 	}

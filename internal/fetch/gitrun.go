@@ -38,7 +38,7 @@ type git struct {
 }
 
 // openGit prepares for repo; home is an empty folder.
-func (c *Client) openGit(repo *address.Repo, home string) (*git, error) {
+func (c *Client) openGit(ctx context.Context, repo *address.Repo, home string) (*git, error) {
 	g := &git{c: c, repo: repo, remote: repo.Remote, home: home}
 	var user *url.Userinfo
 	if u, err := url.Parse(repo.Remote); err == nil && u.Host != "" {
@@ -56,7 +56,7 @@ func (c *Client) openGit(repo *address.Repo, home string) (*git, error) {
 	if repo.Scheme == "ssh" {
 		return g, g.agent(home)
 	}
-	return g, g.authorize(user)
+	return g, g.authorize(ctx, user)
 }
 
 // safeConfig is what no repository and no configuration of the machine changes.
@@ -174,7 +174,7 @@ func (g *git) close() error {
 // authorize finds the credentials for a repository that is read by http. They
 // go into the process's environment, which other users cannot read; its command
 // line they can.
-func (g *git) authorize(user *url.Userinfo) error {
+func (g *git) authorize(ctx context.Context, user *url.Userinfo) error {
 	if g.repo.Scheme != "http" && g.repo.Scheme != "https" {
 		return nil
 	}
@@ -182,7 +182,7 @@ func (g *git) authorize(user *url.Userinfo) error {
 		name  string
 		token bool
 	}{{"GIT_AUTH_HEADER." + g.repo.Host, false}, {"GIT_AUTH_TOKEN." + g.repo.Host, true}, {"GIT_AUTH_HEADER", false}, {"GIT_AUTH_TOKEN", true}} {
-		value, ok, err := g.c.secret(s.name)
+		value, ok, err := g.c.secret(ctx, s.name)
 		if err != nil {
 			return err
 		}

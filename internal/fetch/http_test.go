@@ -283,7 +283,7 @@ func TestAttack34CredentialsStayWithTheirHost(t *testing.T) {
 		http.Redirect(w, r, other, http.StatusFound)
 	})
 	c := newClient(t)
-	c.Secret = func(id string) ([]byte, bool, error) {
+	c.Secret = func(_ context.Context, id string) ([]byte, bool, error) {
 		return []byte("sesame\n"), id == "HTTP_AUTH_TOKEN_127.0.0.1", nil
 	}
 	get(t, c, Download{URL: url + "/here"})

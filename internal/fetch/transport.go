@@ -190,7 +190,7 @@ func isInsideIP(ip net.IP) bool {
 func (c *Client) authorize(req *http.Request) error {
 	req.Header.Set("User-Agent", "whittle")
 	for _, prefix := range []string{"HTTP_AUTH_HEADER_", "HTTP_AUTH_TOKEN_"} {
-		value, ok, err := c.secret(prefix + req.URL.Hostname())
+		value, ok, err := c.secret(req.Context(), prefix+req.URL.Hostname())
 		if err != nil {
 			return err
 		}
