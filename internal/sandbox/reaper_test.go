@@ -65,11 +65,12 @@ func TestOrphansAreTheCommandsOwnUntilItEnds(t *testing.T) {
 		return strings.TrimSpace(out.String())
 	}
 	const count = "cat /proc/[0-9]*/stat 2>/dev/null | grep -c ') Z '"
-	if got := zombies(orphans + "; sleep 0.2; true; " + count + "; true"); got != "0" {
-		t.Errorf("a shell leaves %s zombies", got)
-	}
+	got := zombies(orphans + "; sleep 0.2; true; " + count + "; true")
 	if procRefused.Load() || os.Getenv(isolationVar) == Chroot {
-		return // the reaper waits for them
+		return // the reaper waits for them, and the step sees those of others too
+	}
+	if got != "0" {
+		t.Errorf("a shell leaves %s zombies", got)
 	}
 	// sleep, in the shell's place, waits for no one.
 	if got := zombies(orphans + "; (sleep 0.3; " + count + " ; true) & exec sleep 1"); got != "2" {

@@ -23,6 +23,7 @@ type Daemon struct {
 	Client string // docker's command line, of the same version
 	Env    []string
 	dir    string
+	run    string // of its sockets
 	proc   *os.Process
 	ended  chan error
 	log    bytes.Buffer // read it when the daemon has ended, and no sooner
@@ -40,7 +41,7 @@ func Missing() string {
 	return ""
 }
 
-// Start starts a dockerd with all that is its own in the folder dir, and
+// Start starts a dockerd with all that it keeps in the folder dir, and
 // returns when it answers. Should the caller be killed, the daemon ends as if
 // it had been asked to.
 func Start(dir string) (*Daemon, error) {
@@ -48,9 +49,15 @@ func Start(dir string) (*Daemon, error) {
 	if d.Client == "" {
 		d.Client = "/usr/bin/docker" // Debian's, of the same version as its dockerd
 	}
-	host := "unix://" + filepath.Join(dir, "socket")
+	// A socket's path has at most 107 bytes (unix(7)), and that of dir may be
+	// longer.
+	var err error
+	if d.run, err = os.MkdirTemp("/tmp", "dockerd"); err != nil {
+		return nil, err
+	}
+	host := "unix://" + filepath.Join(d.run, "socket")
 	d.Env = append(os.Environ(), "DOCKER_HOST="+host, "DOCKER_BUILDKIT=1", "DOCKER_CONFIG="+dir, "DOCKER_CONTEXT=")
-	cmd := exec.Command("dockerd", "-H", host, "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
+	cmd := exec.Command("dockerd", "-H", host, "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(d.run, "exec"),
 		"--pidfile", filepath.Join(dir, "pid"), "--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	cmd.Stdout, cmd.Stderr = &d.log, &d.log
@@ -64,7 +71,7 @@ func Start(dir string) (*Daemon, error) {
 		}
 	}()
 	if err := <-started; err != nil {
-		return nil, fmt.Errorf("dockerd: %w", err)
+		return nil, errors.Join(fmt.Errorf("dockerd: %w", err), d.clean())
 	}
 	d.proc = cmd.Process
 	return d, d.await()
@@ -79,7 +86,7 @@ func (d *Daemon) await() error {
 		}
 		select {
 		case end := <-d.ended:
-			return errors.Join(fmt.Errorf("dockerd: %v\n%s", end, tail(d.log.String())), unmountBelow(d.dir))
+			return errors.Join(fmt.Errorf("dockerd: %v\n%s", end, tail(d.log.String())), d.clean())
 		default:
 		}
 		if time.Now().After(deadline) {
@@ -104,7 +111,16 @@ func (d *Daemon) Run(args ...string) ([]byte, error) {
 // Stop ends the daemon, which ends its containerd and the mounts of its
 // containers; those of their network it leaves, and Stop ends them.
 func (d *Daemon) Stop() error {
-	return errors.Join(d.end(), unmountBelow(d.dir))
+	return errors.Join(d.end(), d.clean())
+}
+
+// clean ends the mounts that a daemon leaves which has ended, and removes what
+// it has outside of its folder.
+func (d *Daemon) clean() error {
+	if err := errors.Join(unmountBelow(d.dir), unmountBelow(d.run)); err != nil {
+		return err
+	}
+	return os.RemoveAll(d.run)
 }
 
 func (d *Daemon) end() error {
