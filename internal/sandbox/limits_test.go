@@ -127,6 +127,7 @@ func TestAStepRunsInItsControlGroup(t *testing.T) {
 }
 
 func TestControlGroupsThatCannotBeMadeSayTheWayOut(t *testing.T) {
+	needSandbox(t)
 	_, err := NewCgroup("x\x00y", Resources{})
 	var bad *CgroupError
 	if !errors.As(err, &bad) || bad.Hint() == "" {
