@@ -45,7 +45,7 @@ func (b *build) foreign(ctx context.Context, p *plan.Plan) (mistakes dockerfile.
 		}
 		a, ok := known[arch]
 		if !ok {
-			a.emulator, err = sandbox.FindEmulator(ctx, arch, sandbox.BinfmtDir, b.stepIsolation())
+			a.emulator, err = sandbox.FindEmulator(ctx, arch, sandbox.BinfmtDir, b.stepIsolation)
 			if err != nil && !errors.As(err, &a.none) {
 				return mistakes, err
 			}

@@ -42,10 +42,11 @@ func (e *EmulatorError) Hint() string { return e.Way }
 
 // FindEmulator finds what a sandbox needs to run the programs of an
 // architecture, as Go calls it: nil if nothing, because the machine runs them
-// everywhere. What it finds has been tried, in a sandbox of that isolation. dir
-// is BinfmtDir. The error is an
-// *EmulatorError unless ctx has ended.
-func FindEmulator(ctx context.Context, arch, dir string, how Isolation) (*Emulator, error) {
+// everywhere. What it finds has been tried, in a sandbox of the isolation that
+// isolation returns, which is asked only if there is something to try: to know
+// it may take a mount, and a rebuild makes none. dir is BinfmtDir. The error is
+// an *EmulatorError unless ctx has ended.
+func FindEmulator(ctx context.Context, arch, dir string, isolation func() Isolation) (*Emulator, error) {
 	if CanRun(arch, dir) {
 		return nil, nil
 	}
@@ -53,7 +54,7 @@ func FindEmulator(ctx context.Context, arch, dir string, how Isolation) (*Emulat
 	if m == nil {
 		return nil, &EmulatorError{Msg: "no emulator is known", Way: "register one for " + arch + " (binfmt_misc, flag F)"}
 	}
-	header := elfHeader(arch)
+	how, header := isolation(), elfHeader(arch)
 	// The machine's handlers may be out of sight, as they are in a container.
 	if tryEmulator(ctx, how, m, header, nil) == nil {
 		return nil, nil

@@ -29,7 +29,7 @@ func needEmulator(t testing.TB, arch string) *Emulator {
 	if _, err := exec.LookPath("qemu-" + machineOf(arch).emulate + "-static"); err != nil {
 		t.Skip("needs qemu-user-static")
 	}
-	e, err := FindEmulator(t.Context(), arch, t.TempDir(), Isolation{})
+	e, err := FindEmulator(t.Context(), arch, t.TempDir(), nativeSteps)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,16 +72,16 @@ func TestEveryArchitectureIsEmulatedOrSaysWhatIsMissing(t *testing.T) {
 		t.Skip("needs a machine that is not s390x")
 	}
 	t.Setenv("PATH", t.TempDir())
-	_, err := FindEmulator(t.Context(), "s390x", t.TempDir(), Isolation{})
+	_, err := FindEmulator(t.Context(), "s390x", t.TempDir(), nativeSteps)
 	var none *EmulatorError
 	if !errors.As(err, &none) || !strings.Contains(none.Hint(), "apt-get install qemu-user-static") {
 		t.Errorf("without an emulator: %v", err)
 	}
 	addFiles(t, os.Getenv("PATH"), "qemu-s390x-static=#!/bin/sh\n") // is no emulator
-	if _, err = FindEmulator(t.Context(), "s390x", t.TempDir(), Isolation{}); !errors.As(err, &none) || !strings.Contains(err.Error(), "no qemu-s390x-static") {
+	if _, err = FindEmulator(t.Context(), "s390x", t.TempDir(), nativeSteps); !errors.As(err, &none) || !strings.Contains(err.Error(), "no qemu-s390x-static") {
 		t.Errorf("with a script in its place: %v", err)
 	}
-	if _, err = FindEmulator(t.Context(), "pdp11", t.TempDir(), Isolation{}); !errors.As(err, &none) {
+	if _, err = FindEmulator(t.Context(), "pdp11", t.TempDir(), nativeSteps); !errors.As(err, &none) {
 		t.Errorf("pdp11: %v", err)
 	}
 }
@@ -236,7 +236,7 @@ func TestAnEmulatorIsCarriedToWhereTheHandlerLooksForIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, dir := range []string{instance, t.TempDir()} { // seen, and out of sight
-		if found, err := FindEmulator(t.Context(), "arm64", dir, Isolation{}); found != nil || err != nil {
+		if found, err := FindEmulator(t.Context(), "arm64", dir, nativeSteps); found != nil || err != nil {
 			t.Errorf("with a handler for every root: %+v, %v", found, err)
 		}
 	}
@@ -248,4 +248,16 @@ func hexed(b []byte) string {
 		fmt.Fprintf(&s, `\x%02x`, c)
 	}
 	return s.String()
+}
+
+func nativeSteps() Isolation { return Isolation{} }
+
+func TestForThisMachinesProgramsNobodyAsksHowStepsRun(t *testing.T) {
+	e, err := FindEmulator(t.Context(), runtime.GOARCH, t.TempDir(), func() Isolation {
+		t.Error("it was asked for, which may take a mount")
+		return Isolation{}
+	})
+	if e != nil || err != nil {
+		t.Errorf("got %v, %v", e, err)
+	}
 }
