@@ -94,7 +94,7 @@ func NewCgroup(parent string, r Resources) (*Cgroup, error) {
 	}
 	group := groupName(parent)
 	// Before there is one: this program may be killed at any moment.
-	if err := keepGroups(inAllHierarchies(group, path.Dir(group))); err != nil {
+	if err := keepGroups(inAllHierarchies(withAbove([]string{group})...)); err != nil {
 		return nil, err
 	}
 	return makeCgroup(cgroupRoot, group, r)
@@ -344,10 +344,15 @@ func (c *Cgroup) folders() []string {
 	if c == nil {
 		return nil
 	}
-	out := slices.Clone(c.dirs)
-	for _, dir := range c.dirs {
-		// What --cgroup-parent names is its owner's, whatever it is called.
-		if above := filepath.Dir(dir); filepath.Base(above) == ownParent || filepath.Base(above) == runtimesGroup {
+	return withAbove(c.dirs)
+}
+
+// withAbove adds to groups those of whittle's that they are in. What
+// --cgroup-parent names is its owner's, whatever it is called.
+func withAbove(groups []string) []string {
+	out := slices.Clone(groups)
+	for _, g := range groups {
+		if above := path.Dir(g); path.Base(above) == ownParent || path.Base(above) == runtimesGroup {
 			out = append(out, above)
 		}
 	}
