@@ -201,7 +201,7 @@ func (m *monitor) kill() error {
 func (m *monitor) attend(ctx context.Context, std Streams) (sandbox.Status, error) {
 	defer m.stdin.Close() // nil is fine
 	var wg sync.WaitGroup
-	wg.Go(func() { resize(m.proc, std.Sizes, m.done) })
+	wg.Go(func() { Resize(m.proc, std.Sizes, m.done) })
 	wg.Go(func() { m.signals(ctx, std.Signals) })
 	st, err := m.proc.Wait()
 	close(m.done)
@@ -239,7 +239,9 @@ func (m *monitor) signals(ctx context.Context, list <-chan os.Signal) {
 	}
 }
 
-func resize(p *sandbox.Process, sizes <-chan Size, done <-chan struct{}) {
+// Resize gives the process's terminal the sizes that come, until done is
+// closed.
+func Resize(p *sandbox.Process, sizes <-chan Size, done <-chan struct{}) {
 	for {
 		select {
 		case s := <-sizes:

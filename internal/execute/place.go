@@ -236,18 +236,7 @@ func (s *Session) run(ctx context.Context, c *sandbox.Config) (sandbox.Status, e
 	}
 	var wg sync.WaitGroup
 	done := make(chan struct{})
-	wg.Go(func() {
-		for {
-			select {
-			case size := <-s.Sizes:
-				if size != (container.Size{}) {
-					_ = p.Resize(size.Cols, size.Rows) // a terminal that is gone needs none
-				}
-			case <-done:
-				return
-			}
-		}
-	})
+	wg.Go(func() { container.Resize(p, s.Sizes, done) })
 	st, err := p.Wait()
 	close(done)
 	wg.Wait()

@@ -1,11 +1,10 @@
 package execute
 
 import (
-	"os"
-
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/whittle-build/whittle/internal/layer"
 	"github.com/whittle-build/whittle/internal/progress"
