@@ -113,14 +113,6 @@ type build struct {
 func (w *Whittle) Build(ctx context.Context, req Request) (_ *Result, err error) {
 	b := w.newBuild(req)
 	defer b.end(&err)
-	if err := w.isolation.Check(); err != nil {
-		return nil, err
-	}
-	if req.Network == "private" {
-		if err := sandbox.CheckPasta(); err != nil {
-			return nil, err
-		}
-	}
 	if err := b.read(ctx); err != nil {
 		return nil, err
 	}
@@ -200,7 +192,16 @@ func (b *build) solve(ctx context.Context) (*plan.Plan, *solve.Result, error) {
 }
 
 // read takes in what the request says: names, time, and the Dockerfile's text.
+// Programs that steps will need are there, or it is an error.
 func (b *build) read(ctx context.Context) error {
+	if err := b.isolation.Check(); err != nil {
+		return err
+	}
+	if b.req.Network == "private" {
+		if err := sandbox.CheckPasta(); err != nil {
+			return err
+		}
+	}
 	for _, t := range b.req.Tags {
 		n, err := image.ParseName(t)
 		if err != nil {

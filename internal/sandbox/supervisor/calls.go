@@ -45,13 +45,39 @@ var pathCalls = map[string]pathCall{
 	"execveat": {do: func(s *Server, c *call) answer { return s.execute(c, c.args[0], c.args[1]) }},
 }
 
-func (s *Server) open(c *call, dir, name, flags, mode uint64) answer {
+// lookUp finds what the path at name leads to. There is nothing left to be
+// done, and an answer, when that is the kernel's matter, because it lies in the
+// root or is no path, or when there is no way to it.
+func (s *Server) lookUp(c *call, dir, name uint64, follow, write bool) (n node, a answer, done bool) {
 	path, err := c.path(name)
 	if err != nil {
-		return goOn // the kernel sees what is wrong with it
+		return n, goOn, true // the kernel sees what is wrong with it
 	}
-	n := s.find(c, dir, path, flags&unix.O_NOFOLLOW == 0)
-	return s.openNode(c, n, int(flags), uint32(mode))
+	n = s.find(c, dir, path, follow)
+	a, done = settled(n, write)
+	return n, a, done
+}
+
+// settled says whether n is nothing that is served.
+func settled(n node, write bool) (a answer, done bool) {
+	switch {
+	case n.kind == physical && n.file != nil && write:
+		return fail(unix.EROFS), true
+	case n.kind == physical || n.kind == link && n.real == "":
+		return goOn, true
+	case n.kind == wrong:
+		return fail(n.err), true
+	}
+	return a, false
+}
+
+func (s *Server) open(c *call, dir, name, flags, mode uint64) answer {
+	write := flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0
+	n, a, done := s.lookUp(c, dir, name, flags&unix.O_NOFOLLOW == 0, write)
+	if done {
+		return a
+	}
+	return s.openNode(c, n, int(flags), uint32(mode), write)
 }
 
 func (s *Server) openat2(c *call) answer {
@@ -66,25 +92,13 @@ func (s *Server) openat2(c *call) answer {
 }
 
 // openNode opens what n is and gives it to the thread.
-func (s *Server) openNode(c *call, n node, flags int, mode uint32) answer {
-	write := flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0
+func (s *Server) openNode(c *call, n node, flags int, mode uint32, write bool) answer {
 	switch n.kind {
-	case physical:
-		if write && n.file != nil {
-			return fail(unix.EROFS)
-		}
-		return goOn
-	case wrong:
-		return fail(n.err)
 	case link:
-		if n.real == "" {
-			return goOn
-		}
 		return fail(unix.ELOOP)
 	case procTop, folder:
 		return s.openFolder(c, n, flags, write)
-	}
-	if n.kind == through {
+	case through:
 		return s.openThrough(c, n, flags, mode)
 	}
 	if flags&unix.O_DIRECTORY != 0 && n.kind != magic && !n.isFolder {
@@ -275,25 +289,21 @@ func (s *Server) checkMagic(n node) error {
 }
 
 func (s *Server) readlink(c *call, dir, name, buf, size uint64) answer {
-	path, err := c.path(name)
-	if err != nil || int32(size) <= 0 {
+	if int32(size) <= 0 {
 		return goOn
 	}
-	n := s.find(c, dir, path, false)
+	n, a, done := s.lookUp(c, dir, name, false, false)
+	if done {
+		return a
+	}
 	text := ""
 	switch n.kind {
-	case physical:
-		return goOn
-	case wrong:
-		return fail(n.err)
 	case link:
-		if n.real == "" {
-			return goOn
-		}
 		text = n.text
 	case magic:
 		text = s.shown(n.text)
 	case through:
+		var err error
 		if text, err = readlinkIn(s.root, n.real); err != nil || text == "" {
 			return fail(cmp.Or(err, error(unix.EINVAL)))
 		}
@@ -308,24 +318,12 @@ func (s *Server) readlink(c *call, dir, name, buf, size uint64) answer {
 }
 
 func (s *Server) access(c *call, dir, name, mode, flags uint64) answer {
-	path, err := c.path(name)
-	if err != nil {
-		return goOn
+	n, a, done := s.lookUp(c, dir, name, flags&unix.AT_SYMLINK_NOFOLLOW == 0, mode&unix.W_OK != 0)
+	if done {
+		return a
 	}
-	n := s.find(c, dir, path, flags&unix.AT_SYMLINK_NOFOLLOW == 0)
-	switch n.kind {
-	case physical:
-		if n.file != nil && mode&unix.W_OK != 0 {
-			return fail(unix.EROFS)
-		}
-		return goOn
-	case wrong:
-		return fail(n.err)
-	case link:
-		if n.real == "" {
-			return goOn
-		}
-		return answer{}
+	if n.kind == link {
+		return answer{} // everybody may do anything with one
 	}
 	if mode&unix.W_OK != 0 && !n.writable && n.kind != magic && n.kind != terminal && n.kind != through {
 		return fail(unix.EROFS)
@@ -339,21 +337,11 @@ func (s *Server) access(c *call, dir, name, mode, flags uint64) answer {
 // chmod changes the mode of an open file by its link in /proc, as libraries do
 // that want to change no link's.
 func (s *Server) chmod(c *call, dir, name, mode uint64) answer {
-	path, err := c.path(name)
-	if err != nil {
-		return goOn
+	n, a, done := s.lookUp(c, dir, name, true, false)
+	if done {
+		return a
 	}
-	n := s.find(c, dir, path, true)
-	switch n.kind {
-	case physical:
-		return goOn
-	case wrong:
-		return fail(n.err)
-	case magic:
-	default:
-		return fail(unix.EPERM)
-	}
-	if _, in := s.inside(n.text); !in {
+	if _, in := s.inside(n.text); n.kind != magic || !in {
 		return fail(unix.EPERM)
 	}
 	return fail(c.as(func() error {
@@ -400,29 +388,15 @@ func (s *Server) statx(c *call) answer {
 // status answers a call that asks about a file: look fills st, which goes to
 // buf.
 func (s *Server) status(c *call, dir, name, buf uint64, flags int, st []byte, look func(at int, real string, follow int) error) answer {
-	path, err := c.path(name)
-	if err != nil {
-		return goOn
+	n, a, done := s.lookUp(c, dir, name, flags&unix.AT_SYMLINK_NOFOLLOW == 0, false)
+	if done {
+		return a
 	}
-	n := s.find(c, dir, path, flags&unix.AT_SYMLINK_NOFOLLOW == 0)
 	follow := unix.AT_SYMLINK_NOFOLLOW
-	switch n.kind {
-	case physical:
-		return goOn
-	case wrong:
-		return fail(n.err)
-	case link:
-		if n.real == "" {
-			return goOn
-		}
-	case memory:
+	if n.kind == memory || n.kind == magic && flags&unix.AT_SYMLINK_NOFOLLOW == 0 {
 		follow = 0
-	case magic:
-		if flags&unix.AT_SYMLINK_NOFOLLOW == 0 {
-			follow = 0
-		}
 	}
-	err = c.seen(func() error {
+	err := c.seen(func() error {
 		if n.kind == magic && follow == 0 {
 			if err := s.checkMagic(n); err != nil {
 				return err

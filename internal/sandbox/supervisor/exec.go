@@ -68,13 +68,10 @@ func (s *Server) execute(c *call, dir, name uint64) answer {
 		return goOn
 	}
 	n := s.find(c, dir, path, true)
-	switch n.kind {
-	case physical:
-		return goOn
-	case wrong:
-		return fail(n.err)
-	case magic:
-	default:
+	if a, done := settled(n, false); done {
+		return a
+	}
+	if n.kind != magic {
 		return fail(unix.EACCES) // no program lies in what is served
 	}
 	w, err := c.creds()
