@@ -219,14 +219,20 @@ func TestAParentThatTheCallerNamedStays(t *testing.T) {
 	}
 }
 
-func TestACallersOwnGroupIsThatOfVersion2(t *testing.T) {
-	dir := t.TempDir()
-	for text, want := range map[string]string{"5:pids:/x\n0::/user.slice/a.scope\n": "/user.slice/a.scope", "0::/\n": "/", "1:cpu:/\n": ""} {
-		if err := os.WriteFile(dir+"/cgroup", []byte(text), 0o644); err != nil {
+func TestACallersOwnGroup(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "cgroup")
+	for text, want := range map[string][2]string{
+		"5:pids:/x\n0::/user.slice/a.scope\n":  {"/user.slice/a.scope", ""},
+		"0::/\n":                               {"/", ""},
+		"4:cpu,memory:/b:c\n1:name=memory:/d\n": {"", "/b:c"},
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := groupOf(dir + "/cgroup"); got != want || want == "" != (err != nil) {
-			t.Errorf("%q: %q, %v", text, got, err)
+		for i, controller := range []string{"", "memory"} {
+			if got, err := groupOf(file, controller); got != want[i] || want[i] == "" != (err != nil) {
+				t.Errorf("%q of %q: %q, %v", controller, text, got, err)
+			}
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,7 +26,7 @@ func callersGroup(root string) (string, error) {
 	if !isV2(root) || unix.Access(root, unix.W_OK) == nil {
 		return "/", nil
 	}
-	own, err := groupOf("/proc/self/cgroup")
+	own, err := groupOf("/proc/self/cgroup", "")
 	if err != nil {
 		return "", &CgroupError{root, err}
 	}
@@ -35,15 +36,17 @@ func callersGroup(root string) (string, error) {
 	return own, vacate(filepath.Join(root, own))
 }
 
-// groupOf reads a process's group of version 2.
-func groupOf(file string) (string, error) {
+// groupOf reads a process's group of a controller of version 1, or with "" that
+// of version 2 (cgroups(7), /proc/[pid]/cgroup).
+func groupOf(file, controller string) (string, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return "", err
 	}
 	for line := range strings.Lines(string(b)) {
-		if group, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
-			return group, nil
+		of := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(of) == 3 && slices.Contains(strings.Split(of[1], ","), controller) {
+			return of[2], nil
 		}
 	}
 	return "", errNoController

@@ -182,7 +182,7 @@ func (p *Process) inBox(ctx context.Context, c *Config, files []*os.File, starte
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer close(p.ended)
-	oom := oomKills()
+	oom := newKillings(c.Cgroup)
 	cmd, err := p.startBox(ctx, c, files)
 	if err != nil {
 		p.err = err
@@ -233,17 +233,17 @@ func (p *Process) inBox(ctx context.Context, c *Config, files []*os.File, starte
 }
 
 // endBox waits for the box, which ends after all else.
-func (p *Process) endBox(ctx context.Context, cmd *exec.Cmd, ran bool, oom int64) {
+func (p *Process) endBox(ctx context.Context, cmd *exec.Cmd, ran bool, oom *killings) {
 	err := cmd.Wait()
 	p.tty.finish()
 	if p.status.Code == 128+int(syscall.SIGKILL) {
-		p.status.OOM = oomKills() > oom
+		p.status.OOM = oom.more()
 	}
 	var exit *exec.ExitError
 	switch {
 	case context.Cause(ctx) != nil && (!ran || p.status.Signal == syscall.SIGKILL):
 		p.err = context.Cause(ctx)
-	case errors.As(err, &exit) && oomKills() > oom:
+	case errors.As(err, &exit) && oom.more():
 		p.err = errors.Join(p.err, ErrMemory)
 	case errors.As(err, &exit):
 		p.err = errors.Join(p.err, fmt.Errorf("the step's supervisor: %w", exit))

@@ -3,36 +3,103 @@ package sandbox
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 )
 
 // notBegun is the error of an init that ended, as waited says, before it was
 // the command, and without saying why.
-func notBegun(command string, err, waited error, oomBefore int64) error {
+func notBegun(command string, err, waited error, oom *killings) error {
 	err = fmt.Errorf("init: %w", err)
 	if waited != nil {
 		err = fmt.Errorf("%w (%w)", err, waited)
 	}
-	if oomKills() > oomBefore {
+	if oom.more() {
 		err = ErrMemory
 	}
 	return &StartError{Op: "exec", Path: command, Err: err}
 }
 
-// oomKills returns how many processes of the machine the kernel has killed for
-// lack of memory, in control groups too.
-func oomKills() int64 {
-	b, err := os.ReadFile("/proc/vmstat")
-	if err != nil {
-		return 0
+// killings counts the processes that the kernel kills for lack of memory in the
+// narrowest place that has such a count: a control group, or the machine.
+type killings struct {
+	file   string
+	before int64
+}
+
+// newKillings counts from now on, of a process in group, or in this program's
+// if that is nil or counts no memory.
+func newKillings(group *Cgroup) *killings {
+	files := callersKillings(cgroupRoot, "/proc/self/cgroup")
+	if group != nil {
+		files = append(killingsOf(group.dirs...), files...)
 	}
-	_, rest, _ := strings.Cut(string(b), "\noom_kill ")
-	var n int64
-	for _, c := range rest {
-		if c < '0' || c > '9' {
-			break
+	return firstOf(append(files, machineKillings))
+}
+
+// killings counts where the process will be: what a runtime starts is in a
+// group of its own, which a count of version 1 does not see.
+func (l *launch) killings() *killings {
+	group := l.config.Cgroup
+	if l.argv == "" || group != nil && group.v1 == nil {
+		return newKillings(group)
+	}
+	return firstOf([]string{machineKillings})
+}
+
+// machineKillings has the count of the machine, control groups included.
+const machineKillings = "/proc/vmstat"
+
+func firstOf(files []string) *killings {
+	for _, file := range files {
+		if n, ok := oomKills(file); ok {
+			return &killings{file, n}
 		}
-		n = n*10 + int64(c-'0')
 	}
-	return n
+	return &killings{}
+}
+
+// more reports whether one was killed.
+func (k *killings) more() bool {
+	n, _ := oomKills(k.file)
+	return n > k.before
+}
+
+// killingsOf are the files that count for groups: of version 2, in which those
+// below are counted too, or of version 1, in which they are not.
+func killingsOf(dirs ...string) []string {
+	var out []string
+	for _, dir := range dirs {
+		out = append(out, filepath.Join(dir, "memory.events"), filepath.Join(dir, "memory.oom_control"))
+	}
+	return out
+}
+
+// callersKillings are the files that there may be of the group that this
+// process is in, below root.
+func callersKillings(root, file string) []string {
+	var dirs []string
+	if own, err := groupOf(file, ""); err == nil {
+		dirs = append(dirs, filepath.Join(root, own))
+	}
+	if own, err := groupOf(file, "memory"); err == nil {
+		dirs = append(dirs, filepath.Join(root, "memory", own))
+	}
+	return killingsOf(dirs...)
+}
+
+// oomKills reads the line "oom_kill N", which all these files have in one form.
+func oomKills(file string) (n int64, ok bool) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(b)) {
+		if count, is := strings.CutPrefix(line, "oom_kill "); is {
+			n, err = strconv.ParseInt(strings.TrimSpace(count), 10, 64)
+			return n, err == nil
+		}
+	}
+	return 0, false
 }

@@ -233,7 +233,7 @@ func (p *Process) supervise(ctx context.Context, l *launch, started chan<- error
 		started <- err
 		return
 	}
-	oom := oomKills()
+	oom := l.killings()
 	cmd, err := p.launch(ctx, l, oom)
 	started <- err
 	if err != nil {
@@ -262,7 +262,7 @@ func (p *Process) prepared(ctx context.Context, l *launch, peer *os.File) (*exec
 	return cmd, group, nil
 }
 
-func (p *Process) launch(ctx context.Context, l *launch, oomBefore int64) (*exec.Cmd, error) {
+func (p *Process) launch(ctx context.Context, l *launch, oom *killings) (*exec.Cmd, error) {
 	sock, peer, err := socketPair()
 	if err != nil {
 		return nil, &StartError{Op: "exec", Err: err}
@@ -311,7 +311,7 @@ func (p *Process) launch(ctx context.Context, l *launch, oomBefore int64) (*exec
 		tty.close()
 		var net *NetworkError
 		if r.Err == nil && !errors.As(err, &net) {
-			err = notBegun(l.config.Args[0], err, werr, oomBefore)
+			err = notBegun(l.config.Args[0], err, werr, oom)
 		}
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
@@ -351,7 +351,7 @@ func stdin(cmd *exec.Cmd, in io.Reader) (feed func(started bool), err error) {
 	}, nil
 }
 
-func (p *Process) wait(ctx context.Context, cmd *exec.Cmd, oomBefore int64) {
+func (p *Process) wait(ctx context.Context, cmd *exec.Cmd, oom *killings) {
 	err := cmd.Wait()
 	p.tty.finish()
 	ws := p.ending(p.reap(cmd))
@@ -362,7 +362,7 @@ func (p *Process) wait(ctx context.Context, cmd *exec.Cmd, oomBefore int64) {
 		p.status.Code = ws.ExitStatus()
 	}
 	if p.status.Code == 128+int(syscall.SIGKILL) {
-		p.status.OOM = oomKills() > oomBefore
+		p.status.OOM = oom.more()
 	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
