@@ -105,7 +105,7 @@ func (c contextSpec) check() error {
 	case imageContext:
 		ref := strings.TrimPrefix(c.value, imageScheme)
 		if err := dockerfile.CheckImageName(ref); err != nil {
-			return bad("write docker-image://NAME, for example docker-image://alpine:3", "%s: %v", c.value, err)
+			return bad("write docker-image://NAME, for example docker-image://alpine:3", "%s: %v", address.Redact(c.value), err)
 		}
 	case gitContext:
 		if _, err := parseRepo(c.value); err != nil {

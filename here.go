@@ -6,13 +6,14 @@ import (
 
 	"github.com/whittle-build/whittle/internal/dockerfile"
 	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/sandbox"
 )
 
 // noSteps is why no step can run here, whatever it is; nil when one can be
-// tried. Root may still change its root directory, others may not.
+// tried. Others than root need a user namespace, in which they are root.
 func (w *Whittle) noSteps() error {
 	if os.Geteuid() == 0 {
-		return nil
+		return sandbox.RootCannot()
 	}
 	return w.opt.Refused
 }

@@ -1,6 +1,7 @@
 package whittle
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,7 +56,7 @@ func (w *Whittle) Info() (*Info, error) {
 	default:
 		i.Why = "the first that works here"
 	}
-	i.Sandbox = sandbox.Findings(w.isolationWith(p, err), w.opt.Refused)
+	i.Sandbox = sandbox.Findings(w.isolationWith(p, err), w.noSteps())
 	list, err := w.catalog.List()
 	i.Images = len(list)
 	return i, err
@@ -78,7 +79,7 @@ func (i *Info) Write(out io.Writer, version string) error {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "version\t%s\n", version)
 	fmt.Fprintf(t, "store\t%s (of %s, %s free, %s)\n", i.Root, i.Owner, image.HumanSize(i.Free), count(i.Images, "image"))
-	fmt.Fprintf(t, "root file systems\t%s (%s)\n", i.Chosen, i.Why)
+	fmt.Fprintf(t, "root file systems\t%s (%s)\n", cmp.Or(string(i.Chosen), "none"), i.Why)
 	for _, f := range i.Providers {
 		state := "works"
 		if !f.Works {

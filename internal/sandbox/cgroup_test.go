@@ -222,8 +222,8 @@ func TestAParentThatTheCallerNamedStays(t *testing.T) {
 func TestACallersOwnGroup(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "cgroup")
 	for text, want := range map[string][2]string{
-		"5:pids:/x\n0::/user.slice/a.scope\n":  {"/user.slice/a.scope", ""},
-		"0::/\n":                               {"/", ""},
+		"5:pids:/x\n0::/user.slice/a.scope\n":   {"/user.slice/a.scope", ""},
+		"0::/\n":                                {"/", ""},
 		"4:cpu,memory:/b:c\n1:name=memory:/d\n": {"", "/b:c"},
 	} {
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {

@@ -19,12 +19,8 @@ func ProbeChroot(dir string) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("only root may chroot")
 	}
-	missing, err := initproc.MissingCaps()
-	if err != nil {
+	if err := lacking(); err != nil {
 		return err
-	}
-	if len(missing) > 0 {
-		return fmt.Errorf("root lacks capabilities here: %s", strings.Join(missing, ", "))
 	}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dir, &fs); err != nil {
@@ -60,4 +56,36 @@ func ProbeChroot(dir string) (err error) {
 		err = errors.New("a program that is not there was run")
 	}
 	return fmt.Errorf("a step cannot be started in a chroot: %w", err)
+}
+
+// CapsError is why root cannot run a step in a chroot.
+type CapsError struct {
+	Missing []string // capabilities, as "SYS_CHROOT"
+}
+
+func (e *CapsError) Error() string {
+	return "root lacks capabilities here: " + strings.Join(e.Missing, ", ")
+}
+
+// Hint returns the way out.
+func (e *CapsError) Hint() string {
+	return "give the container Docker's default capabilities (docker run without --cap-drop; Kubernetes: no drop in securityContext.capabilities), or run whittle as a user who is not root and has subordinate ids"
+}
+
+// lacking is what keeps root from running a step in a chroot.
+func lacking() error {
+	missing, err := initproc.MissingCaps()
+	if err == nil && len(missing) > 0 {
+		err = &CapsError{missing}
+	}
+	return err
+}
+
+// RootCannot is why root, who may be one in name only, can run no step here in
+// any way; nil when one can be tried.
+func RootCannot() error {
+	if may, err := initproc.MayMount(); err != nil || may {
+		return err
+	}
+	return lacking()
 }

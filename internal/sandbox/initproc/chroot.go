@@ -66,6 +66,12 @@ func MissingCaps() ([]string, error) {
 	return names, nil
 }
 
+// MayMount reports whether this program has CAP_SYS_ADMIN.
+func MayMount() (bool, error) {
+	have, err := permittedCaps()
+	return have&(1<<unix.CAP_SYS_ADMIN) != 0, err
+}
+
 // permittedCaps are those that this thread has.
 func permittedCaps() (uint64, error) {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
