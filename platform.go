@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/whittle-build/whittle/internal/dockerfile"
 	"github.com/whittle-build/whittle/internal/image"
@@ -45,7 +46,7 @@ func (b *build) foreign(ctx context.Context, p *plan.Plan) (mistakes dockerfile.
 		}
 		a, ok := known[arch]
 		if !ok {
-			a.emulator, err = sandbox.FindEmulator(ctx, arch, sandbox.BinfmtDir, b.stepIsolation)
+			a.emulator, err = sandbox.FindEmulator(ctx, arch, sandbox.BinfmtDir, b.trial(arch))
 			if err != nil && !errors.As(err, &a.none) {
 				return mistakes, err
 			}
@@ -60,6 +61,21 @@ func (b *build) foreign(ctx context.Context, p *plan.Plan) (mistakes dockerfile.
 			a.none.Hint()+"; or write FROM --platform=$BUILDPLATFORM for a stage whose files are copied on, and cross-compile there (ARG TARGETARCH)"))
 	}
 	return mistakes, nil
+}
+
+// trial is how an emulator is tried. That one works is remembered; that none
+// does is not, for it may just be installed.
+func (b *build) trial(arch string) sandbox.Trial {
+	const kind = "emulator"
+	name := fmt.Sprintf("%s %s %s", arch, b.isolation, b.opt.Rootfs)
+	return sandbox.Trial{
+		Isolation: b.stepIsolation,
+		Known: func() []byte {
+			text, _ := os.ReadFile(b.store.CacheFile(kind, name))
+			return text
+		},
+		Learn: func(text []byte) { _ = b.store.PutCacheFile(kind, name, text) }, // it is tried again
+	}
 }
 
 // stepIsolation is how steps will be run: in a chroot also where it was not

@@ -20,6 +20,7 @@ type Emulator struct {
 	machine *machine
 	header  []byte
 	file    string // of this machine, static
+	handler string // the path at which the machine's handler looks for it, if there is one
 	// carried is "" when the kernel can be told of the emulator for the
 	// sandbox alone: then the sandbox has a user namespace of its own, with
 	// the caller's ids and an instance of binfmt_misc. Else it is the path at
@@ -40,13 +41,24 @@ func (e *EmulatorError) Error() string { return e.Msg }
 // Hint returns the way out.
 func (e *EmulatorError) Hint() string { return e.Way }
 
+// Trial is how FindEmulator tries what it has found.
+type Trial struct {
+	// Isolation is that of the steps. It is asked only if there is something to
+	// try: to know it may take a mount.
+	Isolation func() Isolation
+	// Known and Learn, which may be nil, read and keep what a trial has shown,
+	// so that a rebuild has nothing to try. What Known returns may be old, or
+	// anything.
+	Known func() []byte
+	Learn func([]byte)
+}
+
 // FindEmulator finds what a sandbox needs to run the programs of an
 // architecture, as Go calls it: nil if nothing, because the machine runs them
-// everywhere. What it finds has been tried, in a sandbox of the isolation that
-// isolation returns, which is asked only if there is something to try: to know
-// it may take a mount, and a rebuild makes none. dir is BinfmtDir. The error is
-// an *EmulatorError unless ctx has ended.
-func FindEmulator(ctx context.Context, arch, dir string, isolation func() Isolation) (*Emulator, error) {
+// everywhere. What it finds has been tried, since this machine was started, in
+// a sandbox. dir is BinfmtDir. The error is an *EmulatorError unless ctx has
+// ended.
+func FindEmulator(ctx context.Context, arch, dir string, t Trial) (*Emulator, error) {
 	if CanRun(arch, dir) {
 		return nil, nil
 	}
@@ -54,39 +66,61 @@ func FindEmulator(ctx context.Context, arch, dir string, isolation func() Isolat
 	if m == nil {
 		return nil, &EmulatorError{Msg: "no emulator is known", Way: "register one for " + arch + " (binfmt_misc, flag F)"}
 	}
-	how, header := isolation(), elfHeader(arch)
-	// The machine's handlers may be out of sight, as they are in a container.
-	if tryEmulator(ctx, how, m, header, nil) == nil {
-		return nil, nil
-	}
 	h, registered := handlerOf(arch, dir)
-	file := m.find(h.interpreter)
-	if file == "" {
-		return nil, &EmulatorError{
-			Msg: fmt.Sprintf("no qemu-%s-static is in PATH", m.emulate),
-			Way: "as root: apt-get install qemu-user-static   (elsewhere: a static qemu-" + m.emulate + " in PATH)",
+	e := &Emulator{machine: m, header: elfHeader(arch), file: m.find(h.interpreter)}
+	if registered && strings.HasPrefix(h.interpreter, "/") {
+		e.handler = h.interpreter
+	}
+	facts := e.facts()
+	if e.recall(facts, t.Known) {
+		if e.file == "" {
+			return nil, nil
 		}
-	}
-	e := &Emulator{machine: m, header: header, file: file}
-	err := tryEmulator(ctx, how, m, header, e)
-	if err != nil && registered && strings.HasPrefix(h.interpreter, "/") {
-		e.carried = h.interpreter
-		err = tryEmulator(ctx, how, m, header, e)
-	}
-	if err == nil {
 		return e, nil
 	}
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+	err := e.try(ctx, t.Isolation())
+	if err == nil && t.Learn != nil {
+		t.Learn(e.learnt(facts))
 	}
-	if how.Mode == Chroot {
-		return nil, &EmulatorError{
-			Msg: fmt.Sprintf("%s is there, but steps run in a chroot here, which has no emulator of its own", file),
+	if err != nil || e.file == "" {
+		return nil, err
+	}
+	return e, nil
+}
+
+// try finds out how e can be used: without its file, where the machine runs the
+// programs as it is; as the sandbox's own; or at the place where the machine's
+// handler looks for it.
+func (e *Emulator) try(ctx context.Context, how Isolation) error {
+	// The machine's handlers may be out of sight, as they are in a container.
+	if tryEmulator(ctx, how, e, nil) == nil {
+		e.file = ""
+		return nil
+	}
+	if e.file == "" {
+		return &EmulatorError{
+			Msg: fmt.Sprintf("no qemu-%s-static is in PATH", e.machine.emulate),
+			Way: "as root: apt-get install qemu-user-static   (elsewhere: a static qemu-" + e.machine.emulate + " in PATH)",
+		}
+	}
+	err := tryEmulator(ctx, how, e, e)
+	if err != nil && e.handler != "" {
+		e.carried = e.handler
+		err = tryEmulator(ctx, how, e, e)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case how.Mode == Chroot:
+		return &EmulatorError{
+			Msg: fmt.Sprintf("%s is there, but steps run in a chroot here, which has no emulator of its own", e.file),
 			Way: "register it for the whole machine, as root of the host: apt-get install binfmt-support qemu-user-static",
 		}
 	}
-	return nil, &EmulatorError{
-		Msg: fmt.Sprintf("%s is there, but runs nothing in a step: %v", file, err),
+	return &EmulatorError{
+		Msg: fmt.Sprintf("%s is there, but runs nothing in a step: %v", e.file, err),
 		Way: "a step's own emulator needs Linux 6.7, user namespaces and QEMU 6.0; or register it for the whole machine, as root: apt-get install binfmt-support qemu-user-static",
 	}
 }
@@ -110,12 +144,14 @@ func isStatic(name string) bool {
 	return ok && interp == ""
 }
 
-// tryEmulator runs a program for m in a root with nothing else in it.
-func tryEmulator(ctx context.Context, how Isolation, m *machine, header []byte, e *Emulator) error {
+// tryEmulator runs a program for the machine that of emulates in a root with
+// nothing else in it, by means of e.
+func tryEmulator(ctx context.Context, how Isolation, of, e *Emulator) error {
+	program := of.machine.program(of.header)
 	if how.Mode == Chroot {
-		return tryInFolder(ctx, m.program(header), e)
+		return tryInFolder(ctx, program, e)
 	}
-	root, err := programRoot("probe", m.program(header))
+	root, err := programRoot("probe", program)
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func needEmulator(t testing.TB, arch string) *Emulator {
 	if _, err := exec.LookPath("qemu-" + machineOf(arch).emulate + "-static"); err != nil {
 		t.Skip("needs qemu-user-static")
 	}
-	e, err := FindEmulator(t.Context(), arch, t.TempDir(), nativeSteps)
+	e, err := FindEmulator(t.Context(), arch, t.TempDir(), Trial{Isolation: nativeSteps})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,16 +72,16 @@ func TestEveryArchitectureIsEmulatedOrSaysWhatIsMissing(t *testing.T) {
 		t.Skip("needs a machine that is not s390x")
 	}
 	t.Setenv("PATH", t.TempDir())
-	_, err := FindEmulator(t.Context(), "s390x", t.TempDir(), nativeSteps)
+	_, err := FindEmulator(t.Context(), "s390x", t.TempDir(), Trial{Isolation: nativeSteps})
 	var none *EmulatorError
 	if !errors.As(err, &none) || !strings.Contains(none.Hint(), "apt-get install qemu-user-static") {
 		t.Errorf("without an emulator: %v", err)
 	}
 	addFiles(t, os.Getenv("PATH"), "qemu-s390x-static=#!/bin/sh\n") // is no emulator
-	if _, err = FindEmulator(t.Context(), "s390x", t.TempDir(), nativeSteps); !errors.As(err, &none) || !strings.Contains(err.Error(), "no qemu-s390x-static") {
+	if _, err = FindEmulator(t.Context(), "s390x", t.TempDir(), Trial{Isolation: nativeSteps}); !errors.As(err, &none) || !strings.Contains(err.Error(), "no qemu-s390x-static") {
 		t.Errorf("with a script in its place: %v", err)
 	}
-	if _, err = FindEmulator(t.Context(), "pdp11", t.TempDir(), nativeSteps); !errors.As(err, &none) {
+	if _, err = FindEmulator(t.Context(), "pdp11", t.TempDir(), Trial{Isolation: nativeSteps}); !errors.As(err, &none) {
 		t.Errorf("pdp11: %v", err)
 	}
 }
@@ -223,10 +223,10 @@ func TestAnEmulatorIsCarriedToWhereTheHandlerLooksForIt(t *testing.T) {
 	run(t, c)
 	expect(t, "output", out.String(), "aarch64\nqemu\n")
 	expect(t, "files", strings.Join(filesIn(t, dir), " "), "arm bin etc tmp")
-	if err := tryEmulator(t.Context(), Isolation{}, e.machine, e.header, &e); err != nil {
+	if err := tryEmulator(t.Context(), Isolation{}, &e, &e); err != nil {
 		t.Error(err)
 	}
-	if err := tryEmulator(t.Context(), Isolation{}, e.machine, e.header, nil); err == nil {
+	if err := tryEmulator(t.Context(), Isolation{}, &e, nil); err == nil {
 		t.Error("it runs without being carried")
 	}
 	// A handler that has it open needs nothing.
@@ -236,7 +236,7 @@ func TestAnEmulatorIsCarriedToWhereTheHandlerLooksForIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, dir := range []string{instance, t.TempDir()} { // seen, and out of sight
-		if found, err := FindEmulator(t.Context(), "arm64", dir, nativeSteps); found != nil || err != nil {
+		if found, err := FindEmulator(t.Context(), "arm64", dir, Trial{Isolation: nativeSteps}); found != nil || err != nil {
 			t.Errorf("with a handler for every root: %+v, %v", found, err)
 		}
 	}
@@ -253,11 +253,52 @@ func hexed(b []byte) string {
 func nativeSteps() Isolation { return Isolation{} }
 
 func TestForThisMachinesProgramsNobodyAsksHowStepsRun(t *testing.T) {
-	e, err := FindEmulator(t.Context(), runtime.GOARCH, t.TempDir(), func() Isolation {
+	e, err := FindEmulator(t.Context(), runtime.GOARCH, t.TempDir(), Trial{Isolation: func() Isolation {
 		t.Error("it was asked for, which may take a mount")
 		return Isolation{}
-	})
+	}})
 	if e != nil || err != nil {
 		t.Errorf("got %v, %v", e, err)
+	}
+}
+
+// What was tried is not tried again, until something about it is another.
+func TestATrialIsRemembered(t *testing.T) {
+	needEmulator(t, "arm64")
+	var memo []byte
+	tried := 0
+	find := func() (*Emulator, error) {
+		return FindEmulator(t.Context(), "arm64", t.TempDir(), Trial{
+			Isolation: func() Isolation { tried++; return Isolation{} },
+			Known:     func() []byte { return memo },
+			Learn:     func(b []byte) { memo = b },
+		})
+	}
+	first, err := find()
+	if err != nil || tried != 1 {
+		t.Fatalf("%d trials, error %v", tried, err)
+	}
+	again, err := find()
+	if err != nil || tried != 1 || again.file != first.file || again.carried != first.carried {
+		t.Errorf("%d trials: %+v, error %v", tried, again, err)
+	}
+	if err := tryEmulator(t.Context(), Isolation{}, again, again); err != nil {
+		t.Error(err)
+	}
+	qemu := filepath.Join(t.TempDir(), filepath.Base(first.file))
+	b, err := os.ReadFile(first.file)
+	if err := errors.Join(err, os.WriteFile(qemu, b, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", filepath.Dir(qemu))
+	if other, err := find(); err != nil || tried != 2 || other.file != qemu {
+		t.Errorf("with another emulator: %d trials: %+v, error %v", tried, other, err)
+	}
+	for _, stale := range []string{"", "null", "{", string(memo[:len(memo)/2]), strings.Replace(string(memo), qemu, first.file, 1)} {
+		memo = []byte(stale)
+		before := tried
+		if _, err := find(); err != nil || tried != before+1 {
+			t.Errorf("%q is believed: error %v", stale, err)
+		}
 	}
 }
