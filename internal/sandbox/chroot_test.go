@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -142,7 +143,7 @@ func TestAHostileStepStaysInItsChroot(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", script, err)
 		}
-		expect(t, script, strings.ReplaceAll(out.String(), fmt.Sprint(box), "PPID"), want)
+		expect(t, script, regexp.MustCompile(fmt.Sprintf(`\b%d\b`, box)).ReplaceAllString(out.String(), "PPID"), want)
 		check()
 	}
 }

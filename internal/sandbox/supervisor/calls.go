@@ -183,7 +183,7 @@ func (s *Server) descriptor(c *call, n node, flags int) (int, error) {
 		case terminal:
 			fd, err = s.openTerminal(n, pass)
 		case device:
-			fd, err = unix.Open(n.real, pass&^unix.O_TRUNC, 0)
+			fd, err = openDevice(c, n, pass&^unix.O_TRUNC)
 		default:
 			fd, err = openReal(n, pass)
 		}

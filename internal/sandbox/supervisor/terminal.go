@@ -29,6 +29,46 @@ func (s *Server) openTerminal(n node, flags int) (int, error) {
 	return fd, nil
 }
 
+// openDevice opens a device of this machine. /dev/tty is another one for each
+// session, and is opened by its own name.
+func openDevice(c *call, n node, flags int) (int, error) {
+	if n.real != "/dev/tty" {
+		return unix.Open(n.real, flags, 0)
+	}
+	number, ok := controlling(statOf(c.tid))
+	if !ok {
+		return -1, unix.ENXIO
+	}
+	fd, err := unix.Open("/dev/pts/"+strconv.Itoa(number), flags, 0)
+	if err != nil {
+		return -1, unix.ENXIO
+	}
+	// The terminal may be one of another instance, whose numbers are others.
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || unix.Minor(st.Rdev) != uint32(number) || unix.Major(st.Rdev) != firstPTS || !c.valid() {
+		unix.Close(fd)
+		return -1, unix.ENXIO
+	}
+	return fd, nil
+}
+
+// The devices that are pseudo-terminals (Documentation/admin-guide/devices.txt):
+// the kernel makes them with the first number.
+const firstPTS = 136
+
+// controlling is the number of the pseudo-terminal that a session has, by the
+// fields of statOf (proc_pid_stat(5), tty_nr).
+func controlling(stat []string) (number int, ok bool) {
+	if len(stat) < 5 {
+		return 0, false
+	}
+	dev, err := strconv.ParseInt(stat[4], 10, 64)
+	if err != nil || dev>>8&0xfff != firstPTS {
+		return 0, false
+	}
+	return int(dev&0xff | dev>>12&0xfff00), true
+}
+
 // terminalNode is a terminal, if it is one of theirs.
 func (s *Server) terminalNode(c *call, at []string) node {
 	last := at[len(at)-1]
