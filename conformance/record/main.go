@@ -20,6 +20,7 @@ import (
 
 	"github.com/whittle-build/whittle/conformance/generate"
 	"github.com/whittle-build/whittle/conformance/suite"
+	"github.com/whittle-build/whittle/test/buildkitd"
 )
 
 func main() {
@@ -149,7 +150,7 @@ func recorded(top, archive string) string {
 type recorder struct {
 	dir      string
 	check    bool
-	peers    []*peer
+	peers    []*buildkitd.Daemon
 	version  string
 	bases    *suite.Bases
 	layers   *suite.LayerCache
@@ -160,11 +161,11 @@ type recorder struct {
 
 func newRecorder(top, dir string, jobs int) (*recorder, error) {
 	r := &recorder{dir: dir, layers: suite.NewLayerCache()}
-	bin, err := programs(top)
+	bin, err := buildkitd.Programs(top)
 	if err != nil {
 		return nil, err
 	}
-	if r.version, err = version(filepath.Join(bin, "buildkitd")); err != nil {
+	if r.version, err = buildkitd.Version(filepath.Join(bin, "buildkitd")); err != nil {
 		return nil, err
 	}
 	if r.bases, err = suite.MakeBases(top, r.layers); err != nil {
@@ -174,7 +175,7 @@ func newRecorder(top, dir string, jobs int) (*recorder, error) {
 		return nil, err
 	}
 	for i := range jobs {
-		p, err := startPeer(bin, filepath.Join(dir, fmt.Sprint("peer", i)), r.registry)
+		p, err := buildkitd.Start(bin, filepath.Join(dir, fmt.Sprint("peer", i)), r.registry)
 		if err != nil {
 			return nil, errors.Join(err, r.end())
 		}
@@ -187,7 +188,7 @@ func newRecorder(top, dir string, jobs int) (*recorder, error) {
 func (r *recorder) end() error {
 	errs := []error{r.endServe()}
 	for _, p := range r.peers {
-		errs = append(errs, p.stop())
+		errs = append(errs, p.Stop())
 	}
 	return errors.Join(errs...)
 }
@@ -236,7 +237,7 @@ loop:
 	return end
 }
 
-func (r *recorder) one(p *peer, j job) (err error) {
+func (r *recorder) one(p *buildkitd.Daemon, j job) (err error) {
 	dir := filepath.Join(r.dir, "cases", j.name())
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -247,7 +248,7 @@ func (r *recorder) one(p *peer, j job) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	if err := p.forget(); err != nil {
+	if err := p.Forget(); err != nil {
 		return err
 	}
 	out, err := r.build(p, c)
@@ -288,14 +289,14 @@ func same(name string, now *suite.Outcome) error {
 	return errors.Join(all...)
 }
 
-func (r *recorder) build(p *peer, c *suite.Case) (*suite.Outcome, error) {
+func (r *recorder) build(p *buildkitd.Daemon, c *suite.Case) (*suite.Outcome, error) {
 	if c.First != "" {
 		t := &translation{c: c}
 		t.local("context", c.Context)
 		t.local("dockerfile", c.Context)
 		t.opt("filename", "first.Dockerfile")
 		first := append(t.args, "--output", "type=image,push=true,registry.insecure=true,name="+r.registry+"/library/"+c.FirstName())
-		if _, failed := p.build(c, first); failed != "" {
+		if _, failed := buildWith(p, c, first); failed != "" {
 			return nil, fmt.Errorf("first.Dockerfile: %s", failed)
 		}
 	}
@@ -304,7 +305,7 @@ func (r *recorder) build(p *peer, c *suite.Case) (*suite.Outcome, error) {
 		return nil, err
 	}
 	archive := filepath.Join(c.Dir, "image.tar")
-	lint, failed := p.build(c, append(args, "--output", "type=oci,dest="+archive))
+	lint, failed := buildWith(p, c, append(args, "--output", "type=oci,dest="+archive))
 	if failed != "" {
 		return suite.Failed(c, failed, lint), nil
 	}

@@ -160,3 +160,6 @@ func tail(s string) string {
 	}
 	return s
 }
+
+// PID is the daemon's process.
+func (d *Daemon) PID() int { return d.proc.Pid }

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestMedianIsTheMiddleOrTheMeanOfTheTwo(t *testing.T) {
+	for _, c := range []struct {
+		in   []time.Duration
+		want time.Duration
+	}{{nil, 0}, {[]time.Duration{5}, 5}, {[]time.Duration{9, 1, 4}, 4}, {[]time.Duration{8, 2, 4, 100}, 6}} {
+		in := slices.Clone(c.in)
+		if got := median(c.in); got != c.want {
+			t.Errorf("median(%v) = %v, want %v", c.in, got, c.want)
+		}
+		if !slices.Equal(in, c.in) {
+			t.Errorf("median changed its argument to %v", c.in)
+		}
+	}
+}
+
+func TestNumbersAreReadFromTheKernelsLists(t *testing.T) {
+	const text = "Name:\tx\nVmPeak:\t  100 kB\nVmRSS:\t 36 kB\nrchar: 700\nbad: much\n"
+	for name, want := range map[string]int64{"VmRSS:": 36, "rchar:": 700, "bad:": 0, "Vm:": 0} {
+		if got := field(text, name); got != want {
+			t.Errorf("%s is %d, want %d", name, got, want)
+		}
+	}
+}
+
+// helperVar makes the test binary a program that reads and needs memory, or one
+// that starts such a program.
+const helperVar = "WHITTLE_BENCH_TEST"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(helperVar) {
+	case "starts":
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = []string{helperVar + "=works"}
+		if cmd.Run() != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	case "works":
+		f, err := os.Open("/dev/zero")
+		if err != nil {
+			os.Exit(1)
+		}
+		b := make([]byte, 64<<20)
+		if _, err := io.ReadFull(f, b); err != nil {
+			os.Exit(1)
+		}
+		time.Sleep(200 * time.Millisecond)
+		os.Exit(int(b[1]))
+	}
+	os.Exit(m.Run())
+}
+
+// none is a builder without a daemon that consists of the given programs.
+type none struct {
+	builder
+	own []string
+}
+
+func (n none) programs() []string { return n.own }
+func (none) daemon() int          { return 0 }
+
+func TestMemoryIsThatOfTheBuildersProgramsAndBytesAreThoseOfAll(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		own   string
+		large bool
+	}{{filepath.Base(exe), true}, {"another", false}} {
+		cmd := exec.Command(exe)
+		cmd.Env = []string{helperVar + "=starts"}
+		smp, err := timed(cmd, none{own: []string{c.own}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if smp.took < 200*time.Millisecond || smp.read < 64<<20 || smp.read > 70<<20 || smp.written > 1<<20 {
+			t.Errorf("%+v", smp)
+		}
+		if (smp.peak >= 64<<20) != c.large {
+			t.Errorf("program %s: %d bytes of memory", c.own, smp.peak)
+		}
+	}
+}
+
+func TestACommandThatFailsSaysWhy(t *testing.T) {
+	if _, err := timed(exec.Command("sh", "-c", "echo because >&2; exit 3"), nil); err == nil || !strings.Contains(err.Error(), "exit status 3\nbecause") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAFigureIsJudgedByItsOwnGoals(t *testing.T) {
+	of := func(g goal, alone bool) result {
+		return result{row: row{id: "r", goal: g, alone: alone}, floor: figure{Median: 100 * ms},
+			figures: []figure{{Builder: "buildkitd", Median: 1000 * ms}, {Builder: "buildah", Median: 400 * ms}, {Builder: "dockerd classic", Why: "no"}}}
+	}
+	for _, c := range []struct {
+		name string
+		r    result
+		f    figure
+		want string
+	}{
+		{"half the best peer", of(goal{peer: 0.5}, false), figure{Builder: "whittle erofs", Median: 200 * ms}, ""},
+		{"more than half", of(goal{peer: 0.5}, false), figure{Builder: "whittle erofs", Median: 240 * ms}, "0.60 of buildah"},
+		{"tree is held against the peer itself", of(goal{peer: 0.5}, false), figure{Builder: "whittle tree", Median: 240 * ms}, ""},
+		{"tree slower than it", of(goal{peer: 0.5}, false), figure{Builder: "whittle tree", Median: 440 * ms}, "1.10 of buildah"},
+		{"chroot is not held against it", of(goal{peer: 0.5}, false), figure{Builder: "whittle chroot", Median: 440 * ms}, ""},
+		{"over the floor", of(goal{floor: 2}, false), figure{Builder: "whittle erofs", Median: 201 * ms}, "2.01 × the floor"},
+		{"over the floor with tree", of(goal{floor: 2}, false), figure{Builder: "whittle tree", Median: 201 * ms}, ""},
+		{"over the floor with tree, alone", of(goal{floor: 2}, true), figure{Builder: "whittle tree", Median: 201 * ms}, "2.01 × the floor"},
+		{"in time for each step", of(goal{time: 10 * ms, steps: 20}, false), figure{Builder: "whittle erofs", Median: 200 * ms}, ""},
+		{"late for each step", of(goal{time: 10 * ms, steps: 20}, false), figure{Builder: "whittle erofs", Median: 220 * ms}, "11.0 ms"},
+		{"too large", of(goal{}, false), figure{Builder: "whittle tree", Median: ms, Peak: 201 << 20}, "201 MB of memory"},
+		{"grows", of(goal{exponent: 1.05}, true), figure{Builder: "whittle chroot", Median: ms, Exponent: 1.2}, "exponent 1.20"},
+		{"failed", of(goal{}, false), figure{Builder: "whittle erofs", Why: "it broke"}, "FAILED: it broke"},
+		{"not possible here", of(goal{}, false), figure{Builder: "whittle erofs", Why: "not here: no erofs"}, ""},
+	} {
+		if got := strings.Join(c.r.misses(&c.f), ", "); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestTheExponentIsThatOfTheUpperSizes(t *testing.T) {
+	if got := exponent([]int{1, 3, 10, 30, 100}, []time.Duration{50, 50, 100, 300, 1000}); got < 0.999 || got > 1.001 {
+		t.Errorf("linear from 10 %% on: %.3f", got)
+	}
+	if got := exponent([]int{10, 30, 100}, []time.Duration{100, 900, 10000}); got < 1.99 || got > 2.01 {
+		t.Errorf("quadratic: %.3f", got)
+	}
+}
+
+func TestTheTableHasEachBuilderBesideTheFloor(t *testing.T) {
+	r := result{row: row{id: "copy", floor: "tar cf", goal: goal{peer: 0.15, floor: 2}}, floor: figure{Median: 600 * ms, Times: []time.Duration{600 * ms}},
+		figures: []figure{{Builder: "whittle erofs", Median: 1200 * ms, Times: []time.Duration{1200 * ms, 1080 * ms, 1320 * ms}, Peak: 44 << 20},
+			{Builder: "buildkitd", Median: 6000 * ms}, {Builder: "buildah", Why: "not here: no buildah"}}}
+	var out bytes.Buffer
+	if err := write(&out, []result{r}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"600 ms", "1.20 s (90–110 %)", "6.00 s", "0.20", "2.00", "≤ 0.15 of the best peer, ≤ 2.00 × the floor", "MISSED erofs: 0.20 of buildkitd", "44 MB"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+}
+
+func TestDocumentAndPlotAreWrittenBetweenTheirLines(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "benchmarks.md")
+	if err := os.WriteFile(file, []byte("# Title\n"+begin+"\nold\n"+end+"\nlast\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := &suite{dir: dir}
+	results := []result{{row: row{id: "copy", work: "w"}, floor: figure{Median: ms}, figures: []figure{{Builder: "whittle erofs", Median: 2 * ms}}}}
+	rep := s.report(results)
+	if err := rep.writeDocs(file, results); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(text); !strings.HasPrefix(got, "# Title\n"+begin) || !strings.HasSuffix(got, end+"\nlast\n") || strings.Contains(got, "old") || !strings.Contains(got, "| copy | 1.00 ms | 2.00 ms |") {
+		t.Errorf("%s", got)
+	}
+	if plot, err := os.ReadFile(filepath.Join(dir, "benchmarks.svg")); err != nil || bytes.Count(plot, []byte("<rect")) < 3 {
+		t.Errorf("%v: %s", err, plot)
+	}
+	// What was written can be compared with.
+	if err := rep.writeJSON(file); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := rep.compare(&out, file); err != nil || !strings.Contains(out.String(), "copy  whittle erofs  floor  2.00  2.00") {
+		t.Errorf("%v: %s", err, out.String())
+	}
+}
+
+// counted is a builder whose builds are counted.
+type counted struct {
+	none
+	label string
+	order *[]string
+}
+
+func (c counted) name() string { return c.label }
+func (c counted) build(ctx context.Context, j job) *exec.Cmd {
+	*c.order = append(*c.order, c.label)
+	return exec.CommandContext(ctx, "true", fmt.Sprint(j.args["N"]))
+}
+func (counted) have(context.Context, string) error { return nil }
+
+func TestBuildersTakeTurnsAndEachRunIsAnother(t *testing.T) {
+	var order []string
+	s := &suite{set: settings{runs: 3, patience: time.Minute}, has: map[builder]map[string]bool{}}
+	for _, name := range []string{"a", "b"} {
+		s.builders = append(s.builders, &counted{label: name, order: &order})
+	}
+	seen := map[string]bool{}
+	res := s.measure(t.Context(), row{id: "r", make: func(context.Context, *suite) (*scene, error) {
+		return &scene{vary: func(j job, n int) job {
+			j = numbered(j, n)
+			seen[j.args["N"]] = true
+			return j
+		}}, nil
+	}})
+	if got := strings.Join(order, ""); got != "abbaab" {
+		t.Errorf("order %s", got)
+	}
+	if len(seen) != 6 || len(res.figures) != 2 || len(res.figures[0].Times) != 3 || res.figures[1].Median == 0 {
+		t.Errorf("%d jobs, figures %+v", len(seen), res.figures)
+	}
+}

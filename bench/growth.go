@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// growthRows show how times grow with what a Dockerfile or a context has much of.
+func growthRows() []row {
+	return []row{
+		{id: "wide", work: "1 000 stages with a COPY and a RUN each, nothing cached", alone: true, runs: 3, needs: []string{"busybox"},
+			goal: goal{exponent: 1.05}, sizes: shares(1000), grow: wide},
+		{id: "deep", work: "500 steps in one stage, nothing cached", alone: true, runs: 3, needs: []string{"busybox"},
+			goal: goal{exponent: 1.05}, sizes: shares(500), grow: deep},
+		{id: "deep-noop", work: "500 steps in one stage, nothing changed", alone: true, runs: 7, needs: []string{"busybox"},
+			goal: goal{exponent: 1.05}, sizes: shares(500), grow: again(deep)},
+		{id: "big", work: "COPY of 1 000 000 small files, cold", alone: true, runs: 1,
+			goal: goal{exponent: 1.05}, sizes: shares(1_000_000), grow: big},
+		{id: "big-noop", work: "1 000 000 small files, nothing changed", alone: true, runs: 3,
+			goal: goal{exponent: 1.05}, sizes: shares(1_000_000), grow: again(big)},
+	}
+}
+
+// shares are 1, 3, 10, 30 and 100 % of n.
+func shares(n int) []int { return []int{n / 100, n * 3 / 100, n / 10, n * 3 / 10, n} }
+
+// measureGrowth measures a row at each of its sizes.
+func (s *suite) measureGrowth(ctx context.Context, r row) result {
+	sizes := r.sizes
+	if s.set.quick {
+		sizes = sizes[:3]
+	}
+	res := result{row: r, floor: figure{Builder: "floor"}}
+	for _, b := range s.builders {
+		if _, own := b.(*whittle); own {
+			res.figures = append(res.figures, figure{Builder: b.name()})
+		}
+	}
+	for _, n := range sizes {
+		one := r
+		one.sizes = nil
+		one.make = func(ctx context.Context, s *suite) (*scene, error) { return r.grow(ctx, s, n) }
+		measured := s.measure(ctx, one)
+		for i := range res.figures {
+			f := &res.figures[i]
+			for _, m := range measured.figures {
+				if (m.Builder == f.Builder || m.Builder == "all") && f.Why == "" {
+					f.grow(n, m)
+				}
+			}
+		}
+	}
+	for i := range res.figures {
+		f := &res.figures[i]
+		if f.Why == "" && len(f.Times) > 0 {
+			f.Median = f.Times[len(f.Times)-1]
+			f.Exponent = exponent(f.Sizes, f.Times)
+		}
+	}
+	return res
+}
+
+func (f *figure) grow(n int, m figure) {
+	if m.Why != "" {
+		f.Why = fmt.Sprintf("%d: %s", n, m.Why)
+		return
+	}
+	f.Sizes, f.Times = append(f.Sizes, n), append(f.Times, m.Median)
+	f.Peak, f.Read, f.Written = max(f.Peak, m.Peak), m.Read, m.Written
+}
+
+// exponent is how fast times grow with sizes, from those on that are at least a
+// tenth of the largest: 1 is linear.
+func exponent(sizes []int, times []time.Duration) float64 {
+	last := len(sizes) - 1
+	steepest := math.Inf(-1)
+	for i := range last {
+		if sizes[i]*10 >= sizes[last] {
+			steepest = max(steepest, math.Log(float64(times[last])/float64(times[i]))/math.Log(float64(sizes[last])/float64(sizes[i])))
+		}
+	}
+	return steepest
+}
+
+// again is a row whose runs find all done.
+func again(grow func(context.Context, *suite, int) (*scene, error)) func(context.Context, *suite, int) (*scene, error) {
+	return func(ctx context.Context, s *suite, n int) (*scene, error) {
+		sc, err := grow(ctx, s, n)
+		if err == nil {
+			sc.job.noCache, sc.ready = false, nil
+			sc.prime = built(sc.job)
+		}
+		return sc, err
+	}
+}
+
+func wide(_ context.Context, s *suite, n int) (*scene, error) {
+	var text strings.Builder
+	text.WriteString("ARG BUSYBOX\n")
+	for i := range n {
+		fmt.Fprintf(&text, "FROM $BUSYBOX AS s%d\nCOPY file /file%d\nRUN echo %d >/made%d\n", i, i, i, i)
+	}
+	// Nothing is built that the last stage does not need, and an image has at most
+	// some hundred layers.
+	const each = 100
+	for i := range n {
+		if i%each == 0 {
+			fmt.Fprintf(&text, "FROM scratch AS c%d\n", i/each)
+		}
+		fmt.Fprintf(&text, "COPY --from=s%d /made%d /\n", i, i)
+	}
+	text.WriteString("FROM scratch\n")
+	for i := 0; i < n; i += each {
+		fmt.Fprintf(&text, "COPY --from=c%d / /\n", i/each)
+	}
+	return s.grown(text.String())
+}
+
+func deep(_ context.Context, s *suite, n int) (*scene, error) {
+	var text strings.Builder
+	text.WriteString("ARG BUSYBOX\nFROM $BUSYBOX\n")
+	for i := range n / 5 {
+		fmt.Fprintf(&text, "ENV A%d=%d\nLABEL l%d=%d\nWORKDIR /w%d\nCOPY file /file%d\nENV B%d=%d\n", i, i, i, i, i%5, i, i, i)
+	}
+	return s.grown(text.String())
+}
+
+// grown is a scene of a Dockerfile with one file beside it.
+func (s *suite) grown(text string) (*scene, error) {
+	dir, err := s.context(text)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "file"), []byte("a file\n"), 0o644)
+	}
+	return &scene{job: job{dir: dir, noCache: true}}, err
+}
+
+// big has files that are shorter than a block of the disk.
+func big(_ context.Context, s *suite, n int) (*scene, error) {
+	dir, err := s.context(copyTree)
+	for i := range n {
+		if i%100 == 0 {
+			err = errors.Join(err, os.MkdirAll(filepath.Dir(nthFile(dir, i)), 0o755))
+		}
+		if err != nil {
+			return nil, err
+		}
+		err = os.WriteFile(nthFile(dir, i), fmt.Appendf(nil, "file %d\n", i), 0o644)
+	}
+	return &scene{job: job{dir: dir}, ready: emptied, close: func() error { return os.RemoveAll(dir) }}, err
+}

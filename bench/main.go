@@ -1,0 +1,126 @@
+// Command bench measures whittle beside its peers on the machine it runs on:
+// whole commands, all builders in turn, each with the same base images from one
+// registry on the loopback, beside what the machine itself takes for the work.
+// `make bench` runs all of it and writes docs/benchmarks.md with its plot and
+// docs/benchmarks.json; `make bench-quick` is a tenth of the files, three runs
+// and one peer, and compares with what was written last.
+//
+// Each figure is the median of at least five runs. What a run needs (a fresh
+// store, an emptied cache, an edited file, dirty pages written back) is prepared
+// outside the time that counts. Peak memory is what the builder's own programs
+// have at once, a daemon's and its helpers' too, without what steps run; bytes
+// are those of all read and write calls of all processes involved.
+//
+// Everything lies below one folder on disk, which is removed at the end, and
+// the daemons are the suite's own and end with it. It needs the stand-ins
+// (standins/make), runs from the top of the checkout, and as a user who is not
+// root it measures what that user can do. It sends nothing to any other machine.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// settings are the flags.
+type settings struct {
+	whittle  string
+	tempDir  string
+	only     string
+	runs     int
+	quick    bool
+	strict   bool
+	peers    string
+	patience time.Duration
+	json     string
+	docs     string
+	against  string
+}
+
+// wants says whether a peer is asked for.
+func (s *settings) wants(peer string) bool {
+	return slices.Contains(strings.Split(s.peers, ","), peer)
+}
+
+func main() {
+	var s settings
+	flag.StringVar(&s.whittle, "whittle", "bin/whittle", "the `binary` to measure")
+	flag.StringVar(&s.tempDir, "tmp", "/var/tmp", "`folder` on the disk to measure on")
+	flag.StringVar(&s.only, "row", "", "measure only rows whose id matches `regexp`")
+	flag.IntVar(&s.runs, "runs", 0, "runs of each row (default: what the row says, five at least)")
+	flag.BoolVar(&s.quick, "quick", false, "a tenth of the files and three runs")
+	flag.BoolVar(&s.strict, "strict", false, "end with 1 when a goal is missed")
+	flag.StringVar(&s.peers, "peers", "buildkitd,dockerd,buildah", "measure beside these `peers`")
+	flag.DurationVar(&s.patience, "patience", 5*time.Minute, "give a run up after this `time`")
+	flag.StringVar(&s.json, "json", "", "write all figures to `file`")
+	flag.StringVar(&s.docs, "docs", "", "write the tables into `file`, and a plot beside it")
+	flag.StringVar(&s.against, "against", "", "compare with the figures in `file`, from an earlier -json")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	missed, err := run(ctx, s)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	if missed > 0 && s.strict {
+		os.Exit(1)
+	}
+}
+
+// run measures all rows and says what came out; it returns how many figures
+// miss a goal.
+func run(ctx context.Context, set settings) (n int, err error) {
+	only, err := regexp.Compile(set.only)
+	if err != nil {
+		return 0, err
+	}
+	s, err := newSuite(ctx, set)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	var results []result
+	for _, r := range append(rows(), growthRows()...) {
+		if !only.MatchString(r.id) {
+			continue
+		}
+		res := s.measure(ctx, r)
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+		fmt.Fprintf(os.Stderr, "%s: %s\n", r.id, res.verdict())
+		results = append(results, res)
+	}
+	return missed(results), s.tell(results)
+}
+
+// tell prints the figures and writes them where they are asked for.
+func (s *suite) tell(results []result) error {
+	rep := s.report(results)
+	fmt.Println(rep.Machine)
+	for _, name := range builderNames {
+		fmt.Printf("%s: %s\n", name, rep.Builders[name])
+	}
+	fmt.Println()
+	errs := []error{write(os.Stdout, results)}
+	if s.set.against != "" {
+		errs = append(errs, rep.compare(os.Stdout, s.set.against))
+	}
+	if s.set.json != "" {
+		errs = append(errs, rep.writeJSON(s.set.json))
+	}
+	if s.set.docs != "" {
+		errs = append(errs, rep.writeDocs(s.set.docs, results))
+	}
+	return errors.Join(errs...)
+}

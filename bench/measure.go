@@ -1,0 +1,227 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// sample is one timed run.
+type sample struct {
+	took    time.Duration
+	peak    int64 // bytes of memory that the builder's own programs had at once; 0 is not looked at
+	read    int64 // bytes that came through read calls, of all processes involved
+	written int64 // bytes that went through write calls
+}
+
+// quiet runs a command of which only the failure is of interest.
+func quiet(cmd *exec.Cmd) error {
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, out)
+	}
+	return nil
+}
+
+// settle writes back what earlier runs left dirty, so that no run pays for
+// another. The page cache stays as it is: warm, for all alike.
+func settle() { unix.Sync() }
+
+// timed runs cmd to its end, as builder b, or as no builder if that is nil.
+func timed(cmd *exec.Cmd, b builder) (sample, error) {
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = io.Discard, &said
+	var watch *watcher
+	before := counts{}
+	settle()
+	if b != nil {
+		before = countsOf(b.daemon())
+	}
+	began := time.Now()
+	if err := cmd.Start(); err != nil {
+		return sample{}, err
+	}
+	if b != nil {
+		watch = watchOf(cmd.Process.Pid, b)
+	}
+	// The counts of a process, and of all that it has waited for, can be read
+	// until it is waited for itself (proc_pid_io(5)).
+	err := awaitEnd(cmd.Process.Pid)
+	s := sample{took: time.Since(began)}
+	after := countsOf(cmd.Process.Pid)
+	if werr := cmd.Wait(); werr != nil {
+		err = fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), werr, said.Bytes())
+	}
+	if b != nil {
+		daemon := countsOf(b.daemon())
+		s.read, s.written = after.read+daemon.read-before.read, after.written+daemon.written-before.written
+		s.peak = watch.stop()
+	}
+	return s, err
+}
+
+// awaitEnd returns when a child has ended, and leaves it to be waited for.
+func awaitEnd(pid int) error {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if err != syscall.EINTR {
+			return err
+		}
+	}
+}
+
+// counts are bytes.
+type counts struct{ read, written int64 }
+
+// countsOf are those of a process and of the processes that it waited for, and
+// of all that are below it now.
+func countsOf(pid int) counts {
+	var c counts
+	if pid == 0 {
+		return c
+	}
+	for _, p := range append(below(pid, processes()), pid) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", p))
+		if err != nil {
+			continue
+		}
+		c.read += field(string(text), "rchar:")
+		c.written += field(string(text), "wchar:")
+	}
+	return c
+}
+
+// field reads the number after a name in a text of lines "name: number unit".
+func field(text, name string) int64 {
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) > 1 && f[0] == name {
+			n, err := strconv.ParseInt(f[1], 10, 64)
+			if err != nil {
+				return 0
+			}
+			return n
+		}
+	}
+	return 0
+}
+
+// processes maps each process of the machine to its parent.
+func processes() map[int]int {
+	parents := map[int]int{}
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, name := range stats {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended
+		}
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+		// The name of the program may have blanks and parentheses in it.
+		f := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		if len(f) > 1 {
+			parents[pid], _ = strconv.Atoi(f[1])
+		}
+	}
+	return parents
+}
+
+// below are the descendants of a process.
+func below(pid int, parents map[int]int) []int {
+	var list []int
+	for p := range parents {
+		for q := parents[p]; q > 1; q = parents[q] {
+			if q == pid {
+				list = append(list, p)
+				break
+			}
+		}
+	}
+	return list
+}
+
+// watcher follows the memory of a builder's own programs, among the command
+// and the daemon and what is below them; what a step runs is not counted.
+type watcher struct {
+	done chan struct{}
+	peak chan int64
+}
+
+// often is how often a short command is looked at, and seldom all processes of
+// the machine are: that takes a millisecond.
+const (
+	often  = 2 * time.Millisecond
+	seldom = 40 * time.Millisecond
+)
+
+func watchOf(pid int, b builder) *watcher {
+	w := &watcher{done: make(chan struct{}), peak: make(chan int64, 1)}
+	go func() {
+		tick := time.NewTicker(often)
+		defer tick.Stop()
+		var peak int64
+		others := []int{b.daemon()}
+		last := time.Now()
+		for {
+			peak = max(peak, memory(append(others, pid), b.programs()))
+			if time.Since(last) > seldom {
+				parents := processes()
+				others = append(append(below(pid, parents), below(b.daemon(), parents)...), b.daemon())
+				last = time.Now()
+			}
+			select {
+			case <-w.done:
+				w.peak <- peak
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	return w
+}
+
+func (w *watcher) stop() int64 {
+	close(w.done)
+	return <-w.peak
+}
+
+// memory sums what those of the processes have in memory that run one of the
+// programs.
+func memory(pids []int, programs []string) (bytes int64) {
+	for _, pid := range pids {
+		if pid == 0 {
+			continue
+		}
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			continue
+		}
+		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+		if err != nil || !slices.Contains(programs, strings.TrimSuffix(filepath.Base(exe), " (deleted)")) {
+			continue
+		}
+		bytes += field(string(text), "VmRSS:") << 10
+	}
+	return bytes
+}
+
+func median(d []time.Duration) time.Duration {
+	if len(d) == 0 {
+		return 0
+	}
+	d = slices.Clone(d)
+	slices.Sort(d)
+	mid := len(d) / 2
+	if len(d)%2 == 1 {
+		return d[mid]
+	}
+	return (d[mid-1] + d[mid]) / 2
+}

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// row is a figure of the suite: one kind of work, done by all builders.
+type row struct {
+	id    string
+	work  string
+	floor string // what the machine's own work is that it is held against; "" is none
+	goal  goal
+	runs  int
+	needs []string // stand-ins
+	make  func(ctx context.Context, s *suite) (*scene, error)
+	// alone rows have no peers: they compare whittle with itself.
+	alone bool
+	// sizes are those of a row about growth, with a scene each from grow in
+	// make's stead.
+	sizes []int
+	grow  func(ctx context.Context, s *suite, n int) (*scene, error)
+}
+
+// goal is what whittle's figure is held against. Zero parts are not.
+type goal struct {
+	peer  float64       // of the best peer's time, with erofs; with tree it is 1, with chroot it is not held
+	floor float64       // of the floor's time, with erofs
+	time  time.Duration // for one of the row's steps, with erofs
+	steps int           // in a run; 0 is one
+	// exponent is how fast the time may grow with the size, with any provider.
+	exponent float64
+}
+
+// scene is a row's work, prepared.
+type scene struct {
+	job job
+	// prime is done once for each builder, before its first run; nil is nothing.
+	prime func(ctx context.Context, b builder) error
+	// ready is done before each run, in nobody's time; nil is nothing. n counts
+	// the runs of all builders.
+	ready func(ctx context.Context, b builder, n int) error
+	// run is what is timed; nil is the build of job. vary makes each run's job
+	// another one; nil does not.
+	run   func(ctx context.Context, b builder, j job) (sample, error)
+	vary  func(j job, n int) job
+	floor func(ctx context.Context, n int) (sample, error)
+	close func() error
+}
+
+// figure is what came out for one builder in one row.
+type figure struct {
+	Builder string
+	Times   []time.Duration // nanoseconds, one a run
+	Median  time.Duration
+	Peak    int64  `json:",omitempty"` // bytes
+	Read    int64  `json:",omitempty"` // bytes, of the median run
+	Written int64  `json:",omitempty"`
+	Why     string `json:",omitempty"` // why there are no times
+	// Sizes and Exponent are those of a row about growth; Times then has the
+	// median for each size.
+	Sizes    []int   `json:",omitempty"`
+	Exponent float64 `json:",omitempty"`
+}
+
+// result is a row, measured.
+type result struct {
+	row
+	figures []figure
+	floor   figure
+	aside   string
+}
+
+// measure runs a row with every builder in turn, so that a change of the
+// machine's mood meets all of them.
+func (s *suite) measure(ctx context.Context, r row) result {
+	if r.sizes != nil {
+		return s.measureGrowth(ctx, r)
+	}
+	res := result{row: r, floor: figure{Builder: "floor"}}
+	sc, err := r.make(ctx, s)
+	if err != nil {
+		res.figures = []figure{{Builder: "all", Why: firstLine(err.Error())}}
+		return res
+	}
+	figures := map[builder]*figure{}
+	for _, b := range s.builders {
+		if _, peer := b.(*whittle); r.alone && !peer {
+			continue
+		}
+		f := &figure{Builder: b.name()}
+		figures[b] = f
+		err := s.need(ctx, b, r.needs...)
+		if err == nil && sc.prime != nil {
+			err = sc.prime(ctx, b)
+		}
+		f.fail(err)
+	}
+	n := 0
+	for i := range s.runs(r) {
+		if sc.floor != nil {
+			smp, err := sc.floor(ctx, i)
+			res.floor.add(smp, err)
+		}
+		for k := range s.builders {
+			b := s.builders[(k+i)%len(s.builders)]
+			if f := figures[b]; f != nil && f.Why == "" && ctx.Err() == nil {
+				n++
+				f.add(s.once(ctx, sc, b, n))
+			}
+		}
+	}
+	for _, b := range s.builders {
+		if f := figures[b]; f != nil {
+			f.Median = median(f.Times)
+			res.figures = append(res.figures, *f)
+		}
+	}
+	res.floor.Median = median(res.floor.Times)
+	if sc.close != nil {
+		if err := sc.close(); err != nil {
+			res.aside = firstLine(err.Error())
+		}
+	}
+	return res
+}
+
+// once is one run.
+func (s *suite) once(ctx context.Context, sc *scene, b builder, n int) (sample, error) {
+	j := sc.job
+	if sc.vary != nil {
+		j = sc.vary(j, n)
+	}
+	if sc.ready != nil {
+		if err := sc.ready(ctx, b, n); err != nil {
+			return sample{}, err
+		}
+	}
+	// Nobody waits for a peer that is out of all proportion.
+	ctx, cancel := context.WithTimeout(ctx, s.set.patience)
+	defer cancel()
+	if sc.run != nil {
+		return sc.run(ctx, b, j)
+	}
+	return timed(b.build(ctx, j), b)
+}
+
+func (f *figure) add(smp sample, err error) {
+	if err != nil {
+		f.fail(err)
+		return
+	}
+	f.Times = append(f.Times, smp.took)
+	f.Peak = max(f.Peak, smp.peak)
+	f.Read, f.Written = smp.read, smp.written
+}
+
+func (f *figure) fail(err error) {
+	if err != nil {
+		f.Why = firstLine(err.Error())
+		f.Times = nil
+	}
+}
+
+// runs is how often a row is measured.
+func (s *suite) runs(r row) int {
+	switch {
+	case s.set.runs > 0:
+		return s.set.runs
+	case s.set.quick:
+		return 3
+	}
+	return max(r.runs, 5)
+}
+
+// scaled is a count of files or bytes, a tenth of it when all shall be quick.
+func (s *suite) scaled(n int) int {
+	if s.set.quick {
+		return n / 10
+	}
+	return n
+}
+
+// built is the prime of rows whose runs find things done.
+func built(j job) func(context.Context, builder) error {
+	return func(ctx context.Context, b builder) error { return quiet(b.build(ctx, j)) }
+}
+
+// emptied is the ready of rows that begin with the bases and nothing else.
+func emptied(ctx context.Context, b builder, _ int) error { return b.forget(ctx) }
+
+// numbered makes each run's steps other ones.
+func numbered(j job, n int) job {
+	args := map[string]string{"N": fmt.Sprint(n)}
+	for k, v := range j.args {
+		args[k] = v
+	}
+	j.args = args
+	return j
+}

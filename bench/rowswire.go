@@ -1,0 +1,206 @@
+package main
+
+import (
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// layered makes a context of n folders of about so many bytes each, of files
+// that compress as programs do, and a Dockerfile on from with a COPY for each.
+func (s *suite) layered(from string, n, bytes int) (string, error) {
+	text := "ARG BUSYBOX\nFROM " + from + "\n"
+	for i := range n {
+		text += fmt.Sprintf("COPY layer%d /layer%d\n", i, i)
+	}
+	dir, err := s.context(text)
+	for i := range n {
+		if err == nil {
+			err = s.layer(dir, i, bytes, uint64(i))
+		}
+	}
+	return dir, err
+}
+
+// layer writes the files of a layer: half of them text, half of them random.
+func (s *suite) layer(dir string, i, bytes int, seed uint64) error {
+	top := filepath.Join(dir, fmt.Sprintf("layer%d", i))
+	if err := os.MkdirAll(top, 0o755); err != nil {
+		return err
+	}
+	const size = 1 << 20
+	random, noise := rand.New(rand.NewPCG(seed, 7)), rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)})
+	for k := range bytes / size {
+		data := make([]byte, 0, size)
+		for len(data) < size/2 {
+			data = append(data, source(random)...)
+		}
+		rest := make([]byte, size-size/2)
+		noise.Read(rest)
+		if err := os.WriteFile(filepath.Join(top, fmt.Sprintf("file%04d", k)), append(data, rest...), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// push sends the image that j made to the registry.
+func (s *suite) push(ctx context.Context, b builder, name string) *exec.Cmd {
+	switch b := b.(type) {
+	case *whittle:
+		return b.command(ctx, "push", "-q", name)
+	case *docker:
+		return b.docker(ctx, "push", "-q", name)
+	case *buildah:
+		return b.command(ctx, "push", "-q", "--tls-verify=false", "--signature-policy", b.dir+"/policy.json", name)
+	}
+	return nil
+}
+
+// pushing is the run of rows that push what was built before. buildkitd pushes
+// when it builds, which by then is done.
+func (s *suite) pushing(ctx context.Context, b builder, j job) (sample, error) {
+	if cmd := s.push(ctx, b, j.tag); cmd != nil {
+		return timed(cmd, b)
+	}
+	j.push = j.tag
+	return timed(b.build(ctx, j), b)
+}
+
+func pullUnpack(ctx context.Context, s *suite) (*scene, error) {
+	base := s.registry.host + "/base400:latest"
+	dir, err := s.layered("$BUSYBOX", 6, s.scaled(400<<20)/6)
+	if err != nil {
+		return nil, err
+	}
+	w, err := s.newWhittle("tree")
+	if err != nil {
+		return nil, err
+	}
+	defer w.close()
+	if err := s.need(ctx, w, "busybox"); err != nil {
+		return nil, err
+	}
+	err = quiet(w.build(ctx, job{dir: dir, tag: base}))
+	if err == nil {
+		err = quiet(s.push(ctx, w, base))
+	}
+	if err != nil {
+		return nil, err
+	}
+	layers, err := s.compressed(dir)
+	if err != nil {
+		return nil, err
+	}
+	run, err := s.context("FROM " + base + "\nRUN true\n")
+	return &scene{
+		job: job{dir: run}, close: func() error { return errors.Join(os.RemoveAll(dir), os.RemoveAll(layers)) },
+		ready: func(ctx context.Context, b builder, n int) error {
+			if err := b.forget(ctx); err != nil {
+				return err
+			}
+			return s.lose(ctx, b, base)
+		},
+		floor: func(ctx context.Context, _ int) (sample, error) {
+			return timed(exec.CommandContext(ctx, "sh", "-c", `for f in "$0"/*.gz; do gunzip -c $f >/dev/null & done; wait`, layers), nil)
+		},
+	}, err
+}
+
+// lose makes builders without a pristine state forget a base that they pulled.
+func (s *suite) lose(ctx context.Context, b builder, image string) error {
+	switch b := b.(type) {
+	case *docker:
+		_ = b.docker(ctx, "rmi", "-f", image).Run() // it may not be there
+		return b.forget(ctx)
+	case *buildah:
+		_ = b.command(ctx, "rmi", "-f", image).Run()
+	}
+	return nil
+}
+
+// compressed makes a gzip file of each folder of a context.
+func (s *suite) compressed(dir string) (string, error) {
+	out, err := s.folder()
+	if err != nil {
+		return "", err
+	}
+	folders, err := filepath.Glob(filepath.Join(dir, "layer*"))
+	for _, f := range folders {
+		if err == nil {
+			err = gzipOf(f, filepath.Join(out, filepath.Base(f)+".gz"))
+		}
+	}
+	return out, err
+}
+
+func gzipOf(dir, to string) error {
+	f, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	z := gzip.NewWriter(f)
+	tar := exec.Command("tar", "-C", dir, "-c", ".")
+	tar.Stdout = z
+	return errors.Join(tar.Run(), z.Close())
+}
+
+// pushAll pushes to an empty registry: what it has of other repositories need
+// not be sent.
+func pushAll(ctx context.Context, s *suite) (*scene, error) {
+	dir, err := s.layered("scratch", 5, s.scaled(500<<20)/5)
+	if err != nil {
+		return nil, err
+	}
+	other, err := s.startServer()
+	if err != nil {
+		return nil, err
+	}
+	j := job{dir: dir, tag: other.host + "/pushed:latest"}
+	return &scene{
+		job: j, run: s.pushing, close: func() error { return errors.Join(other.stop(), os.RemoveAll(dir)) },
+		ready: func(ctx context.Context, b builder, _ int) error {
+			return errors.Join(other.empty(), b.forget(ctx), quiet(b.build(ctx, j)))
+		},
+		floor: func(ctx context.Context, _ int) (sample, error) {
+			return timed(exec.CommandContext(ctx, "sh", "-c", `for d in "$0"/layer*; do tar -C $d -c . | gzip >/dev/null & done; wait`, dir), nil)
+		},
+	}, nil
+}
+
+func pushAgain(ctx context.Context, s *suite) (*scene, error) {
+	size := s.scaled(500<<20) / 5
+	dir, err := s.layered("scratch", 5, size)
+	if err != nil {
+		return nil, err
+	}
+	other, err := s.startServer()
+	if err != nil {
+		return nil, err
+	}
+	j := func(b builder) job {
+		return job{dir: dir, tag: other.host + "/" + strings.ToLower(strings.ReplaceAll(b.name(), " ", "-")) + ":latest"}
+	}
+	return &scene{
+		job:   job{dir: dir},
+		run:   func(ctx context.Context, b builder, _ job) (sample, error) { return s.pushing(ctx, b, j(b)) },
+		close: func() error { return errors.Join(other.stop(), os.RemoveAll(dir)) },
+		prime: func(ctx context.Context, b builder) error {
+			if err := quiet(b.build(ctx, j(b))); err != nil {
+				return err
+			}
+			_, err := s.pushing(ctx, b, j(b))
+			return err
+		},
+		ready: func(ctx context.Context, b builder, n int) error {
+			return errors.Join(s.layer(dir, 4, size, uint64(n)*5+4), quiet(b.build(ctx, j(b))))
+		},
+	}, nil
+}
