@@ -63,6 +63,22 @@ func eachRuntime(t *testing.T, f func(t *testing.T, i Isolation)) {
 	}
 }
 
+// A user namespace that everybody may make has one id, and no setgroups(2).
+func TestOCIStartsStepsInAUserNamespaceOfOneID(t *testing.T) {
+	eachRuntime(t, func(t *testing.T, i Isolation) {
+		cmd := unprivileged(t, "-test.v", "-test.run", "^TestTheCommandIsTheFirstProcess")
+		cmd.Env = append(cmd.Env, helperVar+"="+helperUserNS, isolationVar+"=oci="+i.Runtime)
+		who := cmd.SysProcAttr.Credential
+		cmd.SysProcAttr = nil
+		// newuidmap can do nothing then.
+		cmd.Args = append([]string{"setpriv", "--no-new-privs", "--clear-groups", "--reuid", fmt.Sprint(who.Uid), "--regid", fmt.Sprint(who.Gid), cmd.Path}, cmd.Args[1:]...)
+		cmd.Path = "/usr/bin/setpriv"
+		if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: TestTheCommandIs")) {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+}
+
 func TestOCISaysWhatCannotBeStartedAsTheNativeSandboxDoes(t *testing.T) {
 	eachRuntime(t, func(t *testing.T, i Isolation) {
 		root := newRoot(t, "dir/", "noexec=x", "bad=\x7fELFx", "script=#!/no/interp\n", "sub/prog=#!/bin/sh\n", "prog=#!/bin/sh\n")

@@ -23,7 +23,7 @@ type Prepared struct {
 	Root    string   // where the root is mounted
 	UID     int      // of the command
 	GID     int      // of the command
-	Groups  []uint32 // of the command, GID first
+	Groups  []uint32 // of the command, GID first; none where the user namespace forbids setgroups(2)
 	Env     []string // with HOME
 	Late    []Late   // what is to be mounted on the file systems of the kernel
 
@@ -310,6 +310,9 @@ func (p *initProc) whoAndWhere(out *Prepared) error {
 		return startError("user", p.User, err)
 	}
 	out.UID, out.GID, out.Groups, out.Env = who.uid, who.gid, who.groups, withHome(p.Env, who.home)
+	if groupsDenied() {
+		out.Groups = nil
+	}
 	if err := ownPipes(who); err != nil {
 		return who.explain("pipe", err)
 	}
@@ -403,7 +406,7 @@ func (out *Prepared) try(file string, s *Setup) error {
 		Env: out.Env, Files: []uintptr{null, null, null},
 		Sys: &syscall.SysProcAttr{
 			Ptrace: true, Chroot: fmt.Sprintf("/proc/self/fd/%d", out.root.fd), Pdeathsig: syscall.SIGKILL,
-			Credential: &syscall.Credential{Uid: uint32(out.UID), Gid: uint32(out.GID), Groups: out.Groups},
+			Credential: &syscall.Credential{Uid: uint32(out.UID), Gid: uint32(out.GID), Groups: out.Groups, NoSetGroups: out.Groups == nil},
 		},
 	})
 	if err != nil {
