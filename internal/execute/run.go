@@ -89,6 +89,8 @@ func exitHint(st sandbox.Status) string {
 	switch {
 	case st.OOM:
 		return "the kernel killed a process for lack of memory; give the build more, or run fewer steps at once (--jobs)"
+	case st.Killed:
+		return "meanwhile the kernel killed a process of this step for lack of memory, which may be why: give it more (--memory), or have it do less at once"
 	case st.Code == 127:
 		return "127 is a command that was not found: is it installed in this stage, or in one that this stage does not build on?"
 	case st.Code == 126:
@@ -138,7 +140,7 @@ func startHint(start *sandbox.StartError) (hint string) {
 		hint = "it is no program that this machine runs: a script needs a #! line, and a program has to be built for this machine"
 	case start.Op == "exec" && errors.Is(start.Err, syscall.EACCES):
 		hint = "is its x bit set, and those of the folders for this user? COPY --chmod=755 sets it"
-	case start.Op == "exec" && start.Path == "/bin/sh":
+	case start.Op == "exec" && start.Path == "/bin/sh" && start.Interp == "" && (errors.Is(start.Err, syscall.ENOENT) || errors.Is(start.Err, syscall.ENOTDIR)):
 		hint = "this file system has no shell: write the exec form, RUN [\"/program\", \"argument\"], or build on an image with a shell"
 	case start.Interp != "":
 		hint = "its interpreter is not in this stage; a static program needs none (for Go: CGO_ENABLED=0)"

@@ -93,7 +93,7 @@ func (e *RefusedError) Hint() string {
 		return "this user may not mount (CAP_SYS_ADMIN is missing, as it is for root in most containers): " +
 			"leave the provider and the isolation to whittle, run it as a user who is not root and has subordinate ids, or give the container that capability"
 	case e.forced:
-		return "leave WHITTLE_ROOTFS out: the first provider that works is taken"
+		return "leave WHITTLE_ROOTFS and --isolation out: the first provider that works is taken"
 	}
 	return "keep the store on a disk's file system, such as ext4, xfs or btrfs: --root DIR"
 }

@@ -236,9 +236,7 @@ func (p *Process) inBox(ctx context.Context, c *Config, files []*os.File, starte
 func (p *Process) endBox(ctx context.Context, cmd *exec.Cmd, ran bool, oom *killings) {
 	err := cmd.Wait()
 	p.tty.finish()
-	if p.status.Code == 128+int(syscall.SIGKILL) {
-		p.status.OOM = oom.more()
-	}
+	oom.judge(&p.status)
 	var exit *exec.ExitError
 	switch {
 	case context.Cause(ctx) != nil && (!ran || p.status.Signal == syscall.SIGKILL):

@@ -118,6 +118,11 @@ func (e *Emulator) try(ctx context.Context, how Isolation) error {
 			Msg: fmt.Sprintf("%s is there, but steps run in a chroot here, which has no emulator of its own", e.file),
 			Way: "register it for the whole machine, as root of the host: apt-get install binfmt-support qemu-user-static",
 		}
+	case how.Mode == OCI:
+		return &EmulatorError{
+			Msg: fmt.Sprintf("%s is there, but steps run in an OCI runtime (%s), which has no emulator of its own", e.file, how.Runtime),
+			Way: "leave --isolation out: whittle's own sandbox carries it into the step; or register it for the whole machine, as root: apt-get install binfmt-support qemu-user-static",
+		}
 	}
 	return &EmulatorError{
 		Msg: fmt.Sprintf("%s is there, but runs nothing in a step: %v", e.file, err),

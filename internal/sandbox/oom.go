@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // notBegun is the error of an init that ended, as waited says, before it was
@@ -26,16 +27,19 @@ func notBegun(command string, err, waited error, oom *killings) error {
 type killings struct {
 	file   string
 	before int64
+	own    bool // all of them are of the process that is counted for
 }
 
 // newKillings counts from now on, of a process in group, or in this program's
 // if that is nil or counts no memory.
 func newKillings(group *Cgroup) *killings {
-	files := callersKillings(cgroupRoot, "/proc/self/cgroup")
 	if group != nil {
-		files = append(killingsOf(group.dirs...), files...)
+		if k := firstOf(killingsOf(group.dirs...)); k.file != "" {
+			k.own = true
+			return k
+		}
 	}
-	return firstOf(append(files, machineKillings))
+	return firstOf(append(callersKillings(cgroupRoot, "/proc/self/cgroup"), machineKillings))
 }
 
 // killings counts where the process will be: what a runtime starts is in a
@@ -54,7 +58,7 @@ const machineKillings = "/proc/vmstat"
 func firstOf(files []string) *killings {
 	for _, file := range files {
 		if n, ok := oomKills(file); ok {
-			return &killings{file, n}
+			return &killings{file: file, before: n}
 		}
 	}
 	return &killings{}
@@ -64,6 +68,16 @@ func firstOf(files []string) *killings {
 func (k *killings) more() bool {
 	n, _ := oomKills(k.file)
 	return n > k.before
+}
+
+// judge notes in st, of a process that has ended, what lack of memory did.
+func (k *killings) judge(st *Status) {
+	switch {
+	case st.Code == 128+int(syscall.SIGKILL):
+		st.OOM = k.more()
+	case st.Code != 0:
+		st.Killed = k.own && k.more()
+	}
 }
 
 // killingsOf are the files that count for groups: of version 2, in which those

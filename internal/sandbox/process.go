@@ -361,9 +361,7 @@ func (p *Process) wait(ctx context.Context, cmd *exec.Cmd, oom *killings) {
 	default:
 		p.status.Code = ws.ExitStatus()
 	}
-	if p.status.Code == 128+int(syscall.SIGKILL) {
-		p.status.OOM = oom.more()
-	}
+	oom.judge(&p.status)
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		err = nil

@@ -157,6 +157,7 @@ type Status struct {
 	Code   int            // exit code; 128 + Signal when a signal ended it
 	Signal syscall.Signal // 0 unless a signal ended it
 	OOM    bool           // a process was killed for lack of memory meanwhile, and this one seems to be why it failed
+	Killed bool           // it failed in another way after a process in a control group of its own was killed for lack of memory
 }
 
 // Process is a process that Start or StartIn started.
