@@ -222,6 +222,9 @@ func (s *Session) configure(c *sandbox.Config) error {
 		c.Args = []string{shell}
 	}
 	c.Stdin, c.Stdout, c.Stderr, c.TTY = s.In, s.Out, s.Err, s.TTY
+	if c.Isolation.Mode == sandbox.OCI {
+		c.Isolation = sandbox.Isolation{} // a runtime is given no input and no terminal
+	}
 	if s.TTY && s.Term != "" {
 		c.Env = container.Setenv(c.Env, "TERM="+s.Term)
 	}
