@@ -191,6 +191,9 @@ needs any more is removed: keep DIR between runs of CI, or copy it with rsync -a
 }
 
 func (p *program) sayExported(done cachemount.Exported) error {
+	if done.Caches == 0 {
+		fmt.Fprintf(p.stderr, "%s: the store has no such cache, so the folder holds none: cache mounts ls lists them\n", p.name)
+	}
 	if done.LeftOut > 0 {
 		fmt.Fprintf(p.stderr, "%s: %d left out: sockets, pipes, devices, and files that were written to all the time\n", p.name, done.LeftOut)
 	}
