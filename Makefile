@@ -14,7 +14,7 @@ BUILD = $(GO) build -trimpath -buildvcs=false -tags nethttpomithttp2 $(UNHURRIED
 
 export STANDINS_DIR ?= $(CURDIR)/.cache/standins
 
-.PHONY: whittle demo test differential generated record bench lint cross docker-link clean
+.PHONY: whittle demo test differential generated record bench bench-quick lint cross docker-link clean
 
 whittle:
 	$(BUILD) -o bin/whittle ./cmd/whittle
@@ -45,10 +45,19 @@ generated: whittle
 record:
 	$(GO) run ./conformance/record $(ARGS)
 
+# All figures, whittle beside its peers: an hour on an idle machine.
 bench: whittle
-	@.ci/packages test
-	@standins/make
-	$(GO) run ./bench
+	@.ci/packages bench
+	@standins/make busybox golang
+	$(GO) run ./bench -docs docs/benchmarks.md -json docs/benchmarks.json
+
+bench-quick: whittle
+	@.ci/packages bench
+	@standins/make busybox golang
+	$(GO) run ./bench -quick -peers buildkitd -row '$(QUICK)' -against docs/benchmarks.json
+
+# What is quick to measure, and says the most.
+QUICK = noop|run-20|copy-|edit|chmod|npm-like|parallel-sleep|deep
 
 lint:
 	@.ci/lint

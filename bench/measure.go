@@ -155,33 +155,31 @@ type watcher struct {
 	peak chan int64
 }
 
-// often is how often a short command is looked at, and seldom all processes of
-// the machine are: that takes a millisecond.
-const (
-	often  = 2 * time.Millisecond
-	seldom = 40 * time.Millisecond
-)
+// A command is looked at after this time, and then each time that a hundredth
+// of how long it has run has gone by: a watcher shall cost nothing that counts.
+const often = 2 * time.Millisecond
 
 func watchOf(pid int, b builder) *watcher {
 	w := &watcher{done: make(chan struct{}), peak: make(chan int64, 1)}
+	began := time.Now()
 	go func() {
-		tick := time.NewTicker(often)
-		defer tick.Stop()
 		var peak int64
 		others := []int{b.daemon()}
-		last := time.Now()
+		listed := began
 		for {
 			peak = max(peak, memory(append(others, pid), b.programs()))
-			if time.Since(last) > seldom {
+			pause := max(often, time.Since(began)/100)
+			// To list all processes of the machine takes some milliseconds.
+			if time.Since(listed) > 20*pause {
 				parents := processes()
 				others = append(append(below(pid, parents), below(b.daemon(), parents)...), b.daemon())
-				last = time.Now()
+				listed = time.Now()
 			}
 			select {
 			case <-w.done:
 				w.peak <- peak
 				return
-			case <-tick.C:
+			case <-time.After(pause):
 			}
 		}
 	}()
