@@ -1,11 +1,9 @@
 package copying
 
 import (
-	"bufio"
 	"crypto/sha256"
 	"encoding/binary"
 	"hash"
-	"io"
 	"maps"
 	"path"
 	"slices"
@@ -29,23 +27,26 @@ const ContentFormat = "whittle content 4"
 // File content is d's digest of it, or is read from From when d is nil.
 func Content(r Request, d entry.Digester) (digest.Digest, []string, error) {
 	c := contents{r: &r, d: d, h: sha256.New()}
-	c.w = bufio.NewWriterSize(c.h, 1<<16)
 	m, err := parseMode(r.Chmod)
 	if err != nil {
 		return digest.Digest{}, nil, err
 	}
 	c.noIDs = r.Chown != "" || r.FromContext && !r.Archive
 	c.noModes = m.octal && !r.Archive
-	c.text(ContentFormat)
+	c.say(ContentFormat)
 	c.number(boolBit(r.Archive))
 	names, err := c.sources()
+	if c.files != nil {
+		// What could not be read comes before what was not asked for then.
+		if rerr := c.files.end(); rerr != nil {
+			err = rerr
+		}
+	}
 	if err != nil {
 		return digest.Digest{}, nil, err
 	}
+	c.h.Write(c.text)
 	var sum digest.Digest
-	if err := c.w.Flush(); err != nil {
-		return sum, nil, err
-	}
 	c.h.Sum(sum[:0])
 	return sum, names, nil
 }
@@ -56,11 +57,11 @@ type contents struct {
 	r              *Request
 	d              entry.Digester
 	h              hash.Hash
-	w              *bufio.Writer
+	text           []byte   // of the description, not yet in h
+	files          *reading // of what is read from From; nil if nothing is
 	noIDs, noModes bool
 	f              *filter           // of the source that is described
 	links          map[uint64]string // inode to the name first seen
-	num            [8]byte
 }
 
 func (c *contents) sources() ([]string, error) {
@@ -99,7 +100,7 @@ func (c *contents) match(m matched) error {
 		name = ""
 	}
 	c.number(uint64(entry.Dir))
-	c.text(name)
+	c.say(name)
 	return c.dir(branch{path: m.entry.Path}, "")
 }
 
@@ -116,6 +117,7 @@ func (c *contents) dir(d branch, rel string) error {
 }
 
 func (c *contents) entry(k kid, rel string) error {
+	c.spill()
 	e := k.entry
 	if err := check(e, path.Base(rel)); err != nil {
 		return err
@@ -127,7 +129,7 @@ func (c *contents) entry(k kid, rel string) error {
 		e.Mode = 0
 	}
 	c.number(uint64(e.Kind))
-	c.text(path.Base(rel))
+	c.say(path.Base(rel))
 	implied := c.r.Implied != nil && e.IsDir() && c.r.Implied(e.Path)
 	c.number(uint64(e.Mode)<<32 | boolBit(k.way)<<1 | boolBit(implied))
 	c.number(uint64(e.UID)<<32 | uint64(e.GID))
@@ -138,7 +140,7 @@ func (c *contents) entry(k kid, rel string) error {
 	case entry.Dir:
 		return c.dir(k.branch, rel)
 	case entry.Symlink:
-		c.text(e.Link)
+		c.say(e.Link)
 	case entry.Char, entry.Block:
 		c.number(uint64(e.Major)<<32 | uint64(e.Minor))
 	}
@@ -148,38 +150,39 @@ func (c *contents) entry(k kid, rel string) error {
 // file describes content, or of which earlier file this is another name.
 func (c *contents) file(e entry.Entry, rel string) error {
 	if first, ok := c.links[e.Inode]; ok {
-		c.text("link")
-		c.text(first)
+		c.say("link")
+		c.say(first)
 		return nil
 	}
 	if e.Inode != 0 {
 		c.links[e.Inode] = rel
 	}
-	sum, err := c.digest(e)
-	if err != nil {
-		return err
+	c.say("file")
+	if c.d == nil {
+		return c.later(e)
 	}
-	c.text("file")
-	_, err = c.w.Write(sum[:])
+	sum, err := c.d.FileDigest(e)
+	c.text = append(c.text, sum[:]...)
 	return err
 }
 
-func (c *contents) digest(e entry.Entry) (digest.Digest, error) {
-	if c.d != nil {
-		return c.d.FileDigest(e)
+// later has the content of e read, and its digest come next in the hash.
+func (c *contents) later(e entry.Entry) error {
+	if c.files == nil {
+		c.files = newReading(c.r.From, c.h)
 	}
-	var sum digest.Digest
-	f, err := c.r.From.Open(e.Path)
-	if err != nil {
-		return sum, err
+	text := c.text
+	c.text = make([]byte, 0, len(text)+len(text)/2)
+	return c.files.add(text, e.Path)
+}
+
+// spill puts what there is of the description into the hash, before it is
+// much, unless parts of it wait there for their turn.
+func (c *contents) spill() {
+	if c.files == nil && len(c.text) > 1<<15 {
+		c.h.Write(c.text)
+		c.text = c.text[:0]
 	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return sum, err
-	}
-	h.Sum(sum[:0])
-	return sum, nil
 }
 
 // xattrs describes the attributes that travel with a file. Those of security
@@ -196,21 +199,19 @@ func (c *contents) xattrs(all map[string]string) {
 	})
 	c.number(uint64(len(names)))
 	for _, n := range names {
-		c.text(n)
-		c.text(all[n])
+		c.say(n)
+		c.say(all[n])
 	}
 }
 
-// number and text write to a bufio.Writer, which keeps its first error for
-// the Flush at the end; a hash gives none.
 func (c *contents) number(n uint64) {
-	binary.LittleEndian.PutUint64(c.num[:], n)
-	c.w.Write(c.num[:])
+	c.text = binary.LittleEndian.AppendUint64(c.text, n)
 }
 
-func (c *contents) text(s string) {
+// say adds a text, with its length before it.
+func (c *contents) say(s string) {
 	c.number(uint64(len(s)))
-	c.w.WriteString(s)
+	c.text = append(c.text, s...)
 }
 
 func boolBit(b bool) uint64 {

@@ -3,8 +3,12 @@ package copying
 import (
 	"errors"
 	"fmt"
+	"io"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/iotest"
 
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/entry"
@@ -221,6 +225,70 @@ func TestContentAsksADigesterOnceForEachFile(t *testing.T) {
 	if _, _, err := Content(Request{From: m, Sources: []string{"s"}}, k); !errors.Is(err, k.err) {
 		t.Errorf("error %v, want %v", err, k.err)
 	}
+}
+
+// broken is a view of which some files cannot be read, in part of the ways.
+type broken struct {
+	entry.FS
+	open, read map[string]error
+	opened     *atomic.Int64
+}
+
+func (b broken) Open(p string) (io.ReadCloser, error) {
+	b.opened.Add(1)
+	if err := b.open[p]; err != nil {
+		return nil, err
+	}
+	f, err := b.FS.Open(p)
+	if b.read[p] != nil {
+		return io.NopCloser(iotest.ErrReader(b.read[p])), nil
+	}
+	return f, err
+}
+
+// Files are read side by side: the digest is that of reading them in order, and
+// so is the error.
+func TestContentOfManyFilesIsInOrder(t *testing.T) {
+	m := big(5000)
+	m.Add(entry.Entry{Path: "src/z/linked", Mode: 0o644, Inode: 7}, "A")
+	m.Add(entry.Entry{Path: "src/z/linked2", Mode: 0o644, Inode: 7}, "A")
+	m.Add(entry.Entry{Path: "src/d001/large", Mode: 0o644}, strings.Repeat("large ", 100_000))
+	r := Request{From: m, Sources: []string{"src"}}
+	want, _, err := Content(r, reads{m})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		if got := contentOf(t, r); got != want {
+			t.Fatalf("side by side %s, one after the other %s", got, want)
+		}
+	}
+	first, second := errors.New("the first"), errors.New("the second")
+	for _, b := range []broken{
+		{open: map[string]error{"src/d001/f01200": first, "src/d001/f01300": second}},
+		{open: map[string]error{"src/d001/f01300": second}, read: map[string]error{"src/d001/f01200": first}},
+	} {
+		b.FS, b.opened = m, new(atomic.Int64)
+		r.From = b
+		if _, _, err := Content(r, nil); !errors.Is(err, first) || errors.Is(err, second) {
+			t.Errorf("error %v, want %v", err, first)
+		}
+		if n := b.opened.Load(); n > 3000 {
+			t.Errorf("%d files were opened, though the 1201st could not be read", n)
+		}
+	}
+}
+
+// reads answers for content by reading, one file at a time.
+type reads struct{ entry.FS }
+
+func (r reads) FileDigest(e entry.Entry) (d digest.Digest, err error) {
+	f, err := r.Open(e.Path)
+	if err != nil {
+		return d, err
+	}
+	b, err := io.ReadAll(f)
+	return digest.Of(b), err
 }
 
 // big is a view of n files in folders of a thousand.
