@@ -19,6 +19,7 @@ import (
 	"github.com/whittle-build/whittle/internal/solve"
 	"github.com/whittle-build/whittle/internal/source"
 	"github.com/whittle-build/whittle/internal/sshagent"
+	"github.com/whittle-build/whittle/internal/trace"
 )
 
 // Request says what to build. The zero value of every field but Context is a
@@ -113,7 +114,10 @@ type build struct {
 func (w *Whittle) Build(ctx context.Context, req Request) (_ *Result, err error) {
 	b := w.newBuild(req)
 	defer b.end(&err)
-	if err := b.read(ctx); err != nil {
+	span := trace.Begin(ctx, "read the request")
+	err = b.read(ctx)
+	span.End()
+	if err != nil {
 		return nil, err
 	}
 	lock, err := w.use(ctx)
@@ -182,7 +186,9 @@ func (b *build) solve(ctx context.Context) (*plan.Plan, *solve.Result, error) {
 		Origin: b.path, Changes: b.changes,
 	}
 	stop := local.Prefetch(ctx, p)
+	span := trace.Begin(ctx, "solve")
 	solved, err := s.Solve(ctx, p)
+	span.End()
 	stop()
 	err = errors.Join(err, local.Close())
 	if err != nil {
@@ -285,14 +291,20 @@ func (b *build) inspect(ctx context.Context) (p *plan.Plan, mistakes dockerfile.
 	if err := b.findEpoch(ctx); err != nil {
 		return nil, nil, err
 	}
+	span := trace.Begin(ctx, "plan, with its base images")
 	p, b.images, err = b.planned(ctx, b.planRequest(), b.req.Pull, b.sink)
+	span.End()
 	if err == nil && b.shell != nil {
 		p, err = b.cut(ctx, p)
 	}
 	if !collect(&mistakes, err) || p == nil {
 		return nil, mistakes, err
 	}
-	if err := b.openContexts(ctx, p); err != nil {
+	span = trace.Begin(ctx, "scan the context")
+	err = b.openContexts(ctx, p)
+	span.Set("bytes", b.contextSize())
+	span.End()
+	if err != nil {
 		return p, mistakes, err
 	}
 	more, err := b.foreign(ctx, p)

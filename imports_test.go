@@ -51,6 +51,7 @@ var house = map[string]struct {
 	"internal/digest":             {0, ""},
 	"internal/crash":              {0, ""},
 	"internal/retry":              {0, ""},
+	"internal/trace":              {0, ""},
 	"internal/sandbox/supervisor": {2, "golang.org/x/sys"},
 }
 

@@ -16,11 +16,14 @@ import (
 	"github.com/whittle-build/whittle/internal/progress"
 	"github.com/whittle-build/whittle/internal/rootfs"
 	"github.com/whittle-build/whittle/internal/solve"
+	"github.com/whittle-build/whittle/internal/trace"
 )
 
 // leave makes the image of the target, names it, and says what is left.
 func (b *build) leave(ctx context.Context, p *plan.Plan, solved *solve.Result) (*Result, error) {
+	span := trace.Begin(ctx, "seal the image's layers")
 	layers, err := b.imageLayers(ctx, solved.Chain(p.Target.Root))
+	span.End()
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +39,10 @@ func (b *build) leave(ctx context.Context, p *plan.Plan, solved *solve.Result) (
 	}
 	m.Annotations = b.annotations
 	res := b.result(p, solved, m)
-	if err := b.record(m, res.Ran > 0); err != nil {
+	span = trace.Begin(ctx, "record the image, durably")
+	err = b.record(m, res.Ran > 0)
+	span.End()
+	if err != nil {
 		return &Result{Cached: res.Cached, Ran: res.Ran, Took: res.Took}, err
 	}
 	if err := b.output(ctx, p, solved); err != nil {

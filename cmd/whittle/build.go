@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -19,6 +20,7 @@ import (
 	"github.com/whittle-build/whittle/internal/container"
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/progress"
+	"github.com/whittle-build/whittle/internal/trace"
 )
 
 // buildFlags are the flags of build as they are written.
@@ -28,6 +30,7 @@ type buildFlags struct {
 	progress string
 	quiet    bool
 	idFile   string
+	trace    string
 	metaFile string
 	call     string
 	check    bool
@@ -71,6 +74,7 @@ Steps that nothing changed for are not run again. The image's ID goes to standar
 	fl.BoolVar(&r.AllowFailedOutput, "allow-failed-output", false, "with --output: write the files also when the last step of the stage fails")
 	fl.StringVar(&r.OnFailure, "on-failure", "", "when a RUN fails, open a `shell` in its root, or keep that for cp")
 	fl.StringVar(&f.idFile, "iidfile", "", "write the image ID to `FILE`")
+	fl.StringVar(&f.trace, "trace", "", "write what was done when to `FILE`, for Perfetto and Chrome's trace viewer")
 	fl.StringVar(&f.metaFile, "metadata-file", "", "write what was built, or why it was not, to `FILE` as JSON")
 	f.from.addAnnotation(fl)
 	f.addCallFlags(fl)
@@ -119,7 +123,7 @@ func (p *program) build(ctx context.Context, f *buildFlags) error {
 		if err := keepFromDumps(&f.request); err != nil {
 			return err
 		}
-		res, err := p.buildTo(ctx, w, f, display)
+		res, err := p.traced(ctx, w, f, display)
 		// Nobody can be told that stderr cannot be written; what stands on
 		// stdout somebody reads.
 		if cerr := display.Close(); p.storyTo(f) == p.stdout {
@@ -152,6 +156,21 @@ func (p *program) buildTo(ctx context.Context, w *whittle.Whittle, f *buildFlags
 		err = errors.Join(err, werr)
 	}
 	return res, err
+}
+
+// traced builds, and writes a trace of it if one is asked for.
+func (p *program) traced(ctx context.Context, w *whittle.Whittle, f *buildFlags, display *progress.Display) (_ *whittle.Result, err error) {
+	if f.trace == "" {
+		return p.buildTo(ctx, w, f, display)
+	}
+	out, err := os.Create(f.trace)
+	if err != nil {
+		display.Emit(progress.Event{Kind: progress.Failed, Err: err})
+		return nil, err
+	}
+	t := trace.New(out, time.Now)
+	res, err := p.buildTo(trace.With(ctx, t), w, f, display)
+	return res, errors.Join(err, t.Close(), out.Close())
 }
 
 // toldError is the exit code of a build whose failure was told as an event.

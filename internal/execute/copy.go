@@ -13,6 +13,7 @@ import (
 	"github.com/whittle-build/whittle/internal/progress"
 	"github.com/whittle-build/whittle/internal/rootfs"
 	"github.com/whittle-build/whittle/internal/solve"
+	"github.com/whittle-build/whittle/internal/trace"
 )
 
 // from returns the file system that a COPY or ADD reads.
@@ -146,7 +147,10 @@ func (l *Local) copy(ctx context.Context, job solve.Job) (_ solve.Made, err erro
 	if err := p.gather(ctx); err != nil {
 		return solve.Made{}, l.refused(ctx, job, err)
 	}
+	span := trace.Begin(ctx, "plan the copy")
 	list, warnings, err := copying.Plan(p.requests)
+	span.Set("entries", len(list))
+	span.End()
 	if err != nil {
 		return solve.Made{}, l.refused(ctx, job, err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/whittle-build/whittle/internal/sandbox"
 	"github.com/whittle-build/whittle/internal/solve"
 	"github.com/whittle-build/whittle/internal/store"
+	"github.com/whittle-build/whittle/internal/trace"
 )
 
 // ExitError is a RUN whose process ended badly, or did not start.
@@ -195,14 +196,21 @@ func (l *Local) mountError(job solve.Job, err error) error {
 // run runs a process in the merged root; what it changed is the layer, as it
 // lies, without being copied.
 func (l *Local) run(ctx context.Context, job solve.Job) (made solve.Made, err error) {
+	span := trace.Begin(ctx, "make its root")
 	p, err := l.Place(ctx, job)
+	span.End()
 	if err != nil {
 		return made, err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	if err := p.step(ctx); err != nil {
+	span = trace.Begin(ctx, "process")
+	err = p.step(ctx)
+	span.End()
+	if err != nil {
 		return made, err
 	}
+	span = trace.Begin(ctx, "take what it changed")
+	defer span.End()
 	if p.planted != nil {
 		return l.harvest(p)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/whittle-build/whittle/internal/copying"
 	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/solve"
+	"github.com/whittle-build/whittle/internal/trace"
 )
 
 // Reading ahead: so many batches at once, each of at most so many files and
@@ -37,11 +38,15 @@ func (l *Local) write(ctx context.Context, job solve.Job, items []copying.Item, 
 	if err != nil {
 		return made, err
 	}
+	span := trace.Begin(ctx, "write")
 	if err := addAll(ctx, w, items, rs); err != nil {
 		w.Abort()
 		return made, l.refused(ctx, job, err)
 	}
+	span.End()
+	span = trace.Begin(ctx, "finish")
 	meta, err := w.Finish()
+	span.End()
 	if err != nil {
 		return made, err
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/trace"
 )
 
 // Sink takes the layers of a pull. Both are called from several goroutines.
@@ -51,6 +52,9 @@ func (c *Client) Pull(ctx context.Context, r *Remote, sink Sink) error {
 }
 
 func (s *session) layer(ctx context.Context, i int, l Layer, sink Sink) error {
+	span := trace.Begin(trace.Lane(ctx, "layer "+l.Digest.Short()), "pull and unpack")
+	span.Set("bytes", l.Size)
+	defer span.End()
 	b := s.blob(ctx, l.Descriptor)
 	defer b.Close()
 	v := l.Verify(b)

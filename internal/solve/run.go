@@ -10,6 +10,7 @@ import (
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/progress"
 	"github.com/whittle-build/whittle/internal/store"
+	"github.com/whittle-build/whittle/internal/trace"
 )
 
 // flight is a key that this build runs. done is closed when it has a record.
@@ -24,6 +25,8 @@ func (r *run) lookUpOrRun(ctx context.Context, line *plan.Line, job Job, key *di
 	}
 	f, first := r.flight(job.Key)
 	if !first {
+		span := trace.Begin(ctx, "wait for the same step of another stage")
+		defer span.End()
 		select {
 		case <-f.done:
 		case <-ctx.Done():
@@ -68,6 +71,7 @@ func (r *run) landed(f *flight) {
 // in line here, and is given up while another process is waited for.
 func (r *run) runAlone(ctx context.Context, line *plan.Line, job Job, key *digest.Key) (*Done, error) {
 	slot := slot{slots: r.slots}
+	span := trace.Begin(ctx, "wait for its turn")
 	if err := slot.take(ctx); err != nil {
 		return nil, err
 	}
@@ -80,6 +84,7 @@ func (r *run) runAlone(ctx context.Context, line *plan.Line, job Job, key *diges
 		return nil, err
 	}
 	defer lock.Close()
+	span.End()
 	if d := r.record(job); d != nil {
 		return d, nil
 	}
@@ -142,7 +147,9 @@ func (r *run) run(ctx context.Context, line *plan.Line, job Job, key *digest.Key
 	r.started[line] = r.Now()
 	r.mu.Unlock()
 	r.emit(progress.Event{Kind: progress.Started, Vertex: line.Number, Key: job.Key.Short(), Name: container(job)})
+	span := trace.Begin(ctx, "run")
 	made, err := r.Runner.Run(ctx, job)
+	span.End()
 	if err != nil {
 		return nil, err
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/whittle-build/whittle/internal/progress"
 	"github.com/whittle-build/whittle/internal/rootfs"
 	"github.com/whittle-build/whittle/internal/store"
+	"github.com/whittle-build/whittle/internal/trace"
 )
 
 // A Runner makes the layer of one step.
@@ -179,6 +180,7 @@ func inRoot(p *plan.Plan) map[*plan.Step]bool {
 // stage solves the lines of one stage in order.
 func (r *run) stage(ctx context.Context, st *plan.Stage) error {
 	var prev digest.Digest
+	ctx = trace.Lane(ctx, "stage "+st.Display)
 	for _, line := range st.Lines {
 		if line.Step == nil {
 			prev = r.configLine(line, prev)
@@ -229,6 +231,8 @@ func (r *run) emit(e progress.Event) {
 // wait returns when the stage of root is solved, and then its chain.
 func (r *run) wait(ctx context.Context, own *plan.Stage, root plan.Root) (rootfs.Chain, error) {
 	if root.Step != nil && root.Step.Stage != own {
+		span := trace.Begin(ctx, "wait for stage "+root.Step.Stage.Display)
+		defer span.End()
 		select {
 		case <-r.done[root.Step.Stage]:
 		case <-ctx.Done():
@@ -243,6 +247,8 @@ func (r *run) wait(ctx context.Context, own *plan.Stage, root plan.Root) (rootfs
 // step brings one step to its layer, by record or by running it.
 func (r *run) step(ctx context.Context, line *plan.Line) (*Done, error) {
 	s := line.Step
+	span := trace.Begin(ctx, line.Label)
+	defer span.End()
 	job := Job{Step: s, InRoot: r.inRoot[s], Vertex: line.Number, Fresh: r.NoCache != nil && r.NoCache(s)}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -260,7 +266,9 @@ func (r *run) step(ctx context.Context, line *plan.Line) (*Done, error) {
 		return nil, err
 	}
 	began := r.Now()
+	keySpan := trace.Begin(ctx, "key")
 	key, err := r.key(ctx, &job)
+	keySpan.End()
 	if err != nil {
 		return nil, r.failed(ctx, line, began, nil, err)
 	}
@@ -273,6 +281,8 @@ func (r *run) step(ctx context.Context, line *plan.Line) (*Done, error) {
 	r.mu.Lock()
 	r.result.Steps[s] = d
 	r.mu.Unlock()
+	span.Set("cached", d.Cached)
+	span.Set("bytes", d.Size)
 	kind := progress.Done
 	if d.Cached {
 		kind = progress.Cached
