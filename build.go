@@ -185,10 +185,14 @@ func (b *build) solve(ctx context.Context) (*plan.Plan, *solve.Result, error) {
 		Jobs: b.req.Jobs, NoCache: b.anew, Epoch: b.epochText(), Now: b.opt.Now,
 		Origin: b.path, Changes: b.changes,
 	}
+	ahead := b.sealAhead(ctx, p)
+	defer ahead.stop()
+	s.Landed = ahead.landed
 	stop := local.Prefetch(ctx, p)
 	span := trace.Begin(ctx, "solve")
 	solved, err := s.Solve(ctx, p)
 	span.End()
+	ahead.end(err != nil)
 	stop()
 	err = errors.Join(err, local.Close())
 	if err != nil {

@@ -168,12 +168,14 @@ func copyThenRun(_ context.Context, s *suite) (*scene, error) {
 	return &scene{job: job{dir: dir}, ready: emptied, close: func() error { return os.RemoveAll(dir) }}, err
 }
 
-// npmLike unpacks an archive, as package programs do, into many small files.
+// npmLike unpacks an archive, as package programs do, into many small files, of
+// which one is another each time.
 func npmLike(ctx context.Context, s *suite) (*scene, error) {
 	dir, err := s.context(`ARG BUSYBOX
 FROM $BUSYBOX AS deps
-COPY modules.tar package.json /app/
-RUN cd /app && tar -xf modules.tar
+COPY modules.tar /
+COPY package.json /app/
+RUN cd /app && tar -xf /modules.tar && cp package.json node_modules
 FROM $BUSYBOX
 COPY --from=deps /app/node_modules /app/node_modules
 `)

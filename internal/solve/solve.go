@@ -78,6 +78,9 @@ type Solver struct {
 	// names of the files in which two layers differ.
 	Origin  string
 	Changes func(was, is digest.Digest) []string
+	// Landed, which may be nil, is told of each step that was run and not found
+	// done, before the next one of its stage begins.
+	Landed func(s *plan.Step, layer digest.Digest)
 	Now     func() time.Time
 }
 
@@ -284,8 +287,11 @@ func (r *run) step(ctx context.Context, line *plan.Line) (*Done, error) {
 	span.Set("cached", d.Cached)
 	span.Set("bytes", d.Size)
 	kind := progress.Done
-	if d.Cached {
+	switch {
+	case d.Cached:
 		kind = progress.Cached
+	case r.Landed != nil:
+		r.Landed(s, d.Layer)
 	}
 	r.emit(progress.Event{Kind: kind, Vertex: line.Number, Key: d.Key.Short()})
 	return d, nil
