@@ -11,6 +11,7 @@ import (
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/layer"
+	"github.com/whittle-build/whittle/internal/trace"
 )
 
 // sealedForm is the folder inside a tree layer that holds its tar.
@@ -31,6 +32,8 @@ func (w *Whittle) imageLayer(ctx context.Context, id digest.Digest) (image.Layer
 	sealed, err := layer.ReadMeta(filepath.Join(dir, sealedForm))
 	if errors.Is(err, os.ErrNotExist) {
 		err = w.store.AddToLayer(id, sealedForm, func(tmp string) error {
+			span := trace.Begin(ctx, "seal")
+			defer span.End()
 			if err := os.MkdirAll(tmp, 0o755); err != nil {
 				return err
 			}

@@ -46,9 +46,7 @@ func (s *sealing) landed(step *plan.Step, id digest.Digest) {
 			return
 		}
 		defer func() { <-s.slots }()
-		span := trace.Begin(trace.Lane(s.ctx, "layer "+id.Short()), "seal")
-		defer span.End()
-		_, _ = s.build.imageLayer(s.ctx, id)
+		_, _ = s.build.imageLayer(trace.Lane(s.ctx, "layer "+id.Short()), id)
 	})
 }
 
