@@ -197,8 +197,12 @@ func (p *program) sayExported(done cachemount.Exported) error {
 	if done.LeftOut > 0 {
 		fmt.Fprintf(p.stderr, "%s: %d left out: sockets, pipes, devices, and files that were written to all the time\n", p.name, done.LeftOut)
 	}
-	_, err := fmt.Fprintf(p.stdout, "Exported %d caches: %d files, %s; %s in the folder, %s of it new\n",
-		done.Caches, done.Files, image.HumanSize(done.Bytes), image.HumanSize(done.Stored), image.HumanSize(done.Written))
+	caches := "1 cache"
+	if done.Caches != 1 {
+		caches = fmt.Sprintf("%d caches", done.Caches)
+	}
+	_, err := fmt.Fprintf(p.stdout, "Exported %s: %d files, %s; %s in the folder, %s of it new\n",
+		caches, done.Files, image.HumanSize(done.Bytes), image.HumanSize(done.Stored), image.HumanSize(done.Written))
 	return err
 }
 
