@@ -210,7 +210,7 @@ func kindOf(f *pflag.Flag) string {
 	switch f.Value.Type() {
 	case "bool":
 		return "true or false"
-	case "int", "int64", "uint64":
+	case "int", "int64":
 		return "a whole number"
 	case "uint64":
 		return "a whole number from 0"
