@@ -137,6 +137,17 @@ func TestAFigureIsJudgedByItsOwnGoals(t *testing.T) {
 	}
 }
 
+func TestNothingIsMetWithoutThePeerThatItIsHeldAgainst(t *testing.T) {
+	r := result{row: row{id: "r", goal: goal{peer: 0.5}}, figures: []figure{{Builder: "whittle erofs", Median: ms}}}
+	if got := r.verdict(); got != "met, but for the peers: none is here" {
+		t.Errorf("without: %q", got)
+	}
+	r.figures = append(r.figures, figure{Builder: "buildkitd", Median: 10 * ms})
+	if got := r.verdict(); got != "met" {
+		t.Errorf("with: %q", got)
+	}
+}
+
 func TestTheExponentIsThatOfTheUpperSizes(t *testing.T) {
 	if got := exponent([]int{1, 3, 10, 30, 100}, []time.Duration{50, 50, 100, 300, 1000}); got < 0.999 || got > 1.001 {
 		t.Errorf("linear from 10 %% on: %.3f", got)

@@ -86,6 +86,8 @@ func (r result) verdict() string {
 	switch {
 	case len(list) > 0:
 		return "MISSED " + strings.Join(list, "; ")
+	case judged && r.goal.peer > 0 && r.best() == nil:
+		return "met, but for the peers: none is here"
 	case judged:
 		return "met"
 	case len(r.figures) > 0:

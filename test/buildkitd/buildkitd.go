@@ -41,7 +41,10 @@ func Programs(top string) (string, error) {
 	if dir := os.Getenv("WHITTLE_PEERS"); dir != "" {
 		return dir, nil
 	}
-	dir := filepath.Join(top, ".cache/peers")
+	dir, err := filepath.Abs(filepath.Join(top, ".cache/peers"))
+	if err != nil {
+		return "", err
+	}
 	build := exec.Command("go", "build", "-o", dir+"/",
 		"github.com/moby/buildkit/cmd/buildkitd", "github.com/moby/buildkit/cmd/buildctl")
 	build.Dir = filepath.Join(top, "test/peers")
