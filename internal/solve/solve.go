@@ -81,7 +81,7 @@ type Solver struct {
 	// Landed, which may be nil, is told of each step that was run and not found
 	// done, before the next one of its stage begins.
 	Landed func(s *plan.Step, layer digest.Digest)
-	Now     func() time.Time
+	Now    func() time.Time
 }
 
 // Base is a resolved base image.
