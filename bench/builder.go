@@ -57,6 +57,21 @@ func arguments(b builder, j job) []string {
 	return list
 }
 
+// flags are those of a build that all but buildctl call the same.
+func flags(b builder, j job) []string {
+	var list []string
+	for _, a := range arguments(b, j) {
+		list = append(list, "--build-arg", a)
+	}
+	if j.noCache {
+		list = append(list, "--no-cache")
+	}
+	if j.tag != "" {
+		list = append(list, "-t", j.tag)
+	}
+	return append(list, j.dir)
+}
+
 // standIns are the bases of the rows, and the build arguments that name them.
 var standIns = []struct{ name, arg string }{{"busybox", "BUSYBOX"}, {"golang", "GOLANG"}}
 
@@ -131,17 +146,7 @@ func (w *whittle) forget(ctx context.Context) error {
 }
 
 func (w *whittle) build(ctx context.Context, j job) *exec.Cmd {
-	args := []string{"build", "-q"}
-	for _, a := range arguments(w, j) {
-		args = append(args, "--build-arg", a)
-	}
-	if j.noCache {
-		args = append(args, "--no-cache")
-	}
-	if j.tag != "" {
-		args = append(args, "-t", j.tag)
-	}
-	return w.command(ctx, append(args, j.dir)...)
+	return w.command(ctx, append([]string{"build", "-q"}, flags(w, j)...)...)
 }
 
 func (w *whittle) close() error { return os.RemoveAll(filepath.Dir(w.pristine)) }

@@ -165,17 +165,7 @@ func (d *docker) forget(ctx context.Context) error {
 }
 
 func (d *docker) build(ctx context.Context, j job) *exec.Cmd {
-	args := []string{"build", "-q", "--network", "host"}
-	for _, a := range arguments(d, j) {
-		args = append(args, "--build-arg", a)
-	}
-	if j.noCache {
-		args = append(args, "--no-cache")
-	}
-	if j.tag != "" {
-		args = append(args, "-t", j.tag)
-	}
-	return d.docker(ctx, append(args, j.dir)...)
+	return d.docker(ctx, append([]string{"build", "-q", "--network", "host"}, flags(d, j)...)...)
 }
 
 func (d *docker) close() error {
@@ -236,16 +226,7 @@ func (b *buildah) forget(ctx context.Context) error {
 
 func (b *buildah) build(ctx context.Context, j job) *exec.Cmd {
 	args := []string{"-q", "--layers", "--network", "host", "--tls-verify=false", "--pull=false", "--signature-policy", b.dir + "/policy.json"}
-	for _, a := range arguments(b, j) {
-		args = append(args, "--build-arg", a)
-	}
-	if j.noCache {
-		args = append(args, "--no-cache")
-	}
-	if j.tag != "" {
-		args = append(args, "-t", j.tag)
-	}
-	return b.command(ctx, "bud", append(args, j.dir)...)
+	return b.command(ctx, "bud", append(args, flags(b, j)...)...)
 }
 
 func (b *buildah) close() error {

@@ -55,7 +55,7 @@ type figure struct {
 	Times   []time.Duration // nanoseconds, one a run
 	Median  time.Duration
 	Peak    int64  `json:",omitempty"` // bytes
-	Read    int64  `json:",omitempty"` // bytes, of the median run
+	Read    int64  `json:",omitempty"` // bytes, of the last run
 	Written int64  `json:",omitempty"`
 	Why     string `json:",omitempty"` // why there are no times
 	// Sizes and Exponent are those of a row about growth; Times then has the
