@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,11 +39,11 @@ func settle() { unix.Sync() }
 func timed(cmd *exec.Cmd, b builder) (sample, error) {
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = io.Discard, &said
-	var watch *watcher
-	before := counts{}
 	settle()
+	var watch *watcher
+	var before counts
 	if b != nil {
-		before = countsOf(b.daemon())
+		before = allCounts(b)
 	}
 	began := time.Now()
 	if err := cmd.Start(); err != nil {
@@ -53,46 +52,35 @@ func timed(cmd *exec.Cmd, b builder) (sample, error) {
 	if b != nil {
 		watch = watchOf(cmd.Process.Pid, b)
 	}
-	// The counts of a process, and of all that it has waited for, can be read
-	// until it is waited for itself (proc_pid_io(5)).
-	err := awaitEnd(cmd.Process.Pid)
+	err := cmd.Wait()
 	s := sample{took: time.Since(began)}
-	after := countsOf(cmd.Process.Pid)
-	if werr := cmd.Wait(); werr != nil {
-		err = fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), werr, said.Bytes())
-	}
 	if b != nil {
-		daemon := countsOf(b.daemon())
-		s.read, s.written = after.read+daemon.read-before.read, after.written+daemon.written-before.written
 		s.peak = watch.stop()
+		after := allCounts(b)
+		s.read, s.written = after.read-before.read, after.written-before.written
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, said.Bytes())
 	}
 	return s, err
-}
-
-// awaitEnd returns when a child has ended, and leaves it to be waited for.
-func awaitEnd(pid int) error {
-	for {
-		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
-		if err != syscall.EINTR {
-			return err
-		}
-	}
 }
 
 // counts are bytes.
 type counts struct{ read, written int64 }
 
-// countsOf are those of a process and of the processes that it waited for, and
-// of all that are below it now.
-func countsOf(pid int) counts {
-	var c counts
-	if pid == 0 {
-		return c
+// allCounts are those of this process, which has those of a command once it
+// has waited for it, and of a daemon with what is below it now. Little of this
+// process's is its own: a watcher's look takes some hundred bytes.
+func allCounts(b builder) counts {
+	pids := []int{os.Getpid()}
+	if d := b.daemon(); d != 0 {
+		pids = append(append(pids, d), below(d, processes())...)
 	}
-	for _, p := range append(below(pid, processes()), pid) {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", p))
+	var c counts
+	for _, pid := range pids {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
 		if err != nil {
-			continue
+			continue // it has ended
 		}
 		c.read += field(string(text), "rchar:")
 		c.written += field(string(text), "wchar:")
