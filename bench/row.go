@@ -86,7 +86,7 @@ func (s *suite) measure(ctx context.Context, r row) result {
 	}
 	figures := map[builder]*figure{}
 	for _, b := range s.builders {
-		if _, peer := b.(*whittle); r.alone && !peer {
+		if _, isWhittle := b.(*whittle); r.alone && !isWhittle {
 			continue
 		}
 		f := &figure{Builder: b.name()}

@@ -39,11 +39,12 @@ func (l *Local) write(ctx context.Context, job solve.Job, items []copying.Item, 
 		return made, err
 	}
 	span := trace.Begin(ctx, "write")
-	if err := addAll(ctx, w, items, rs); err != nil {
+	err = addAll(ctx, w, items, rs)
+	span.End()
+	if err != nil {
 		w.Abort()
 		return made, l.refused(ctx, job, err)
 	}
-	span.End()
 	span = trace.Begin(ctx, "finish")
 	meta, err := w.Finish()
 	span.End()

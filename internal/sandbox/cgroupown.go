@@ -43,13 +43,22 @@ func groupOf(file, controller string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for line := range strings.Lines(string(b)) {
+	group, ok := groupIn(string(b), controller)
+	if !ok {
+		return "", errNoController
+	}
+	return group, nil
+}
+
+// groupIn is groupOf for a text that was read already.
+func groupIn(text, controller string) (group string, ok bool) {
+	for line := range strings.Lines(text) {
 		of := strings.SplitN(strings.TrimSpace(line), ":", 3)
 		if len(of) == 3 && slices.Contains(strings.Split(of[1], ","), controller) {
-			return of[2], nil
+			return of[2], true
 		}
 	}
-	return "", errNoController
+	return "", false
 }
 
 // vacate moves this process, and those that it comes from and that come from

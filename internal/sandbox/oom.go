@@ -93,11 +93,15 @@ func killingsOf(dirs ...string) []string {
 // callersKillings are the files that there may be of the group that this
 // process is in, below root.
 func callersKillings(root, file string) []string {
+	text, err := os.ReadFile(file) // once: each step asks
+	if err != nil {
+		return nil
+	}
 	var dirs []string
-	if own, err := groupOf(file, ""); err == nil {
+	if own, ok := groupIn(string(text), ""); ok {
 		dirs = append(dirs, filepath.Join(root, own))
 	}
-	if own, err := groupOf(file, "memory"); err == nil {
+	if own, ok := groupIn(string(text), "memory"); ok {
 		dirs = append(dirs, filepath.Join(root, "memory", own))
 	}
 	return killingsOf(dirs...)

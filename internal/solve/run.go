@@ -80,11 +80,11 @@ func (r *run) runAlone(ctx context.Context, line *plan.Line, job Job, key *diges
 		slot.give()
 		r.emit(progress.Event{Kind: progress.Note, Vertex: line.Number, Text: "another build is running this step: waiting for it"})
 	})
+	span.End()
 	if err != nil {
 		return nil, err
 	}
 	defer lock.Close()
-	span.End()
 	if d := r.record(job); d != nil {
 		return d, nil
 	}
