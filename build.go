@@ -239,31 +239,46 @@ func (b *build) read(ctx context.Context) error {
 	return b.readMain(ctx)
 }
 
+// until is what read returns, which may be of a pipe that nobody writes to: when
+// ctx ends first, the reading is left behind.
+func until[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := read()
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, context.Cause(ctx)
+	}
+}
+
 // readFile reads the Dockerfile, which may be a pipe that nobody writes to: then
 // the reading is left behind when ctx ends.
 func (b *build) readFile(ctx context.Context) error {
 	type file struct {
 		path string
 		text []byte
-		err  error
 	}
-	name, in, done := b.shortName(), b.req.In, make(chan file, 1)
-	go func() {
-		f := file{path: "-"}
+	name, in := b.shortName(), b.req.In
+	f, err := until(ctx, func() (f file, err error) {
 		if b.req.File == "-" {
-			f.text, f.err = source.ReadDockerfile(in, name)
-		} else {
-			f.path, f.text, f.err = source.FindDockerfile(b.req.Context, b.req.File)
+			f.path = "-"
+			f.text, err = source.ReadDockerfile(in, name)
+			return f, err
 		}
-		done <- f
-	}()
-	select {
-	case f := <-done:
-		b.path, b.text = f.path, f.text
-		return f.err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+		f.path, f.text, err = source.FindDockerfile(b.req.Context, b.req.File)
+		return f, err
+	})
+	b.path, b.text = f.path, f.text
+	return err
 }
 
 // prepare parses, plans and looks for what the plan names. The mistakes of

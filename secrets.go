@@ -26,29 +26,11 @@ type Secret struct {
 func (r *Request) Secret(ctx context.Context, id string) ([]byte, bool, error) {
 	for i := range r.Secrets {
 		if s := &r.Secrets[i]; s.ID == id {
-			b, err := s.readUntil(ctx)
+			b, err := until(ctx, s.read)
 			return b, true, err
 		}
 	}
 	return nil, false, nil
-}
-
-func (s *Secret) readUntil(ctx context.Context) ([]byte, error) {
-	type result struct {
-		value []byte
-		err   error
-	}
-	done := make(chan result, 1)
-	go func() {
-		b, err := s.read()
-		done <- result{b, err}
-	}()
-	select {
-	case r := <-done:
-		return r.value, r.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
 }
 
 func (s *Secret) read() ([]byte, error) {
