@@ -155,8 +155,24 @@ func (l *Local) copy(ctx context.Context, job solve.Job) (_ solve.Made, err erro
 		return solve.Made{}, l.refused(ctx, job, err)
 	}
 	l.warn(job, warnings)
-	made, err := l.write(ctx, job, list, p.requests)
+	made, err := l.writeAgain(ctx, job, list, p.requests)
 	return made, l.notOwned(job, err)
+}
+
+// writeAgain is write, unless there is a layer with just these items.
+func (l *Local) writeAgain(ctx context.Context, job solve.Job, items []copying.Item, rs []copying.Request) (solve.Made, error) {
+	if !worth(items) {
+		return l.write(ctx, job, items, rs)
+	}
+	key := l.writtenKey(job, items)
+	if made, ok := l.written(key.Sum()); ok && !job.Fresh {
+		return made, nil
+	}
+	made, err := l.write(ctx, job, items, rs)
+	if err != nil {
+		return made, err
+	}
+	return made, l.noteWritten(job, key, made)
 }
 
 // workdir writes the directory of a WORKDIR; its layer is empty when the

@@ -138,7 +138,11 @@ type writer interface {
 // will be mounted for needs no provider.
 func (l *Local) newWriter(job solve.Job, tmp *store.Temp) (writer, error) {
 	if !job.InRoot {
-		return layer.Create(tmp.Path)
+		b, err := layer.Create(tmp.Path)
+		if err == nil {
+			b.Direct()
+		}
+		return b, err
 	}
 	provider, err := l.Roots.Provider()
 	if err != nil {

@@ -41,12 +41,6 @@ func bare(fsys entry.FS) entry.FS {
 	return fsys
 }
 
-// loader is a file system that reads a whole file at less cost than Open does,
-// and verifies it.
-type loader interface {
-	Load(path string, data []byte) error
-}
-
 // hashed is a file system whose files are read until its context ends.
 type hashed struct{ until }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/whittle-build/whittle/internal/copying"
 	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/solve"
+	"github.com/whittle-build/whittle/internal/source"
 	"github.com/whittle-build/whittle/internal/trace"
 )
 
@@ -103,12 +104,7 @@ func addAll(ctx context.Context, w writer, items []copying.Item, rs []copying.Re
 	defer cancel(nil)
 	wg.Go(a.feed)
 	for range readers {
-		wg.Go(func() {
-			for b := range a.jobs {
-				b.read()
-				b.done <- struct{}{}
-			}
-		})
+		wg.Go(a.readAll)
 	}
 	for i := range items {
 		if ctx.Err() != nil {
@@ -195,12 +191,43 @@ func (a *readAhead) add(w writer) error {
 	return w.Add(it.Entry, bytes.NewReader(data))
 }
 
-func (b *batch) read() {
+// readAll reads batches until there are no more.
+func (a *readAhead) readAll() {
+	l := loaders{}
+	defer l.close()
+	for b := range a.jobs {
+		b.read(l)
+		b.done <- struct{}{}
+	}
+}
+
+// loaders are what one goroutine reads build contexts with.
+type loaders map[*source.Context]*source.Loader
+
+// of returns the loader of a build context; others have none.
+func (l loaders) of(fsys entry.FS) *source.Loader {
+	c, ok := bare(fsys).(*source.Context)
+	if !ok {
+		return nil
+	}
+	if l[c] == nil {
+		l[c] = c.Loader()
+	}
+	return l[c]
+}
+
+func (l loaders) close() {
+	for _, one := range l {
+		one.Close()
+	}
+}
+
+func (b *batch) read(l loaders) {
 	b.data = slices.Grow(b.data[:0], int(b.size))
 	for _, it := range b.items {
 		at := len(b.data)
 		b.data = b.data[:at+int(it.Entry.Size)]
-		if b.err = it.readInto(b.data[at:]); b.err != nil {
+		if b.err = it.readInto(b.data[at:], l); b.err != nil {
 			return
 		}
 		b.good++
@@ -208,9 +235,9 @@ func (b *batch) read() {
 }
 
 // readInto fills data, which is as long as the item's content.
-func (it item) readInto(data []byte) error {
-	if l, ok := bare(it.from).(loader); ok {
-		return l.Load(it.Source, data)
+func (it item) readInto(data []byte, l loaders) error {
+	if one := l.of(it.from); one != nil {
+		return one.Load(it.Source, data)
 	}
 	f, err := it.from.Open(it.Source)
 	if err != nil {

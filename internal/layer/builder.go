@@ -22,6 +22,7 @@ type Builder struct {
 	dir   string
 	out   *sink
 	t     *table
+	block [blockSize]byte // scratch, as is head
 	head  bytes.Buffer
 	links map[uint64]first
 	done  bool
@@ -45,6 +46,10 @@ func Create(dir string) (*Builder, error) {
 	}
 	return &Builder{dir: dir, out: out, t: newTable(), links: map[uint64]first{}}, nil
 }
+
+// Direct says, before the first Add, that nothing will read the layer soon: a
+// large one is then written past the page cache.
+func (b *Builder) Direct() { b.out.direct = true }
 
 // Add writes one entry. The tar has the entries in the order of the calls:
 // whoever wants sorted tars adds sorted. Parents come first; one that is
@@ -236,6 +241,10 @@ func (b *Builder) header(e *entry.Entry, link string) error {
 			h.PAXRecords = map[string]string{}
 		}
 		h.PAXRecords[paxXattr+n] = attrs[n]
+	}
+	if plainHeader(&b.block, &h) {
+		_, err := b.out.Write(b.block[:])
+		return err
 	}
 	b.head.Reset()
 	if err := tar.NewWriter(&b.head).WriteHeader(&h); err != nil {

@@ -31,6 +31,7 @@ func Seal(ctx context.Context, tree, dir string) (m Meta, err error) {
 			b.Abort()
 		}
 	}()
+	b.Direct() // steps read the tree
 	if err := sealAll(ctx, b, v); err != nil {
 		return m, fmt.Errorf("seal %s: %w", tree, err)
 	}

@@ -15,26 +15,32 @@ import (
 )
 
 // A sink writes a file and hashes it on the way. Hashing and writing run
-// beside the caller, who meanwhile fills the next buffer.
+// beside each other and beside the caller, who meanwhile fills the next buffer.
 type sink struct {
-	f    *os.File
-	h    hash.Hash
-	n    int64 // bytes taken
-	buf  []byte
-	free chan []byte // nil is a buffer that nobody has needed yet
-	full chan []byte
-	done chan error
-	bad  atomic.Pointer[error] // what the file said: whatever follows is in vain
+	f      *os.File
+	h      hash.Hash
+	n      int64 // bytes taken
+	buf    []byte
+	free   chan []byte // nil is a buffer that nobody has needed yet
+	full   chan []byte
+	hashed chan []byte
+	done   chan error
+	bad    atomic.Pointer[error] // what the file said: whatever follows is in vain
+	// direct says to go past the page cache when there is much: set before the
+	// first Write, see Builder.Direct.
+	direct bool
 }
 
 const (
 	// The first buffer is small: most layers of a RUN are.
 	firstBuffer = 16 << 10
 	sinkBuffer  = 1 << 20
-	sinkBuffers = 3
+	sinkBuffers = 4
 	// writeBack is how much is left to lie before the disk is told to begin: a
 	// large layer is then all but durable when its last byte is written.
 	writeBack = 8 << 20
+	// directFrom is how much is written through the page cache in any case.
+	directFrom = 8 << 20
 )
 
 // newSink makes the file, which must not be there. Whoever has a sink calls
@@ -46,14 +52,24 @@ func newSink(name string) (*sink, error) {
 	}
 	s := &sink{
 		f: f, h: sha256.New(), done: make(chan error, 1),
-		free: make(chan []byte, sinkBuffers), full: make(chan []byte, sinkBuffers),
+		free: make(chan []byte, sinkBuffers), full: make(chan []byte, sinkBuffers), hashed: make(chan []byte, sinkBuffers),
 	}
 	for range sinkBuffers - 1 {
 		s.free <- nil
 	}
 	s.buf = make([]byte, 0, firstBuffer)
+	go s.sum()
 	go s.drain()
 	return s, nil
+}
+
+// sum is the hashing side.
+func (s *sink) sum() {
+	for b := range s.full {
+		s.h.Write(b)
+		s.hashed <- b
+	}
+	close(s.hashed)
 }
 
 // drain is the writing side. After an error it only takes buffers, so that
@@ -61,13 +77,20 @@ func newSink(name string) (*sink, error) {
 func (s *sink) drain() {
 	var err error
 	var at, begun int64 // so much is written, and so much on its way to the disk
-	for b := range s.full {
+	w := directWriter{f: s.f}
+	for b := range s.hashed {
 		if err == nil {
-			s.h.Write(b)
-			if _, err = s.f.Write(b); err != nil {
+			if s.direct && at >= directFrom && !w.tried {
+				w.begin()
+			}
+			if err = w.write(b); err != nil {
 				s.bad.Store(&err)
 			}
-			if at += int64(len(b)); at-begun >= writeBack {
+			at += int64(len(b))
+			if w.on {
+				begun = at
+			}
+			if at-begun >= writeBack {
 				// Only a hint: the store's syncfs(2) is what promises something.
 				_ = unix.SyncFileRange(int(s.f.Fd()), begun, at-begun, unix.SYNC_FILE_RANGE_WRITE)
 				begun = at
@@ -81,7 +104,7 @@ func (s *sink) drain() {
 func (s *sink) next() {
 	s.full <- s.buf
 	if s.buf = <-s.free; cap(s.buf) < sinkBuffer {
-		s.buf = make([]byte, 0, sinkBuffer)
+		s.buf = aligned(sinkBuffer)
 	}
 }
 

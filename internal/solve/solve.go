@@ -41,15 +41,16 @@ type Contents interface {
 
 // Job is a step with its inputs.
 type Job struct {
-	Step   *plan.Step
-	Key    digest.Digest  // zero while the key is being made
-	Nonce  string         // makes the id of a layer that is born as a tree
-	Below  rootfs.Chain   // the chain under the step
-	From   rootfs.Chain   // what a COPY --from reads
-	Mounts []rootfs.Chain // what each mount of a RUN reads
-	InRoot bool           // a later step of this plan runs a process on top of it, or mounts it
-	Fresh  bool           // no cache of an earlier build may be used, those of mounts included
-	Vertex int            // for progress
+	Step    *plan.Step
+	Key     digest.Digest  // zero while the key is being made
+	Content digest.Digest  // of what a COPY or ADD copies
+	Nonce   string         // makes the id of a layer that is born as a tree
+	Below   rootfs.Chain   // the chain under the step
+	From    rootfs.Chain   // what a COPY --from reads
+	Mounts  []rootfs.Chain // what each mount of a RUN reads
+	InRoot  bool           // a later step of this plan runs a process on top of it, or mounts it
+	Fresh   bool           // no cache of an earlier build may be used, those of mounts included
+	Vertex  int            // for progress
 }
 
 // Made is the layer that a Runner made and committed.
@@ -343,6 +344,7 @@ func (r *run) key(ctx context.Context, job *Job) (*digest.Key, error) {
 			return nil, err
 		}
 		k.Digest("content", d)
+		job.Content = d
 	}
 	if s.Run != nil {
 		if err := r.mountKeys(ctx, k, *job); err != nil {

@@ -198,31 +198,6 @@ func (c *Context) OpenFile(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), show(path)), nil
 }
 
-// Load fills data, which is as long as the scanned size of the file at path,
-// with its content, and does Verify's work as well. It is OpenFile for many
-// small files: no os.File is made and nothing is asked of the poller.
-func (c *Context) Load(path string, data []byte) error {
-	fd, n, err := c.open(path)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	for len(data) > 0 {
-		k, err := unix.Read(fd, data)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return pathError("read", path, err)
-		}
-		if k == 0 {
-			return pathError("read", path, ErrChanged)
-		}
-		data = data[k:]
-	}
-	return c.verify(n, path, fd)
-}
-
 // open opens the regular file at path if it is still the one that was scanned.
 func (c *Context) open(path string) (fd int, n *node, err error) {
 	n, err = c.get("open", path)

@@ -1,0 +1,98 @@
+package source
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whittle-build/whittle/internal/entry"
+)
+
+// A Loader reads whole small files of a context, for one goroutine. It is
+// OpenFile and Verify for many files of one folder after the other: it keeps the
+// folder open, and no os.File is made of a file. It must be closed.
+type Loader struct {
+	c    *Context
+	dir  string
+	node *node
+	fd   int // of dir; -1 is none
+}
+
+// Loader returns one.
+func (c *Context) Loader() *Loader { return &Loader{c: c, fd: -1} }
+
+// Close gives up the folder.
+func (l *Loader) Close() {
+	if l.fd >= 0 {
+		unix.Close(l.fd)
+		l.fd = -1
+	}
+}
+
+// Load fills data, which is as long as the scanned size of the file at path,
+// with its content. It is an error, ErrChanged, if that is not what it was when
+// it was scanned.
+func (l *Loader) Load(path string, data []byte) error {
+	n, fd, err := l.open(path)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for len(data) > 0 {
+		k, err := unix.Read(fd, data)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil && !errors.Is(err, unix.EAGAIN) { // a pipe now
+			return pathError("read", path, err)
+		}
+		if k <= 0 {
+			return pathError("read", path, ErrChanged)
+		}
+		data = data[k:]
+	}
+	return l.c.verify(n, path, fd)
+}
+
+// open opens the file at path. That it is the one that was scanned is to be
+// verified when it is read: a pipe or a device has no content that is waited
+// for.
+func (l *Loader) open(path string) (*node, int, error) {
+	dir := entry.Parent(path)
+	if l.fd < 0 || dir != l.dir {
+		l.enter(dir)
+	}
+	base := path
+	if dir != "." {
+		base = path[len(dir)+1:]
+	}
+	if l.fd >= 0 {
+		l.c.mu.RLock()
+		n := l.node.kid(base)
+		l.c.mu.RUnlock()
+		if n != nil && n.isRegular() {
+			if fd, err := openat(l.fd, base, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC); err == nil {
+				return n, fd, nil
+			}
+		}
+	}
+	fd, n, err := l.c.open(path)
+	return n, fd, err
+}
+
+// enter opens a folder that was scanned; without one, files are opened from the
+// root.
+func (l *Loader) enter(dir string) {
+	l.Close()
+	l.c.mu.RLock()
+	n, _ := l.c.find(dir)
+	l.c.mu.RUnlock()
+	if n == nil || !n.isDir() {
+		return
+	}
+	fd, err := openBeneath(l.c.root, dir, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return
+	}
+	l.dir, l.node, l.fd = dir, n, fd
+}
