@@ -94,7 +94,7 @@ func (c *contents) match(m matched) error {
 	c.f = m.filter
 	name := path.Base(m.name)
 	if !m.entry.IsDir() {
-		return c.entry(kid{entry: m.entry}, name)
+		return c.entry(kid{entry: m.entry}, "", name)
 	}
 	if !m.wild {
 		name = ""
@@ -110,16 +110,17 @@ func (c *contents) match(m matched) error {
 func (c *contents) dir(d branch, rel string) error {
 	err := c.f.each(d, func(k kid) error {
 		c.number(1)
-		return c.entry(k, path.Join(rel, k.entry.Base()))
+		return c.entry(k, rel, k.entry.Base())
 	})
 	c.number(0)
 	return err
 }
 
-func (c *contents) entry(k kid, rel string) error {
+// entry describes k, whose name in the directory dir of the copy is name.
+func (c *contents) entry(k kid, dir, name string) error {
 	c.spill()
 	e := k.entry
-	if err := check(e, path.Base(rel)); err != nil {
+	if err := check(e, name); err != nil {
 		return err
 	}
 	if c.noIDs {
@@ -129,16 +130,16 @@ func (c *contents) entry(k kid, rel string) error {
 		e.Mode = 0
 	}
 	c.number(uint64(e.Kind))
-	c.say(path.Base(rel))
+	c.say(name)
 	implied := c.r.Implied != nil && e.IsDir() && c.r.Implied(e.Path)
 	c.number(uint64(e.Mode)<<32 | boolBit(k.way)<<1 | boolBit(implied))
 	c.number(uint64(e.UID)<<32 | uint64(e.GID))
 	c.xattrs(e.Xattrs)
 	switch e.Kind {
 	case entry.File:
-		return c.file(e, rel)
+		return c.file(e, dir, name)
 	case entry.Dir:
-		return c.dir(k.branch, rel)
+		return c.dir(k.branch, path.Join(dir, name))
 	case entry.Symlink:
 		c.say(e.Link)
 	case entry.Char, entry.Block:
@@ -148,14 +149,14 @@ func (c *contents) entry(k kid, rel string) error {
 }
 
 // file describes content, or of which earlier file this is another name.
-func (c *contents) file(e entry.Entry, rel string) error {
-	if first, ok := c.links[e.Inode]; ok {
-		c.say("link")
-		c.say(first)
-		return nil
-	}
+func (c *contents) file(e entry.Entry, dir, name string) error {
 	if e.Inode != 0 {
-		c.links[e.Inode] = rel
+		if first, ok := c.links[e.Inode]; ok {
+			c.say("link")
+			c.say(first)
+			return nil
+		}
+		c.links[e.Inode] = path.Join(dir, name)
 	}
 	c.say("file")
 	if c.d == nil {

@@ -23,6 +23,13 @@ var ErrChanged = errors.New("changed while it was read")
 
 // FileDigest implements entry.Digester.
 func (c *Context) FileDigest(e entry.Entry) (digest.Digest, error) {
+	c.mu.RLock()
+	n, sure := c.find(e.Path)
+	if sure && n != nil && n.flags&hasDigest != 0 && n.is(&e) {
+		defer c.mu.RUnlock()
+		return n.digest, nil
+	}
+	c.mu.RUnlock()
 	n, err := c.get("digest", e.Path)
 	if err != nil {
 		return digest.Digest{}, err
@@ -37,10 +44,15 @@ func (c *Context) FileDigest(e entry.Entry) (digest.Digest, error) {
 	}
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if n.size != e.Size || n.msec != e.Mtime.Sec || n.mnsec != e.Mtime.Nsec {
+	if !n.is(&e) {
 		return digest.Digest{}, pathError("read", e.Path, ErrChanged)
 	}
 	return d, nil
+}
+
+// is reports whether e describes n as it is known now.
+func (n *node) is(e *entry.Entry) bool {
+	return n.size == e.Size && n.msec == e.Mtime.Sec && n.mnsec == e.Mtime.Nsec
 }
 
 func (c *Context) hashOne(n *node, path string) (digest.Digest, error) {

@@ -254,6 +254,7 @@ func (l *lister) list(n *node, path string) error {
 	slices.SortFunc(kids, func(a, b *node) int { return strings.Compare(a.name, b.name) })
 	l.c.recall(path, kids)
 	x.kids, x.listed = slices.Clip(kids), true
+	l.c.last.Store(nil) // which may have been one of those that kids replace
 	return nil
 }
 

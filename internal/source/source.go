@@ -23,6 +23,7 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -59,6 +60,7 @@ type Context struct {
 	cacheFile  string
 	putCache   func(write func(io.Writer) error) error
 	links      linkIDs
+	last       atomic.Pointer[place] // found last: most questions are about one folder after the other
 
 	mu      sync.RWMutex // guards all below: shared to read, exclusive to look at the disk
 	tree    *node

@@ -174,23 +174,43 @@ func (c *Context) find(name string) (n *node, sure bool) {
 	if !valid(name) {
 		return nil, true
 	}
-	n = c.tree
 	if name == "." {
-		return n, true
+		return c.tree, true
 	}
-	for rest := name; rest != ""; {
-		var el string
-		el, rest, _ = strings.Cut(rest, "/")
-		if !n.isDir() {
-			return nil, true
-		}
-		k := n.kid(el)
+	i := strings.LastIndexByte(name, '/')
+	if p := c.last.Load(); i > 0 && p != nil && p.path == name[:i] {
+		return p.node.sureKid(name[i+1:])
+	}
+	n = c.tree
+	for at := 0; at <= i; {
+		end := at + strings.IndexByte(name[at:], '/')
+		k, sure := n.sureKid(name[at:end])
 		if k == nil {
-			return nil, n.extra.listed
+			return nil, sure
 		}
-		n = k
+		n, at = k, end+1
 	}
-	return n, n.known()
+	if i > 0 && n.isDir() {
+		c.last.Store(&place{name[:i], n})
+	}
+	return n.sureKid(name[i+1:])
+}
+
+// sureKid finds a name in n. sure is false when the disk must be asked.
+func (n *node) sureKid(name string) (k *node, sure bool) {
+	if !n.isDir() {
+		return nil, true
+	}
+	if k = n.kid(name); k == nil {
+		return nil, n.extra.listed
+	}
+	return k, k.known()
+}
+
+// place is a directory and where it is.
+type place struct {
+	path string
+	node *node
 }
 
 // get returns the node at path, from memory or else from the disk.
