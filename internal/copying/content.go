@@ -174,7 +174,7 @@ func (c *contents) later(e entry.Entry) error {
 	}
 	text := c.text
 	c.text = make([]byte, 0, len(text)+len(text)/2)
-	return c.files.add(text, e.Path)
+	return c.files.add(text, e.Path, e.Size)
 }
 
 // spill puts what there is of the description into the hash, before it is

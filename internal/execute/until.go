@@ -33,6 +33,21 @@ func (u until) Open(path string) (io.ReadCloser, error) {
 	return u.FS.Open(path)
 }
 
+// Loader implements entry.Loader's maker.
+func (u until) Loader() entry.Loader { return loadUntil{u.ctx, entry.LoaderOf(u.FS)} }
+
+type loadUntil struct {
+	ctx context.Context
+	entry.Loader
+}
+
+func (l loadUntil) Load(path string, data []byte) error {
+	if l.ctx.Err() != nil {
+		return context.Cause(l.ctx)
+	}
+	return l.Loader.Load(path, data)
+}
+
 // bare is fsys without until.
 func bare(fsys entry.FS) entry.FS {
 	if u, ok := fsys.(until); ok {
@@ -66,7 +81,8 @@ func (r readUntil) Read(p []byte) (int, error) {
 }
 
 // verify says whether f, read to its end, is still the file whose digest is in
-// the key. Only files of a build context can change.
+// the key. Only files of a build context can change; its loader verifies them
+// itself.
 func verify(fsys entry.FS, path string, f io.Reader) error {
 	c, changes := bare(fsys).(interface {
 		Verify(path string, f *os.File) error

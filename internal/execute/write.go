@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"sync"
@@ -12,7 +11,6 @@ import (
 	"github.com/whittle-build/whittle/internal/copying"
 	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/solve"
-	"github.com/whittle-build/whittle/internal/source"
 	"github.com/whittle-build/whittle/internal/trace"
 )
 
@@ -193,7 +191,7 @@ func (a *readAhead) add(w writer) error {
 
 // readAll reads batches until there are no more.
 func (a *readAhead) readAll() {
-	l := loaders{}
+	l := make(loaders, len(a.rs))
 	defer l.close()
 	for b := range a.jobs {
 		b.read(l)
@@ -201,24 +199,21 @@ func (a *readAhead) readAll() {
 	}
 }
 
-// loaders are what one goroutine reads build contexts with.
-type loaders map[*source.Context]*source.Loader
+// loaders are what one goroutine reads the files of each request with.
+type loaders []entry.Loader
 
-// of returns the loader of a build context; others have none.
-func (l loaders) of(fsys entry.FS) *source.Loader {
-	c, ok := bare(fsys).(*source.Context)
-	if !ok {
-		return nil
+func (l loaders) of(it item) entry.Loader {
+	if l[it.From] == nil {
+		l[it.From] = entry.LoaderOf(it.from)
 	}
-	if l[c] == nil {
-		l[c] = c.Loader()
-	}
-	return l[c]
+	return l[it.From]
 }
 
 func (l loaders) close() {
 	for _, one := range l {
-		one.Close()
+		if one != nil {
+			one.Close()
+		}
 	}
 }
 
@@ -227,35 +222,11 @@ func (b *batch) read(l loaders) {
 	for _, it := range b.items {
 		at := len(b.data)
 		b.data = b.data[:at+int(it.Entry.Size)]
-		if b.err = it.readInto(b.data[at:], l); b.err != nil {
+		if b.err = l.of(it).Load(it.Source, b.data[at:]); b.err != nil {
 			return
 		}
 		b.good++
 	}
-}
-
-// readInto fills data, which is as long as the item's content.
-func (it item) readInto(data []byte, l loaders) error {
-	if one := l.of(it.from); one != nil {
-		return one.Load(it.Source, data)
-	}
-	f, err := it.from.Open(it.Source)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if _, err := io.ReadFull(f, data); err != nil {
-		return fmt.Errorf("%s: %w", it.Source, shorter(err))
-	}
-	return verify(it.from, it.Source, f)
-}
-
-// shorter says in words what an unexpected end of a file means here.
-func shorter(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return errors.New("the file became shorter while it was read")
-	}
-	return err
 }
 
 // add writes an item whose content is not read ahead.

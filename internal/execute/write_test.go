@@ -269,6 +269,14 @@ func (c changing) Verify(path string, f *os.File) error {
 	return fmt.Errorf("%s: %w", path, source.ErrChanged)
 }
 
+// Loader makes one that has its files verified, as that of a context does.
+func (c changing) Loader() entry.Loader { return verifying{c} }
+
+type verifying struct{ changing }
+
+func (v verifying) Load(path string, _ []byte) error { return v.Verify(path, nil) }
+func (verifying) Close()                             {}
+
 func TestWhatWasReadIsComparedWithWhatIsInTheKey(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "f")
 	if err := os.WriteFile(name, make([]byte, 2*smallestBig), 0o600); err != nil {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,10 +32,28 @@ func (r *Root) Getxattrs(name string) (attrs map[string]string, err error) {
 }
 
 func xattrsAt(dir int, base string) (map[string]string, error) {
+	// Linux 6.13 can ask by handle and name. Older ones, and filters that do not
+	// know the call, want a path, which takes three times as long.
+	if n, err := listxattrat(dir, base); err == nil && n == 0 {
+		return nil, nil
+	}
 	p := procPath(dir, base)
 	return readXattrs(
 		func(b []byte) (int, error) { return unix.Llistxattr(p, b) },
 		func(n string, b []byte) (int, error) { return unix.Lgetxattr(p, n, b) })
+}
+
+// listxattrat returns how many bytes of names of attributes the file has.
+func listxattrat(dir int, base string) (int, error) {
+	name, err := unix.BytePtrFromString(base)
+	if err != nil {
+		return 0, err
+	}
+	n, _, errno := unix.Syscall6(unix.SYS_LISTXATTRAT, uintptr(dir), uintptr(unsafe.Pointer(name)), unix.AT_SYMLINK_NOFOLLOW, 0, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
 }
 
 func xattrsOf(f *os.File) (map[string]string, error) {

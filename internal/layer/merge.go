@@ -16,15 +16,27 @@ import (
 // Opaque in the result. It remembers which layers have which directory; the
 // layers must not change, and stay open, while it is used.
 func Merge(layers ...entry.FS) entry.FS {
-	return &merged{layers: layers, dirs: map[string]*stack{}}
+	return &merged{layers: layers, dirs: map[string]*stack{}, lists: map[string]listing{}}
 }
 
 type merged struct {
 	layers []entry.FS
 
-	mu   sync.RWMutex
-	dirs map[string]*stack
+	mu     sync.RWMutex
+	dirs   map[string]*stack
+	lists  map[string]listing
+	listed int // entries in lists
 }
+
+// A listing is what a directory has, and from which layers.
+type listing struct {
+	entries []entry.Entry
+	from    []int
+}
+
+// maxListed bounds the memory that kept lists take, to some 30 MB: a stage is
+// listed for the key of a COPY and again for the copy.
+const maxListed = 1 << 17
 
 // A stack is what a path is made of: the numbers of the layers that have the
 // directory, top first. A path that is no directory has one layer.
@@ -89,6 +101,9 @@ func (m *merged) find(p string) (*stack, error) {
 	}
 	if up.top.Kind != entry.Dir {
 		return nil, fs.ErrNotExist
+	}
+	if e, from, ok := m.fromList(parent, p); ok && e.Kind != entry.Dir {
+		return &stack{layers: []int{from}, top: e}, nil
 	}
 	s := &stack{}
 	for _, i := range up.layers {
@@ -157,11 +172,43 @@ func (m *merged) error(op, p string, err error) error {
 // ReadDir implements entry.FS.
 func (m *merged) ReadDir(p string) ([]entry.Entry, error) {
 	list, _, err := m.list(p)
-	return list, err
+	return slices.Clone(list), err
 }
 
-// list is ReadDir that says besides which layer each entry is from.
+// fromList finds p, which lies in the directory dir, if the list of that is kept.
+func (m *merged) fromList(dir, p string) (e entry.Entry, from int, ok bool) {
+	m.mu.RLock()
+	l := m.lists[dir]
+	m.mu.RUnlock()
+	i, ok := slices.BinarySearchFunc(l.entries, p, func(e entry.Entry, p string) int { return strings.Compare(e.Path, p) })
+	if !ok {
+		return e, 0, false
+	}
+	return l.entries[i], l.from[i], true
+}
+
+// list is ReadDir that says besides which layer each entry is from. What it
+// returns is not to be changed.
 func (m *merged) list(p string) (list []entry.Entry, from []int, err error) {
+	m.mu.RLock()
+	l, ok := m.lists[p]
+	m.mu.RUnlock()
+	if ok {
+		return l.entries, l.from, nil
+	}
+	if list, from, err = m.listNow(p); err != nil {
+		return nil, nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.lists[p]; !ok && m.listed+len(list) <= maxListed {
+		m.lists[p] = listing{list, from}
+		m.listed += len(list)
+	}
+	return list, from, nil
+}
+
+func (m *merged) listNow(p string) (list []entry.Entry, from []int, err error) {
 	s, err := m.stack(p)
 	if err != nil {
 		return nil, nil, m.error("readdir", p, err)
@@ -221,4 +268,40 @@ func (m *merged) Open(p string) (io.ReadCloser, error) {
 		return nil, m.error("open", p, errIsDir)
 	}
 	return m.layers[s.layers[0]].Open(p)
+}
+
+// Loader returns an entry.Loader.
+func (m *merged) Loader() entry.Loader {
+	return &mergedLoader{m: m, of: make([]entry.Loader, len(m.layers))}
+}
+
+// mergedLoader loads each file from the layer that has it.
+type mergedLoader struct {
+	m  *merged
+	of []entry.Loader // those of the layers; nil before their first file
+}
+
+// Load implements entry.Loader.
+func (l *mergedLoader) Load(p string, data []byte) error {
+	s, err := l.m.stack(p)
+	if err != nil {
+		return l.m.error("open", p, err)
+	}
+	if s.top.Kind != entry.File {
+		return l.m.error("open", p, errIsDir)
+	}
+	i := s.layers[0]
+	if l.of[i] == nil {
+		l.of[i] = entry.LoaderOf(l.m.layers[i])
+	}
+	return l.of[i].Load(p, data)
+}
+
+// Close implements entry.Loader.
+func (l *mergedLoader) Close() {
+	for _, one := range l.of {
+		if one != nil {
+			one.Close()
+		}
+	}
 }

@@ -130,6 +130,9 @@ func (v *treeView) Open(p string) (io.ReadCloser, error) {
 	return f, nil
 }
 
+// Loader is view's: what steers overlayfs was an error when it was listed.
+func (v *treeView) Loader() entry.Loader { return entry.LoaderOf(v.fs) }
+
 // steering are the attributes by which a file in an upper directory stands
 // for another one, or for none.
 var steering = [...]string{"metacopy", "redirect", "whiteout"}

@@ -26,6 +26,9 @@ type view interface {
 	RootImplied() bool
 }
 
+// Loader returns an entry.Loader.
+func (v *View) Loader() entry.Loader { return entry.LoaderOf(v.view) }
+
 // tarView reads the tar form through its index, without a mount.
 type tarView struct {
 	img    image

@@ -8,31 +8,29 @@ import (
 	"github.com/whittle-build/whittle/internal/entry"
 )
 
-// A Loader reads whole small files of a context, for one goroutine. It is
-// OpenFile and Verify for many files of one folder after the other: it keeps the
-// folder open, and no os.File is made of a file. It must be closed.
-type Loader struct {
+// loader is OpenFile and Verify for many files of one folder after the other: it
+// keeps the folder open, and no os.File is made of a file.
+type loader struct {
 	c    *Context
 	dir  string
 	node *node
 	fd   int // of dir; -1 is none
 }
 
-// Loader returns one.
-func (c *Context) Loader() *Loader { return &Loader{c: c, fd: -1} }
+// Loader returns an entry.Loader, whose files are verified.
+func (c *Context) Loader() entry.Loader { return &loader{c: c, fd: -1} }
 
-// Close gives up the folder.
-func (l *Loader) Close() {
+// Close implements entry.Loader.
+func (l *loader) Close() {
 	if l.fd >= 0 {
 		unix.Close(l.fd)
 		l.fd = -1
 	}
 }
 
-// Load fills data, which is as long as the scanned size of the file at path,
-// with its content. It is an error, ErrChanged, if that is not what it was when
-// it was scanned.
-func (l *Loader) Load(path string, data []byte) error {
+// Load implements entry.Loader. It is an error, ErrChanged, if the content is
+// not what it was when it was scanned.
+func (l *loader) Load(path string, data []byte) error {
 	n, fd, err := l.open(path)
 	if err != nil {
 		return err
@@ -57,7 +55,7 @@ func (l *Loader) Load(path string, data []byte) error {
 // open opens the file at path. That it is the one that was scanned is to be
 // verified when it is read: a pipe or a device has no content that is waited
 // for.
-func (l *Loader) open(path string) (*node, int, error) {
+func (l *loader) open(path string) (*node, int, error) {
 	dir := entry.Parent(path)
 	if l.fd < 0 || dir != l.dir {
 		l.enter(dir)
@@ -82,7 +80,7 @@ func (l *Loader) open(path string) (*node, int, error) {
 
 // enter opens a folder that was scanned; without one, files are opened from the
 // root.
-func (l *Loader) enter(dir string) {
+func (l *loader) enter(dir string) {
 	l.Close()
 	l.c.mu.RLock()
 	n, _ := l.c.find(dir)
