@@ -3,7 +3,6 @@ package copying
 import (
 	"errors"
 	"io/fs"
-	"maps"
 	"slices"
 	"strings"
 
@@ -25,7 +24,7 @@ type layout struct {
 type node struct {
 	item  Item
 	up    *node
-	kids  map[string]*node
+	kids  []*node // sorted by name
 	bare  bool // nothing of To shows through this directory
 	gone  bool // replaced
 	under bool // To has a directory here
@@ -56,7 +55,7 @@ func (l *layout) Lstat(p string) (entry.Entry, error) {
 		return n.item.Entry, nil
 	}
 	for name := range strings.SplitSeq(p, "/") {
-		k := n.kids[name]
+		k := n.kid(name)
 		if k == nil && (n.bare || !n.item.Entry.IsDir()) {
 			return entry.Entry{}, entry.NotExist("lstat", p)
 		}
@@ -72,7 +71,7 @@ func (l *layout) Lstat(p string) (entry.Entry, error) {
 // node of something that only To has is not yet part of the tree unless it is
 // a directory.
 func (l *layout) child(n *node, name string) (*node, error) {
-	if k := n.kids[name]; k != nil {
+	if k := n.kid(name); k != nil {
 		return k, nil
 	}
 	if n.bare {
@@ -103,16 +102,39 @@ func (l *layout) add(n *node, name string) *node {
 }
 
 func (n *node) attach(name string) *node {
-	if n.kids == nil {
-		n.kids = map[string]*node{}
-	}
 	k := &node{up: n, item: Item{Entry: entry.Entry{Path: n.path(name)}}}
-	if old := n.kids[name]; old != nil {
+	i, ok := n.search(name)
+	if ok {
+		old := n.kids[i]
 		old.gone = true
 		k.under = old.under
+		n.kids[i] = k
+	} else {
+		n.kids = slices.Insert(n.kids, i, k)
 	}
-	n.kids[name] = k
 	return k
+}
+
+// kid returns the node of name in n, or nil.
+func (n *node) kid(name string) *node {
+	if i, ok := n.search(name); ok {
+		return n.kids[i]
+	}
+	return nil
+}
+
+// search finds the place of name among the kids. Mostly it comes after them:
+// what is copied is sorted.
+func (n *node) search(name string) (int, bool) {
+	skip := 0
+	if dir := n.item.Entry.Path; dir != "." {
+		skip = len(dir) + 1
+	}
+	byName := func(k *node, name string) int { return strings.Compare(k.item.Entry.Path[skip:], name) }
+	if last := len(n.kids) - 1; last < 0 || byName(n.kids[last], name) < 0 {
+		return last + 1, false
+	}
+	return slices.BinarySearchFunc(n.kids, name, byName)
 }
 
 // mkdirAll returns the directory at the physical path p. Missing ones are
@@ -169,8 +191,8 @@ func (l *layout) items() []Item {
 		n.item.Entry.Opaque = n.bare && n.under && n.item.Entry.IsDir()
 		out = append(out, n.item)
 		groups = append(groups, n.links)
-		for _, name := range slices.Sorted(maps.Keys(n.kids)) {
-			wrote = list(n.kids[name]) || wrote
+		for _, k := range n.kids {
+			wrote = list(k) || wrote
 		}
 		if !wrote {
 			out, groups = out[:mark], groups[:mark]

@@ -27,12 +27,14 @@ func changed(items []Item, rs []Request) ([]Item, error) {
 		}
 	}
 	holds := map[string]bool{}
-	left := 0
+	left, last := 0, ""
 	for i := len(items) - 1; i >= 0; i-- {
 		e := &items[i].Entry
-		if differs[i] = differs[i] || holds[e.Path]; differs[i] {
+		if differs[i] = differs[i] || e.IsDir() && holds[e.Path]; differs[i] {
 			left++
-			holds[entry.Parent(e.Path)] = true
+			if dir := entry.Parent(e.Path); dir != last {
+				holds[dir], last = true, dir
+			}
 		}
 	}
 	if left == len(items) {

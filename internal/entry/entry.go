@@ -72,7 +72,7 @@ type Time struct {
 }
 
 // Base returns the last element of the entry's path.
-func (e *Entry) Base() string { return path.Base(e.Path) }
+func (e *Entry) Base() string { return e.Path[strings.LastIndexByte(e.Path, '/')+1:] }
 
 // IsDir reports whether e is a directory.
 func (e *Entry) IsDir() bool { return e.Kind == Dir }
@@ -120,7 +120,12 @@ func Join(dir, name string) string {
 }
 
 // Parent returns the directory that holds p; the root is its own parent.
-func Parent(p string) string { return path.Dir(p) }
+func Parent(p string) string {
+	if i := strings.LastIndexByte(p, '/'); i > 0 {
+		return p[:i]
+	}
+	return path.Dir(p)
+}
 
 // maxLinks is how many symlinks one resolution follows, as the kernel's
 // MAXSYMLINKS (path_resolution(7)).
