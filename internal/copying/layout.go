@@ -25,9 +25,9 @@ type node struct {
 	item  Item
 	up    *node
 	kids  []*node // sorted by name
-	bare  bool // nothing of To shows through this directory
-	gone  bool // replaced
-	under bool // To has a directory here
+	bare  bool    // nothing of To shows through this directory
+	gone  bool    // replaced
+	under bool    // To has a directory here
 	links linkGroup
 }
 
