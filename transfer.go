@@ -166,9 +166,46 @@ func (w *Whittle) pulling(ctx context.Context, d digest.Digest, sink progress.Si
 	})
 }
 
-// Push uploads the image that ref names, and returns its manifest's digest.
-// sink may be nil.
-func (w *Whittle) Push(ctx context.Context, ref string, sink progress.Sink) (d digest.Digest, err error) {
+// Compression is the form in which layers leave the store: gzip, zstd or
+// uncompressed; "" is gzip. Level 0 is the form's default; gzip has 1 to 9, zstd
+// 1 to 22.
+type Compression struct {
+	Format string
+	Level  int
+}
+
+// Check reports what no layer can be compressed with.
+func (c Compression) Check() error {
+	most, ok := map[string]int{"": 9, "gzip": 9, "zstd": 22, "uncompressed": 0}[c.Format]
+	switch {
+	case !ok:
+		return fmt.Errorf("compression %q: there are gzip, zstd and uncompressed", c.Format)
+	case c.Level < 0 || c.Level > most && most > 0:
+		return fmt.Errorf("compression level %d: want 1 to %d", c.Level, most)
+	case c.Level > most:
+		return fmt.Errorf("compression level %d: what is uncompressed has none", c.Level)
+	}
+	return nil
+}
+
+// algorithm is what the layer package calls the form, and its media type.
+func (c Compression) algorithm() (alg, mediaType string) {
+	switch c.Format {
+	case "zstd":
+		return layer.Zstd, manifest.OCILayerZstd
+	case "uncompressed":
+		return layer.None, manifest.OCILayer
+	}
+	return layer.Gzip, manifest.OCILayerGzip
+}
+
+// Push uploads the image that ref names, and returns its manifest's digest. What
+// was pulled keeps the form that it came in, the rest gets that of c. sink may be
+// nil.
+func (w *Whittle) Push(ctx context.Context, ref string, c Compression, sink progress.Sink) (d digest.Digest, err error) {
+	if err := c.Check(); err != nil {
+		return d, err
+	}
 	n, err := image.ParseName(ref)
 	if err != nil {
 		return d, err
@@ -188,7 +225,7 @@ func (w *Whittle) Push(ctx context.Context, ref string, sink progress.Sink) (d d
 		},
 	}
 	for _, l := range m.Layers {
-		up.Layers = append(up.Layers, w.upload(m, l))
+		up.Layers = append(up.Layers, w.upload(m, l, c))
 	}
 	t := w.transfer("push", n, sink)
 	done, err := t.client().Push(ctx, up)
@@ -197,11 +234,11 @@ func (w *Whittle) Push(ctx context.Context, ref string, sink progress.Sink) (d d
 }
 
 // upload is one layer of a push, compressed when the registry lacks it.
-func (w *Whittle) upload(m *image.Image, l image.Layer) registry.UploadLayer {
+func (w *Whittle) upload(m *image.Image, l image.Layer, c Compression) registry.UploadLayer {
 	var d manifest.Descriptor
 	up := registry.UploadLayer{
 		Blob: func(ctx context.Context) (_ manifest.Descriptor, err error) {
-			d, err = w.compressed(ctx, l)
+			d, err = w.compressed(ctx, l, c)
 			return d, err
 		},
 		Open: func() (io.ReadCloser, error) { return w.store.OpenBlob(d.Digest) },
@@ -214,11 +251,15 @@ func (w *Whittle) upload(m *image.Image, l image.Layer) registry.UploadLayer {
 	return up
 }
 
-// compressed returns the gzip form of a layer, which is made once and kept as
-// a blob.
-func (w *Whittle) compressed(ctx context.Context, l image.Layer) (d manifest.Descriptor, err error) {
+// compressed returns the form c of a layer, which is made once and kept as a
+// blob.
+func (w *Whittle) compressed(ctx context.Context, l image.Layer, c Compression) (d manifest.Descriptor, err error) {
 	const kind = "compressed"
-	name := l.DiffID.Hex() + ".gzip"
+	alg, mediaType := c.algorithm()
+	name := l.DiffID.Hex() + "." + alg
+	if c.Level != 0 {
+		name += fmt.Sprintf("-%d", c.Level)
+	}
 	if b, err := w.store.Doc(kind, name); err == nil {
 		if json.Unmarshal(b, &d) == nil {
 			if _, err := w.store.StatBlob(d.Digest); err == nil {
@@ -235,8 +276,8 @@ func (w *Whittle) compressed(ctx context.Context, l image.Layer) (d manifest.Des
 	defer in.Close()
 	pr, pw := io.Pipe()
 	var compressing sync.WaitGroup
-	compressing.Go(func() { pw.CloseWithError(layer.Compress(pw, &cancelled{ctx, in}, layer.Gzip, 0)) })
-	d = manifest.Descriptor{MediaType: manifest.OCILayerGzip}
+	compressing.Go(func() { pw.CloseWithError(layer.Compress(pw, &cancelled{ctx, in}, alg, c.Level)) })
+	d = manifest.Descriptor{MediaType: mediaType}
 	d.Digest, d.Size, err = w.store.PutBlob(pr)
 	pr.CloseWithError(err) // stops the other side when the blob could not be written
 	compressing.Wait()

@@ -30,7 +30,7 @@ func TestOneImagePulledByManyAtOnceComesOnce(t *testing.T) {
 	defer server.Close()
 	name := strings.TrimPrefix(server.URL, "http://") + "/app:1"
 	built := h.mustBuild("FROM scratch\nCOPY a /a\nCOPY a /b\n", tags(name))
-	if _, err := h.Push(t.Context(), name, progress.Discard{}); err != nil {
+	if _, err := h.Push(t.Context(), name, whittle.Compression{}, progress.Discard{}); err != nil {
 		t.Fatal(err)
 	}
 	blobs.Store(0)
@@ -78,7 +78,7 @@ func TestWhyAPullFailedIsToldByItsErrorAlone(t *testing.T) {
 	defer server.Close()
 	name := strings.TrimPrefix(server.URL, "http://") + "/app:1"
 	h.mustBuild("FROM scratch\nCOPY a /a\n", tags(name))
-	if _, err := h.Push(t.Context(), name, nil); err != nil {
+	if _, err := h.Push(t.Context(), name, whittle.Compression{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	configs := 0

@@ -16,6 +16,7 @@ type job struct {
 	noCache bool
 	tag     string // name of the image; "" is none
 	push    string // name to push it to, at once where the builder can; "" is nowhere
+	form    string // gzip or zstd, of layers that are pushed
 }
 
 // builder is whittle with one of its providers, or a peer. Each builds with

@@ -94,7 +94,7 @@ func (m *moby) build(ctx context.Context, j job) *exec.Cmd {
 	out := "type=image,compression=uncompressed,name=" + m.suite.tag(j)
 	if j.push != "" {
 		// Without force it would send what it has: uncompressed.
-		out = "type=image,push=true,compression=gzip,force-compression=true,name=" + j.push
+		out = "type=image,push=true,force-compression=true,compression=" + j.form + ",name=" + j.push
 	}
 	return m.server.Command(ctx, append(args, "--output", out)...)
 }

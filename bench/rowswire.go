@@ -50,23 +50,31 @@ func (s *suite) layer(dir string, i, bytes int, seed uint64) error {
 	return nil
 }
 
-// push sends the image that j made to the registry.
-func (s *suite) push(ctx context.Context, b builder, name string) *exec.Cmd {
+// push sends the image of that name to the registry, its layers in a form. It is
+// nil for builders that push when they build.
+func (s *suite) push(ctx context.Context, b builder, name, form string) (*exec.Cmd, error) {
 	switch b := b.(type) {
 	case *whittle:
-		return b.command(ctx, "push", "-q", name)
+		return b.command(ctx, "push", "-q", "--compression", form, name), nil
 	case *docker:
-		return b.docker(ctx, "push", "-q", name)
+		if form != "gzip" {
+			return nil, fmt.Errorf("docker push has no %s", form)
+		}
+		return b.docker(ctx, "push", "-q", name), nil
 	case *buildah:
-		return b.command(ctx, "push", "-q", "--tls-verify=false", "--signature-policy", b.dir+"/policy.json", name)
+		return b.command(ctx, "push", "-q", "--tls-verify=false", "--signature-policy", b.dir+"/policy.json", "--compression-format", form, name), nil
 	}
-	return nil
+	return nil, nil
 }
 
 // pushing is the run of rows that push what was built before. buildkitd pushes
 // when it builds, which by then is done.
 func (s *suite) pushing(ctx context.Context, b builder, j job) (sample, error) {
-	if cmd := s.push(ctx, b, j.tag); cmd != nil {
+	cmd, err := s.push(ctx, b, j.tag, j.form)
+	if err != nil {
+		return sample{}, err
+	}
+	if cmd != nil {
 		return timed(cmd, b)
 	}
 	j.push = j.tag
@@ -89,7 +97,7 @@ func pullUnpack(ctx context.Context, s *suite) (*scene, error) {
 	}
 	err = quiet(w.build(ctx, job{dir: dir, tag: base}))
 	if err == nil {
-		err = quiet(s.push(ctx, w, base))
+		_, err = s.pushing(ctx, w, job{tag: base, form: "gzip"})
 	}
 	if err != nil {
 		return nil, err
@@ -154,7 +162,11 @@ func gzipOf(dir, to string) error {
 
 // pushAll pushes to an empty registry: what it has of other repositories need
 // not be sent.
-func pushAll(ctx context.Context, s *suite) (*scene, error) {
+func pushAll(form, compressor string) func(context.Context, *suite) (*scene, error) {
+	return func(ctx context.Context, s *suite) (*scene, error) { return s.pushAll(ctx, form, compressor) }
+}
+
+func (s *suite) pushAll(ctx context.Context, form, compressor string) (*scene, error) {
 	dir, err := s.layered("scratch", 5, s.scaled(500<<20)/5)
 	if err != nil {
 		return nil, err
@@ -163,14 +175,14 @@ func pushAll(ctx context.Context, s *suite) (*scene, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := job{dir: dir, tag: other.host + "/pushed:latest"}
+	j := job{dir: dir, tag: other.host + "/pushed:latest", form: form}
 	return &scene{
 		job: j, run: s.pushing, close: func() error { return errors.Join(other.stop(), os.RemoveAll(dir)) },
 		ready: func(ctx context.Context, b builder, _ int) error {
 			return errors.Join(other.empty(), b.forget(ctx), quiet(b.build(ctx, j)))
 		},
 		floor: func(ctx context.Context, _ int) (sample, error) {
-			return timed(exec.CommandContext(ctx, "sh", "-c", `for d in "$0"/layer*; do tar -C $d -c . | gzip >/dev/null & done; wait`, dir), nil)
+			return timed(exec.CommandContext(ctx, "sh", "-c", `for d in "$0"/layer*; do tar -C $d -c . | $1 >/dev/null & done; wait`, dir, compressor), nil)
 		},
 	}, nil
 }
@@ -186,7 +198,7 @@ func pushAgain(ctx context.Context, s *suite) (*scene, error) {
 		return nil, err
 	}
 	j := func(b builder) job {
-		return job{dir: dir, tag: other.host + "/" + strings.ToLower(strings.ReplaceAll(b.name(), " ", "-")) + ":latest"}
+		return job{dir: dir, tag: other.host + "/" + strings.ToLower(strings.ReplaceAll(b.name(), " ", "-")) + ":latest", form: "gzip"}
 	}
 	return &scene{
 		job:   job{dir: dir},

@@ -37,14 +37,18 @@ func (p *program) pullCommand() *cobra.Command {
 
 func (p *program) pushCommand() *cobra.Command {
 	var quiet bool
+	var form whittle.Compression
 	c := &cobra.Command{
 		Use: "push [flags] NAME[:TAG]", Short: "Upload an image to the registry in its name",
 		Example: "  whittle tag app localhost:5000/app\n  whittle push localhost:5000/app",
 		Args:    args(1, 1, "one image"),
 		RunE: func(c *cobra.Command, a []string) error {
+			if err := form.Check(); err != nil {
+				return &usageError{err, "for example --compression zstd --compression-level 3"}
+			}
 			return p.withStore(func(w *whittle.Whittle) error {
 				return p.transfer(quiet, func(sink progress.Sink) error {
-					d, err := w.Push(c.Context(), a[0], sink)
+					d, err := w.Push(c.Context(), a[0], form, sink)
 					if err != nil {
 						return err
 					}
@@ -55,6 +59,8 @@ func (p *program) pushCommand() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "print only the manifest's digest")
+	c.Flags().StringVar(&form.Format, "compression", "gzip", "`FORM` of layers that were built here: gzip, zstd or uncompressed; pulled ones stay what they are")
+	c.Flags().IntVar(&form.Level, "compression-level", 0, "`N` from 1 to 9 for gzip, to 22 for zstd (default the form's own)")
 	return c
 }
 
