@@ -2,13 +2,13 @@ package whittle
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
+	"github.com/whittle-build/whittle/internal/lazyre"
 	"github.com/whittle-build/whittle/internal/plan"
 )
 
-var reAnnotationKind = regexp.MustCompile(`^([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?$`)
+var reAnnotationKind = lazyre.New(`^([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?$`)
 
 // CheckNames says what is wrong with the platform and the annotations, by their
 // form alone.

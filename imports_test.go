@@ -46,12 +46,13 @@ var house = map[string]struct {
 	"internal/entry":              {1, ""},
 	"internal/pattern":            {1, "github.com/moby/patternmatcher"},
 	"internal/config":             {1, ""},
-	"internal/address":            {0, ""},
+	"internal/address":            {1, ""},
 	"internal/nearest":            {0, ""},
 	"internal/digest":             {0, ""},
 	"internal/crash":              {0, ""},
 	"internal/retry":              {0, ""},
 	"internal/trace":              {0, ""},
+	"internal/lazyre":             {0, ""},
 	"internal/sandbox/supervisor": {2, "golang.org/x/sys"},
 }
 

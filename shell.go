@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"github.com/whittle-build/whittle/internal/container"
 	"github.com/whittle-build/whittle/internal/dockerfile"
 	"github.com/whittle-build/whittle/internal/execute"
+	"github.com/whittle-build/whittle/internal/lazyre"
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/progress"
 	"github.com/whittle-build/whittle/internal/rootfs"
@@ -88,7 +88,7 @@ func (b *build) openShell(ctx context.Context, solved *solve.Result) (st sandbox
 }
 
 // reNumber takes the number of a step out of its label.
-var reNumber = regexp.MustCompile(`^\[(?:.* )?\s*(\d+)/\d+\] `)
+var reNumber = lazyre.New(`^\[(?:.* )?\s*(\d+)/\d+\] `)
 
 func numberOf(l *plan.Line) int {
 	m := reNumber.FindStringSubmatch(l.Label)

@@ -3,13 +3,13 @@ package main
 import (
 	"fmt"
 	"math"
-	"regexp"
 	"strconv"
 
+	"github.com/whittle-build/whittle/internal/lazyre"
 	"github.com/whittle-build/whittle/internal/sandbox"
 )
 
-var reNumbers = regexp.MustCompile(`^(?:\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)?$`)
+var reNumbers = lazyre.New(`^(?:\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)?$`)
 
 // checkLimits refuses what no kernel takes, before anything is built: a step
 // that ran before would hide it.

@@ -9,9 +9,10 @@ package address
 import (
 	"net/url"
 	"path"
-	"regexp"
 	"strings"
 	"unicode"
+
+	"github.com/whittle-build/whittle/internal/lazyre"
 )
 
 // Kind says what a source of COPY or ADD, or a context, is.
@@ -25,8 +26,8 @@ const (
 )
 
 var (
-	reScheme = regexp.MustCompile(`^[a-zA-Z0-9]+://`)
-	reSCP    = regexp.MustCompile(`^([a-zA-Z0-9-_]+)@([a-zA-Z0-9-.]+):(.*?)(?:\?(.*?))?(?:#(.*))?$`)
+	reScheme = lazyre.New(`^[a-zA-Z0-9]+://`)
+	reSCP    = lazyre.New(`^([a-zA-Z0-9-_]+)@([a-zA-Z0-9-.]+):(.*?)(?:\?(.*?))?(?:#(.*))?$`)
 )
 
 // KindOf tells paths from URLs and git repositories.
@@ -58,7 +59,7 @@ func scheme(source string) string {
 // hidden stands for a user's name and password.
 const hidden = "xxxxx"
 
-var reUserinfo = regexp.MustCompile(`([a-zA-Z0-9+.-]+://)([^/?#\s"'<>]*)@`)
+var reUserinfo = lazyre.New(`([a-zA-Z0-9+.-]+://)([^/?#\s"'<>]*)@`)
 
 // Redact replaces the credentials of all URLs in a text. The name of a user of
 // ssh is no secret, and is needed to understand the address.

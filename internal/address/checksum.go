@@ -2,13 +2,14 @@ package address
 
 import (
 	"errors"
-	"regexp"
 	"strings"
+
+	"github.com/whittle-build/whittle/internal/lazyre"
 )
 
 var (
-	reChecksum = regexp.MustCompile(`^[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$`)
-	reLowerHex = regexp.MustCompile(`^[a-f0-9]*$`)
+	reChecksum = lazyre.New(`^[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$`)
+	reLowerHex = lazyre.New(`^[a-f0-9]*$`)
 )
 
 // CheckChecksum says what is wrong with the checksum of a file: it is the name

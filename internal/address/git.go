@@ -6,11 +6,12 @@ import (
 	"maps"
 	"net/url"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/whittle-build/whittle/internal/lazyre"
 )
 
 // Repo is a place in a git repository.
@@ -41,10 +42,10 @@ func (r *Repo) String() string {
 }
 
 var (
-	reHex = regexp.MustCompile(`^[a-fA-F0-9]+$`)
+	reHex = lazyre.New(`^[a-fA-F0-9]+$`)
 	// reRef is narrower than git-check-ref-format(1) where it does not matter,
 	// and never wider: no pattern, no range, no suffix.
-	reRef = regexp.MustCompile(`^[^\x00-\x20\x7f~^:?*\[\\-][^\x00-\x20\x7f~^:?*\[\\]*$`)
+	reRef = lazyre.New(`^[^\x00-\x20\x7f~^:?*\[\\-][^\x00-\x20\x7f~^:?*\[\\]*$`)
 )
 
 // IsCommit reports whether s is a whole commit id, of SHA-1 or of SHA-256.

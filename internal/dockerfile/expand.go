@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
+
+	"github.com/whittle-build/whittle/internal/lazyre"
 )
 
 // Vars is variables in the order in which they were first set.
@@ -193,7 +194,7 @@ func plain(err error, word string) error {
 }
 
 // rePattern is a substitution whose cost is not that of its result.
-var rePattern = regexp.MustCompile(`\$\{[A-Za-z0-9_]*[#%/]`)
+var rePattern = lazyre.New(`\$\{[A-Za-z0-9_]*[#%/]`)
 
 // guard is the variables as the lexer sees them, counted.
 type guard struct {

@@ -4,11 +4,12 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+
+	"github.com/whittle-build/whittle/internal/lazyre"
 )
 
 // keywords are all instructions.
@@ -39,7 +40,7 @@ func flagsOf(keyword string) []string {
 // reSuggestion is what the reference adds to some of its messages. Where
 // several options are equally near it picks any; ours is always the same, and
 // stands in the hint.
-var reSuggestion = regexp.MustCompile(` \(did you mean [^()]*\?\)$`)
+var reSuggestion = lazyre.New(` \(did you mean [^()]*\?\)$`)
 
 // plainly is the text of a mistake that the reference found in an instruction.
 func plainly(err error) string {

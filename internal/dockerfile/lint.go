@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
 	"github.com/whittle-build/whittle/internal/address"
+	"github.com/whittle-build/whittle/internal/lazyre"
 )
 
 // found is a Finding at its place. check is what the comment above the
@@ -239,7 +239,7 @@ func (p *reading) lintWords(in *Instruction, keyword string, w Words) {
 }
 
 // reList is a comma between two quoted words.
-var reList = regexp.MustCompile(`["'“”‘’]\s*,\s*["'“”‘’]`)
+var reList = lazyre.New(`["'“”‘’]\s*,\s*["'“”‘’]`)
 
 // lintShellForm tells a JSON form gone wrong from a shell's own [ … ] test,
 // which has a blank after its bracket.
@@ -273,8 +273,8 @@ func (p *reading) lintList(in *Instruction, keyword string, words []string) {
 // reRemark is what was meant as a comment after an array, and reNoComma the
 // space between two quoted words of one.
 var (
-	reRemark  = regexp.MustCompile(`\]\s+#.*$`)
-	reNoComma = regexp.MustCompile(`(["'”’])\s+(["'“‘])`)
+	reRemark  = lazyre.New(`\]\s+#.*$`)
+	reNoComma = lazyre.New(`(["'”’])\s+(["'“‘])`)
 )
 
 // asJSON guesses the array that text was meant to be; "" if it is too far

@@ -3,10 +3,11 @@ package dockerfile
 import (
 	"bytes"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+
+	"github.com/whittle-build/whittle/internal/lazyre"
 )
 
 // SyntaxArg is the build argument that stands for the file's "# syntax=" line.
@@ -17,7 +18,7 @@ const CheckArg = "BUILDKIT_DOCKERFILE_CHECK"
 
 // reFrontend is the reference's own frontend, from Docker Hub or a mirror of
 // it, in any release and channel.
-var reFrontend = regexp.MustCompile(`^(?:[^/]+/)*docker/dockerfile[a-z-]*(?::[^@/]*)?(?:@[^/]*)?$`)
+var reFrontend = lazyre.New(`^(?:[^/]+/)*docker/dockerfile[a-z-]*(?::[^@/]*)?(?:@[^/]*)?$`)
 
 func isFrontend(ref string) bool {
 	return ref == "dockerfile.v0" || reFrontend.MatchString(ref)

@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -21,6 +20,7 @@ import (
 	"time"
 
 	"github.com/whittle-build/whittle/internal/address"
+	"github.com/whittle-build/whittle/internal/lazyre"
 	"github.com/whittle-build/whittle/internal/progress"
 )
 
@@ -144,7 +144,7 @@ func (g *git) agent(home string) error {
 }
 
 // rePlainPath is a path that neither the shell nor ssh reads otherwise.
-var rePlainPath = regexp.MustCompile(`^/[a-zA-Z0-9/._+-]*$`)
+var rePlainPath = lazyre.New(`^/[a-zA-Z0-9/._+-]*$`)
 
 // knownHosts is the caller's file of hosts, after a blank; "" when there is none.
 // It is read only: new hosts are written nowhere.
@@ -225,7 +225,7 @@ func tokenScope(remote string) string {
 // neither credentials nor what keeps it safe.
 const oldestMajor, oldestMinor = 2, 31
 
-var reVersion = regexp.MustCompile(`^git version (\d+)\.(\d+)`)
+var reVersion = lazyre.New(`^git version (\d+)\.(\d+)`)
 
 // ready says whether there is a git that can be used.
 func (g *git) ready(ctx context.Context) error {
@@ -384,7 +384,7 @@ func (e *gitError) has(words ...string) bool {
 	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(e.stderr, w) })
 }
 
-var reServerError = regexp.MustCompile(`returned error: (5\d\d|429|408)|HTTP (5\d\d|429)`)
+var reServerError = lazyre.New(`returned error: (5\d\d|429|408)|HTTP (5\d\d|429)`)
 
 // fleeting reports what may work when it is tried again.
 func (e *gitError) fleeting() bool {

@@ -2,11 +2,11 @@ package plan
 
 import (
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/whittle-build/whittle/internal/dockerfile"
+	"github.com/whittle-build/whittle/internal/lazyre"
 )
 
 // globals evaluates the ARGs before the first FROM. Without them no FROM can
@@ -84,7 +84,7 @@ func (p *planner) predefined() *dockerfile.Vars {
 }
 
 // reImageID is a text that can be an image's ID and so cannot be its name.
-var reImageID = regexp.MustCompile(`^[a-f0-9]{64}$`)
+var reImageID = lazyre.New(`^[a-f0-9]{64}$`)
 
 // defaultsInFrom warns of stages that have an image only when the right build
 // arguments are given.

@@ -2,19 +2,19 @@ package plan
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/whittle-build/whittle/internal/dockerfile"
+	"github.com/whittle-build/whittle/internal/lazyre"
 )
 
 // The words of an ARG or ENV name that say that its value is secret, and
 // those that say that it is not, after the reference.
 var (
-	reSecret = regexp.MustCompile(`(?i)(?:_|^)(?:apikey|auth|credential|credentials|key|password|pword|passwd|secret|token)(?:_|$)`)
-	rePublic = regexp.MustCompile(`(?i)(?:_|^)(?:public|file|version)(?:_|$)`)
+	reSecret = lazyre.New(`(?i)(?:_|^)(?:apikey|auth|credential|credentials|key|password|pword|passwd|secret|token)(?:_|$)`)
+	rePublic = lazyre.New(`(?i)(?:_|^)(?:public|file|version)(?:_|$)`)
 )
 
 func (st *state) lintSecret(keyword, name string) {
@@ -237,7 +237,7 @@ func (st *state) stopSignal(c *dockerfile.StopSignal) {
 
 const signals = " ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT STOP SYS TERM TRAP TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ RTMIN RTMAX "
 
-var reRealTime = regexp.MustCompile(`^(?:RTMIN\+(?:[1-9]|1[0-5])|RTMAX-(?:[1-9]|1[0-4]))$`)
+var reRealTime = lazyre.New(`^(?:RTMIN\+(?:[1-9]|1[0-5])|RTMAX-(?:[1-9]|1[0-4]))$`)
 
 // isSignal reports whether s is a signal of Linux, by name or number.
 func isSignal(s string) bool {

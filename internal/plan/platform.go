@@ -2,10 +2,10 @@ package plan
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/whittle-build/whittle/internal/image/manifest"
+	"github.com/whittle-build/whittle/internal/lazyre"
 )
 
 // Platform is an operating system and a kind of processor.
@@ -22,7 +22,7 @@ func (p Platform) String() string {
 // IsZero reports whether p says nothing.
 func (p Platform) IsZero() bool { return p == Platform{} }
 
-var rePlatformPart = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
+var rePlatformPart = lazyre.New(`^[A-Za-z0-9_.-]+$`)
 
 // ParsePlatform reads "linux/arm64", "linux/arm/v7", "arm64" or "linux"; here
 // gives what is left out.

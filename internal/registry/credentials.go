@@ -13,10 +13,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/whittle-build/whittle/internal/lazyre"
 )
 
 // Credential is what a registry is shown. The zero value is nobody.
@@ -230,7 +231,7 @@ func decodeAuth(s string) (user, password string, err error) {
 }
 
 // helperForm keeps a helper's name from being a path.
-var helperForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
+var helperForm = lazyre.New(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
 
 // ask gets the credentials of server from a helper.
 func (k Keychain) ask(ctx context.Context, helper, server string) (Credential, bool, error) {

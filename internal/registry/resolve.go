@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"github.com/whittle-build/whittle/internal/config"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/image/manifest"
+	"github.com/whittle-build/whittle/internal/lazyre"
 	"github.com/whittle-build/whittle/internal/nearest"
 )
 
@@ -176,7 +176,7 @@ func (s *session) list(ctx context.Context, address string, into any) bool {
 	return json.NewDecoder(http.MaxBytesReader(nil, resp.Body, manifest.MaxSize)).Decode(into) == nil
 }
 
-var nameForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_./-]{0,127}$`)
+var nameForm = lazyre.New(`^[A-Za-z0-9_][A-Za-z0-9_./-]{0,127}$`)
 
 // maxOptions bounds the names that are compared: a page of a registry's list.
 const maxOptions = 1000
