@@ -98,23 +98,28 @@ func bornTree(job solve.Job) digest.Digest {
 // commitTree describes and commits the tree in tmp.
 func (l *Local) commitTree(job solve.Job, tmp *store.Temp) (solve.Made, error) {
 	meta, err := layer.TreeMeta(filepath.Join(tmp.Path, layer.TreeName))
-	hint := ""
-	switch {
-	case errors.Is(err, layer.ErrWhiteoutName):
-		hint = "remove or rename the file at the end of the RUN"
-	case errors.Is(err, layer.ErrLongPath):
-		hint = "remove what is so deep at the end of the RUN"
-	}
-	if hint != "" {
-		return solve.Made{}, l.File.Mistake(job.Step.Line.Pos, fmt.Sprintf("stage %s: the step left %v", job.Step.Stage.Display, err), hint)
-	}
 	if err != nil {
-		return solve.Made{}, err
+		return solve.Made{}, l.unfit(job, err)
 	}
 	if err := layer.WriteMeta(tmp.Path, meta); err != nil {
 		return solve.Made{}, err
 	}
 	return l.commit(tmp, bornTree(job), meta)
+}
+
+// unfit explains that a RUN left what no layer can hold. Other errors pass
+// through.
+func (l *Local) unfit(job solve.Job, err error) error {
+	hint := ""
+	switch {
+	case errors.Is(err, layer.ErrWhiteoutName):
+		hint = "remove or rename the file at the end of the RUN"
+	case errors.Is(err, layer.ErrLongPath), errors.Is(err, layer.ErrBound):
+		hint = "remove what is so deep at the end of the RUN"
+	default:
+		return err
+	}
+	return l.File.Mistake(job.Step.Line.Pos, fmt.Sprintf("stage %s: the step left %v", job.Step.Stage.Display, err), hint)
 }
 
 func (l *Local) commit(tmp *store.Temp, id digest.Digest, meta layer.Meta) (solve.Made, error) {

@@ -203,6 +203,9 @@ func (l *Local) run(ctx context.Context, job solve.Job) (made solve.Made, err er
 		return made, err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
+	if p.up != nil {
+		p.up.Metacopy = l.metacopy(job)
+	}
 	span = trace.Begin(ctx, "process")
 	err = p.step(ctx)
 	span.End()
@@ -214,22 +217,31 @@ func (l *Local) run(ctx context.Context, job solve.Job) (made solve.Made, err er
 	if p.planted != nil {
 		return l.harvest(p)
 	}
-	below, err := l.Roots.View(job.Below)
+	return l.take(ctx, p)
+}
+
+// take makes a layer of what the step in p has changed.
+func (l *Local) take(ctx context.Context, p *Place) (made solve.Made, err error) {
+	below, err := l.Roots.View(p.Job.Below)
 	if err != nil {
 		return made, err
 	}
 	if err := layer.KeepOwners(p.up.Dir, below); err != nil {
 		return made, err
 	}
-	if err := leaveOut(p.up.Dir, below); err != nil {
+	steered, err := leaveOut(p.up, below)
+	if err != nil {
 		return made, err
+	}
+	if steered {
+		return l.commitSteered(ctx, p, below)
 	}
 	for _, rest := range []string{p.up.Work, filepath.Join(p.tmp.Path, scriptName)} {
 		if err := os.RemoveAll(rest); err != nil {
 			return made, err
 		}
 	}
-	return l.commitTree(job, p.tmp)
+	return l.commitTree(p.Job, p.tmp)
 }
 
 // newUpper makes the folders in dir that take what a step writes.

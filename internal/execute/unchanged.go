@@ -9,40 +9,48 @@ import (
 	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/fsroot"
 	"github.com/whittle-build/whittle/internal/layer"
+	"github.com/whittle-build/whittle/internal/rootfs"
 )
 
 // leaveOut takes out of a step's upper directory what is in the file system
 // below just so: what overlayfs copied up for a chown to the same owner, and
 // directories in which files came and went. Of a directory the time does not
 // count, as with the reference builder, whose layers never say either what the
-// root directory is: here one that was changed is said.
-func leaveOut(upper string, below entry.FS) (err error) {
-	view, err := layer.OpenTree(upper)
+// root directory is: here one that was changed is said. Steered says that it did
+// nothing, as something in the directory stands for what lies elsewhere.
+func leaveOut(up *rootfs.Upper, below entry.FS) (steered bool, err error) {
+	view, err := layer.OpenTree(up.Dir)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { err = errors.Join(err, view.Close()) }()
-	root, err := fsroot.Open(upper)
+	upper := &listed{FS: view}
+	if up.Metacopy {
+		if steered, err = upper.list(); steered || err != nil {
+			return steered, err
+		}
+	}
+	root, err := fsroot.Open(up.Dir)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
-	l := leaver{root: root, upper: view, below: below}
+	l := leaver{root: root, upper: upper, below: below}
 	e, err := view.Lstat(".")
 	if err != nil {
-		return err
+		return false, err
 	}
 	was, err := below.Lstat(".")
 	if err != nil {
-		return err
+		return false, err
 	}
 	if _, err := l.dir(e, false); err != nil {
-		return err
+		return false, err
 	}
 	if e.Opaque || !entry.SameAttributes(e, was) {
-		return nil
+		return false, nil
 	}
-	return layer.ImplyRoot(upper)
+	return false, layer.ImplyRoot(up.Dir)
 }
 
 type leaver struct {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/whittle-build/whittle/internal/fsroot"
 	"github.com/whittle-build/whittle/internal/layer"
+	"github.com/whittle-build/whittle/internal/rootfs"
 )
 
 func TestWhatIsUnchangedIsLeftOutOfALayer(t *testing.T) {
@@ -50,7 +51,7 @@ func TestWhatIsUnchangedIsLeftOutOfALayer(t *testing.T) {
 	}
 	defer below.Close()
 
-	if err := leaveOut(tree, below.FS()); err != nil {
+	if _, err := leaveOut(&rootfs.Upper{Dir: tree}, below.FS()); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := names(t, tree), "content kept kept/new mode time"; got != want {
@@ -67,7 +68,7 @@ func TestWhatIsUnchangedIsLeftOutOfALayer(t *testing.T) {
 	if err := os.Chmod(tree, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := leaveOut(tree, below.FS()); err != nil {
+	if _, err := leaveOut(&rootfs.Upper{Dir: tree}, below.FS()); err != nil {
 		t.Fatal(err)
 	}
 	rootIsSaid(t, tree, true)

@@ -137,7 +137,8 @@ func (v *treeView) Loader() entry.Loader { return entry.LoaderOf(v.fs) }
 // for another one, or for none.
 var steering = [...]string{"metacopy", "redirect", "whiteout"}
 
-var errSteering = errors.New("the tree was written with overlay features that layers do not have")
+// ErrSteering is for a tree that cannot be read as it lies.
+var ErrSteering = errors.New("the tree was written with overlay features that layers do not have")
 
 // convert makes a layer's entry of what lies in the tree.
 func (v *treeView) convert(e entry.Entry) (entry.Entry, error) {
@@ -146,7 +147,7 @@ func (v *treeView) convert(e entry.Entry) (entry.Entry, error) {
 	}
 	for _, s := range steering {
 		if _, ok := e.Xattrs[v.prefix+s]; ok {
-			return e, pathError("read", e.Path, fmt.Errorf("attribute %s%s: %w", v.prefix, s, errSteering))
+			return e, pathError("read", e.Path, fmt.Errorf("attribute %s%s: %w", v.prefix, s, ErrSteering))
 		}
 	}
 	if e.Kind == entry.Dir {
@@ -154,7 +155,7 @@ func (v *treeView) convert(e entry.Entry) (entry.Entry, error) {
 		case "y":
 			e.Opaque = true
 		case "x":
-			return e, pathError("read", e.Path, fmt.Errorf("attribute %sopaque: %w", v.prefix, errSteering))
+			return e, pathError("read", e.Path, fmt.Errorf("attribute %sopaque: %w", v.prefix, ErrSteering))
 		}
 	}
 	e.Xattrs = keptXattrs(e.Xattrs)

@@ -23,6 +23,11 @@ type Upper struct {
 	// MountPoints puts empty places for what a sandbox mounts (/dev, /proc,
 	// /sys, two files in /etc) below the image.
 	MountPoints bool
+	// Metacopy lets overlayfs note in Dir, in attributes of its own, that an
+	// inherited file has another owner, mode or place, without its content. What
+	// Dir stands for then only MountChanged shows. It is for root in the first
+	// user namespace, and not for steps that may set such attributes themselves.
+	Metacopy bool
 }
 
 // maxLowers is how many layers of an image overlayfs stacks: OVL_MAX_STACK, and
@@ -92,7 +97,7 @@ func (r *Roots) Mount(ctx context.Context, chain Chain, upper *Upper) (*os.File,
 		}
 		o.lowers = append(o.lowers, points)
 	}
-	o.upper, o.work, o.volatile = upper.Dir, upper.Work, upper.Volatile
+	o.upper, o.work, o.volatile, o.metacopy = upper.Dir, upper.Work, upper.Volatile, upper.Metacopy
 	fresh, err := isEmpty(upper.Dir)
 	if err != nil {
 		return nil, err
@@ -106,6 +111,31 @@ func (r *Roots) Mount(ctx context.Context, chain Chain, upper *Upper) (*os.File,
 		return nil, err
 	}
 	return m, nil
+}
+
+// MountChanged returns the merged root of chain and of what an upper with
+// Metacopy has, read-only and without places for mounts. Nothing may be mounted
+// on the upper, nor written to it, at the same time.
+func (r *Roots) MountChanged(ctx context.Context, chain Chain, upper *Upper) (*os.File, error) {
+	lowers, err := r.lowerDirs(ctx, chain)
+	if err != nil {
+		return nil, err
+	}
+	empty, err := r.emptyFolder("empty")
+	if err != nil {
+		return nil, err
+	}
+	top, err := os.Open(upper.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer top.Close()
+	// Without an upper overlayfs wants two layers.
+	o := overlay{lowers: slices.Concat([]*os.File{top}, lowers), metacopy: true, scratch: empty.Name()}
+	if len(lowers) == 0 {
+		o.lowers = append(o.lowers, empty)
+	}
+	return r.mount(&o)
 }
 
 func isEmpty(dir string) (bool, error) {

@@ -16,7 +16,7 @@ import (
 
 // overlayOptions are said explicitly because a distribution may have changed
 // the module's defaults: no layer may depend on another by metacopy or
-// redirect, and inode numbers are whatever the layer says
+// redirect (an upper may for a while, see Upper.Metacopy), and inode numbers are whatever the layer says
 // (Documentation/filesystems/overlayfs.rst).
 var overlayOptions = [][2]string{
 	{"metacopy", "off"}, {"redirect_dir", "nofollow"}, {"index", "off"}, {"xino", "off"},
@@ -31,6 +31,7 @@ type overlay struct {
 	volatile    bool   // no syncs: whoever keeps the upper syncs it itself
 	scratch     string // for mountOld: a folder that hides none of the others when it is mounted on
 	old         bool   // mount(2) instead of fsconfig lowerdir+ (before Linux 6.7)
+	metacopy    bool   // see Upper.Metacopy
 }
 
 // What mountNew says when mount(2) may know more than the new mount API.
@@ -84,6 +85,10 @@ func (o *overlay) mountNew() (*os.File, error) {
 
 func (o *overlay) options() [][2]string {
 	opts := overlayOptions
+	if o.metacopy {
+		// metacopy=on wants redirect_dir=on (ovl_fs_params_verify).
+		opts = [][2]string{{"metacopy", "on"}, {"redirect_dir", "on"}, {"index", "off"}, {"xino", "off"}}
+	}
 	if o.userxattr {
 		// userxattr implies metacopy=off and redirect_dir=nofollow, and refuses
 		// to hear it said (ovl_fs_params_verify).

@@ -1,0 +1,216 @@
+package execute
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/whittle-build/whittle/internal/copying"
+	"github.com/whittle-build/whittle/internal/entry"
+	"github.com/whittle-build/whittle/internal/fsroot"
+	"github.com/whittle-build/whittle/internal/layer"
+	"github.com/whittle-build/whittle/internal/rootfs"
+	"github.com/whittle-build/whittle/internal/sandbox"
+	"github.com/whittle-build/whittle/internal/solve"
+)
+
+// metacopy says whether overlayfs may leave the content of inherited files where
+// it is when a step changes their owner, mode or place. That saves one of two
+// copies where the layer is then written as a tar, which is as good as a tree
+// where tars are mounted. Not for a step that could set overlayfs's attributes
+// itself, nor where others than this package look into its upper directory.
+func (l *Local) metacopy(job solve.Job) bool {
+	provider, err := l.Roots.Provider()
+	return err == nil && provider == rootfs.Erofs && !l.Roots.UserNS() &&
+		!job.Step.Run.Insecure && l.OnFailure == nil && l.Isolation.Mode != sandbox.OCI
+}
+
+// listed is a file system whose directories have been listed once, and are
+// listed once more.
+type listed struct {
+	entry.FS
+	lists map[string][]entry.Entry
+}
+
+// ReadDir implements entry.FS.
+func (l *listed) ReadDir(p string) ([]entry.Entry, error) {
+	if list, ok := l.lists[p]; ok {
+		delete(l.lists, p)
+		return list, nil
+	}
+	return l.FS.ReadDir(p)
+}
+
+// list lists all directories. It reports whether some of what lies in them stands
+// for something else; then nothing is kept.
+func (l *listed) list() (steered bool, err error) {
+	l.lists = map[string][]entry.Entry{}
+	err = l.below(".")
+	if errors.Is(err, layer.ErrSteering) {
+		l.lists, steered, err = nil, true, nil
+	}
+	return steered, err
+}
+
+func (l *listed) below(dir string) error {
+	list, err := l.FS.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	l.lists[dir] = slices.Clone(list)
+	for i := range list {
+		if list[i].IsDir() {
+			if err := l.below(list[i].Path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// commitSteered makes and commits a tar of what a step has changed, where its
+// upper directory stands for more than lies in it.
+func (l *Local) commitSteered(ctx context.Context, p *Place, below entry.FS) (made solve.Made, err error) {
+	meta, err := l.writeSteered(ctx, p, below)
+	if err != nil {
+		return made, l.unfit(p.Job, err)
+	}
+	for _, rest := range []string{p.up.Dir, p.up.Work, filepath.Join(p.tmp.Path, scriptName)} {
+		if err := os.RemoveAll(rest); err != nil {
+			return made, err
+		}
+	}
+	return l.commit(p.tmp, meta.DiffID, meta)
+}
+
+func (l *Local) writeSteered(ctx context.Context, p *Place, below entry.FS) (meta layer.Meta, err error) {
+	m, err := l.Roots.MountChanged(ctx, p.Job.Below, p.up)
+	if err != nil {
+		return meta, err
+	}
+	mount := fsroot.FromFd(m)
+	defer func() { err = errors.Join(err, mount.Close()) }()
+	view, err := layer.OpenSteered(p.up.Dir, mount)
+	if err != nil {
+		return meta, err
+	}
+	defer func() { err = errors.Join(err, view.Close()) }()
+	d := differ{view: until{ctx, view}, below: below}
+	if err := d.all(); err != nil {
+		return meta, err
+	}
+	b, err := layer.Create(p.tmp.Path)
+	if err != nil {
+		return meta, err
+	}
+	if !p.Job.InRoot {
+		b.Direct()
+	}
+	if err := addAll(ctx, b, d.out, []copying.Request{{From: d.view}}); err != nil {
+		b.Abort()
+		return meta, err
+	}
+	return b.Finish()
+}
+
+// A differ finds what is different in a layer from what is below it: what
+// leaveOut does to a directory, without changing one.
+type differ struct {
+	view, below entry.FS
+	out         []copying.Item
+}
+
+func (d *differ) add(e entry.Entry) {
+	d.out = append(d.out, copying.Item{Entry: e, Source: e.Path})
+}
+
+func (d *differ) all() error {
+	root, err := d.view.Lstat(".")
+	if err != nil {
+		return err
+	}
+	was, err := d.below.Lstat(".")
+	if err != nil {
+		return err
+	}
+	if !entry.SameAttributes(root, was) {
+		d.add(root)
+	}
+	return d.dir(".", false)
+}
+
+// dir adds what is different in a directory. Where that hides what is below, the
+// names that it lacks are deleted one by one, see leaver.delete.
+func (d *differ) dir(p string, hides bool) error {
+	list, err := d.view.ReadDir(p)
+	if err != nil {
+		return err
+	}
+	if hides {
+		if list, err = d.deleted(p, list); err != nil {
+			return err
+		}
+	}
+	for _, e := range list {
+		if err := d.entry(e, hides); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deleted adds a whiteout to the list for each name that it lacks.
+func (d *differ) deleted(p string, list []entry.Entry) ([]entry.Entry, error) {
+	below, err := d.below.ReadDir(p)
+	if err != nil {
+		return nil, err
+	}
+	there := map[string]bool{}
+	for i := range list {
+		there[list[i].Path] = true
+	}
+	for i := range below {
+		if !there[below[i].Path] {
+			list = append(list, entry.Entry{Path: below[i].Path, Kind: entry.Whiteout})
+		}
+	}
+	slices.SortFunc(list, func(a, b entry.Entry) int { return strings.Compare(a.Path, b.Path) })
+	return list, nil
+}
+
+func (d *differ) entry(e entry.Entry, hidden bool) error {
+	hides := hidden || e.Opaque
+	e.Opaque = false
+	if e.Kind == entry.Whiteout {
+		d.add(e)
+		return nil
+	}
+	was, err := d.below.Lstat(e.Path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	had := err == nil && was.Kind == e.Kind
+	if e.IsDir() {
+		at := len(d.out)
+		d.add(e)
+		if err := d.dir(e.Path, hides && had); err != nil {
+			return err
+		}
+		if len(d.out) == at+1 && had && entry.SameAttributes(e, was) {
+			d.out = d.out[:at]
+		}
+		return nil
+	}
+	if had && entry.SameAttributes(e, was) && e.Mtime == was.Mtime {
+		same, err := entry.SameFile(e, d.view, e.Path, was, d.below)
+		if same || err != nil {
+			return err
+		}
+	}
+	d.add(e)
+	return nil
+}
