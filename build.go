@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -71,6 +72,11 @@ type Request struct {
 	AllowFailedOutput bool
 	StepOptions
 }
+
+// DefaultJobs is how many steps the command line runs at once when it is not
+// told: more than processors, as steps wait for networks and disks, and not so
+// many that a wide Dockerfile takes the machine's memory.
+func DefaultJobs() int { return max(16, 4*runtime.GOMAXPROCS(0)) }
 
 // build is one call of Build.
 type build struct {

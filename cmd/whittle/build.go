@@ -99,7 +99,8 @@ func (f *buildFlags) addSources(fl *pflag.FlagSet) {
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "tell nothing but mistakes, and the image ID")
 	fl.StringArrayVar(&r.Hosts, "add-host", nil, "add `HOST:IP` to /etc/hosts of RUN steps; may be repeated")
 	fl.StringVar(&r.Network, "network", "default", "network `MODE` of RUN steps: default (the host's), host, none, or private (by pasta)")
-	fl.IntVar(&r.Jobs, "jobs", 0, "run at most `N` steps at once (default no limit)")
+	fl.IntVar(&r.Jobs, "jobs", whittle.DefaultJobs(), "run at most `N` steps at once, 0 for any number (default 4 for each processor, 16 at least)")
+	fl.Lookup("jobs").DefValue = "0" // help is the same on all machines
 	fl.StringVar(&r.Platform, "platform", "", "build for `OS/ARCH` (default this machine's); RUN needs a base that runs here, FROM --platform=$BUILDPLATFORM")
 	f.from.add(fl)
 	f.steps.add(fl)
