@@ -200,8 +200,8 @@ func (c Compression) algorithm() (alg, mediaType string) {
 }
 
 // Push uploads the image that ref names, and returns its manifest's digest. What
-// was pulled keeps the form that it came in, the rest gets that of c. sink may be
-// nil.
+// was pulled and the registry has, or lends, keeps the form that it came in; the
+// rest gets that of c. sink may be nil.
 func (w *Whittle) Push(ctx context.Context, ref string, c Compression, sink progress.Sink) (d digest.Digest, err error) {
 	if err := c.Check(); err != nil {
 		return d, err

@@ -59,7 +59,7 @@ func (p *program) pushCommand() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "print only the manifest's digest")
-	c.Flags().StringVar(&form.Format, "compression", "gzip", "`FORM` of layers that were built here: gzip, zstd or uncompressed; pulled ones stay what they are")
+	c.Flags().StringVar(&form.Format, "compression", "gzip", "`FORM` of the layers that are sent: gzip, zstd or uncompressed; a pulled one that the registry has, or lends, stays what it is")
 	c.Flags().IntVar(&form.Level, "compression-level", 0, "`N` from 1 to 9 for gzip, to 22 for zstd (default the form's own)")
 	return c
 }

@@ -56,6 +56,7 @@ func appendItem(b []byte, it *copying.Item) []byte {
 	text := func(s string) { b = append(binary.AppendUvarint(b, uint64(len(s))), s...) }
 	text(e.Path)
 	text(e.Link)
+	text(it.Source) // which lands where may depend on links below, as with ADD of an archive
 	opaque := uint64(0)
 	if e.Opaque {
 		opaque = 1

@@ -1,6 +1,9 @@
 package execute
 
 import (
+	"archive/tar"
+	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -67,6 +70,43 @@ func TestACopyOfTheSameOntoAnotherStageIsNotWrittenAgain(t *testing.T) {
 	} {
 		if is, written := made(change()); is == was || !written {
 			t.Errorf("%s: layer %s (written: %v)", what, is.Short(), written)
+		}
+	}
+}
+
+// Where the files of an archive land depends on links below it, which its
+// entries do not show.
+func TestAnArchiveOnOtherLinksIsAnotherLayer(t *testing.T) {
+	l := newLab(t, "erofs")
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, name := range []string{"x", "y"} {
+		text := strings.Repeat(name, 1<<20)
+		err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name + "/f", Mode: 0o644, Size: int64(len(text))})
+		if err == nil {
+			_, err = io.WriteString(w, text)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l.file("a.tar", b.String())
+	for from, to := range map[string]string{"one": "q z", "two": "z q"} {
+		x, y, _ := strings.Cut(to, " ")
+		for name, target := range map[string]string{"x": x, "y": y} {
+			l.file(from+"/"+target+"/keep", "")
+			if err := os.Symlink(target, filepath.Join(l.context, from, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, c := range []struct{ from, q string }{{"one", "x"}, {"two", "y"}} {
+		chain := l.mustBuild("FROM scratch\nCOPY " + c.from + " /\nADD a.tar /\n")
+		if got := l.read(chain, "q/f"); !strings.HasPrefix(got, c.q) {
+			t.Errorf("on %s: q/f has %q", c.from, got[:1])
 		}
 	}
 }

@@ -151,6 +151,11 @@ func (l *Local) copy(ctx context.Context, job solve.Job) (_ solve.Made, err erro
 	list, warnings, err := copying.Plan(p.requests)
 	span.Set("entries", len(list))
 	span.End()
+	for _, r := range p.requests {
+		if v, ok := bare(r.From).(interface{ Forget() }); ok {
+			v.Forget()
+		}
+	}
 	if err != nil {
 		return solve.Made{}, l.refused(ctx, job, err)
 	}

@@ -114,7 +114,7 @@ func (l *Local) unfit(job solve.Job, err error) error {
 	switch {
 	case errors.Is(err, layer.ErrWhiteoutName):
 		hint = "remove or rename the file at the end of the RUN"
-	case errors.Is(err, layer.ErrLongPath), errors.Is(err, layer.ErrBound):
+	case errors.Is(err, layer.ErrLongPath):
 		hint = "remove what is so deep at the end of the RUN"
 	default:
 		return err

@@ -194,8 +194,18 @@ func (l *Local) mountError(job solve.Job, err error) error {
 }
 
 // run runs a process in the merged root; what it changed is the layer, as it
-// lies, without being copied.
-func (l *Local) run(ctx context.Context, job solve.Job) (made solve.Made, err error) {
+// lies, without being copied, or with metacopy a tar of it. What no tar can hold
+// a tree can: then the step, which only changes modes, runs once more.
+func (l *Local) run(ctx context.Context, job solve.Job) (solve.Made, error) {
+	metacopy := l.metacopy(job)
+	made, err := l.runOnce(ctx, job, metacopy)
+	if metacopy && errors.Is(err, layer.ErrBound) {
+		return l.runOnce(ctx, job, false)
+	}
+	return made, err
+}
+
+func (l *Local) runOnce(ctx context.Context, job solve.Job, metacopy bool) (made solve.Made, err error) {
 	span := trace.Begin(ctx, "make its root")
 	p, err := l.Place(ctx, job)
 	span.End()
@@ -204,7 +214,7 @@ func (l *Local) run(ctx context.Context, job solve.Job) (made solve.Made, err er
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
 	if p.up != nil {
-		p.up.Metacopy = l.metacopy(job)
+		p.up.Metacopy = metacopy
 	}
 	span = trace.Begin(ctx, "process")
 	err = p.step(ctx)

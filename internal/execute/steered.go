@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,20 +14,47 @@ import (
 	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/fsroot"
 	"github.com/whittle-build/whittle/internal/layer"
+	"github.com/whittle-build/whittle/internal/lazyre"
 	"github.com/whittle-build/whittle/internal/rootfs"
 	"github.com/whittle-build/whittle/internal/sandbox"
 	"github.com/whittle-build/whittle/internal/solve"
 )
 
 // metacopy says whether overlayfs may leave the content of inherited files where
-// it is when a step changes their owner, mode or place. That saves one of two
-// copies where the layer is then written as a tar, which is as good as a tree
-// where tars are mounted. Not for a step that could set overlayfs's attributes
-// itself, nor where others than this package look into its upper directory.
+// it is when a step changes their owner or mode. That saves one of two copies
+// where the layer is then written as a tar, which is as good as a tree where tars
+// are mounted; so it is for steps that do nothing else. Not for one that could
+// set overlayfs's attributes itself, nor where others than this package look into
+// its upper directory.
 func (l *Local) metacopy(job solve.Job) bool {
+	r := job.Step.Run
+	if r.Insecure || l.OnFailure != nil || l.Isolation.Mode == sandbox.OCI || l.Roots.UserNS() || !changesOnlyModes(r.Args) {
+		return false
+	}
 	provider, err := l.Roots.Provider()
-	return err == nil && provider == rootfs.Erofs && !l.Roots.UserNS() &&
-		!job.Step.Run.Insecure && l.OnFailure == nil && l.Isolation.Mode != sandbox.OCI
+	return err == nil && provider == rootfs.Erofs
+}
+
+// reModes are one or more simple commands that change modes and owners and no
+// content.
+var reModes = lazyre.New(`^(?:(?:^|&&|;|\n)\s*(?:chmod|chown|chgrp|cd|set|echo|true|:)(?:\s[^&;|<>()\x60\n]*)?)+$`)
+
+// changesOnlyModes guesses what a step does. It may be wrong, as any name may be
+// that of any program: then the layer is right all the same. But a step that
+// moves or links what it inherited would meet overlayfs's limit on the paths that
+// it notes (256 bytes), and one that writes would have all of it copied.
+func changesOnlyModes(args []string) bool {
+	if len(args) == 3 && args[1] == "-c" {
+		return reModes.MatchString(strings.TrimSpace(args[2]))
+	}
+	if len(args) == 0 {
+		return false
+	}
+	switch path.Base(args[0]) {
+	case "chmod", "chown", "chgrp":
+		return true
+	}
+	return false
 }
 
 // listed is a file system whose directories have been listed once, and are

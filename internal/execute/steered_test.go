@@ -48,7 +48,8 @@ func (l *lab) said(id solve.Made) (out []string, form string) {
 
 // What a step changes without touching content is a layer as if overlayfs had
 // copied the content: that is how it is made while somebody may look into a
-// failed step, with which each case is compared.
+// failed step, with which each case is compared. That chmod may be any program
+// is no reason for a layer that is wrong.
 func TestWhatIsChangedWithoutItsContentIsInTheLayerWithIt(t *testing.T) {
 	for _, c := range []struct {
 		name, script string
@@ -77,9 +78,10 @@ func TestWhatIsChangedWithoutItsContentIsInTheLayerWithIt(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			l := newLab(t, "erofs")
 			l.withBusybox()
+			l.file("case", "#!/bin/sh\nPATH=/bin; chmod() { busybox chmod \"$@\"; }; mv() { busybox mv \"$@\"; }; chown() { busybox chown \"$@\"; }\n"+c.script+"\n")
 			text := "FROM base\nRUN mkdir -p /d/s/deep /e/old && echo a >/d/a && echo b >/d/s/deep/b && echo c >/d/s/deep/c && busybox ln /d/a /e/hard && " +
-				"ln -s a /d/link && busybox mkfifo /d/pipe && touch -h -d @1500000000 /d/link /d/pipe /d/a /d/s/deep/b /d/s/deep/c && chmod 4755 /d/s/deep/c && chmod 750 /d/s\n" +
-				"RUN PATH=/bin; mv() { busybox mv \"$@\"; }; chown() { busybox chown \"$@\"; }; " + c.script + "\n"
+				"ln -s a /d/link && busybox mkfifo /d/pipe && touch -h -d @1500000000 /d/link /d/pipe /d/a /d/s/deep/b /d/s/deep/c && chmod 4755 /d/s/deep/c && chmod 750 /d/s && rm /bin/chmod\n" +
+				"COPY --chmod=755 case /bin/chmod\nRUN [\"/bin/chmod\", \"it\"]\n"
 			made := func(fail bool) solve.Made {
 				local, s, p := l.local(text)
 				if fail {
@@ -116,8 +118,9 @@ func TestWhatIsChangedWithoutItsContentIsInTheLayerWithIt(t *testing.T) {
 func TestFoldersThatChangePlacesKeepTheirHardLinks(t *testing.T) {
 	l := newLab(t, "erofs")
 	l.withBusybox()
-	local, s, p := l.local("FROM base\nRUN mkdir /d /e && echo a >/d/a && ln /d/a /e/hard && busybox touch -h -d @1500000000 /d/a\n" +
-		"RUN busybox mv /e /x && busybox mv /d /e && busybox mv /x /d\n")
+	l.file("case", "#!/bin/sh\nbusybox mv /e /x && busybox mv /d /e && busybox mv /x /d\n")
+	local, s, p := l.local("FROM base\nRUN mkdir /d /e && echo a >/d/a && ln /d/a /e/hard && busybox touch -h -d @1500000000 /d/a && rm /bin/chmod\n" +
+		"COPY --chmod=755 case /bin/chmod\nRUN [\"/bin/chmod\", \"it\"]\n")
 	var last solve.Made
 	s.Runner = watched{local, &last}
 	if _, err := s.Solve(t.Context(), p); err != nil {
@@ -130,6 +133,40 @@ func TestFoldersThatChangePlacesKeepTheirHardLinks(t *testing.T) {
 	if want := []string{"5 d/", "0 d/.wh.a", "0 d/hard", "5 e/", "1 e/a", "0 e/.wh.hard"}; !slices.Equal(got, want) {
 		t.Errorf("the layer has %q, want %q", got, want)
 	}
+}
+
+func TestStepsThatOnlyChangeModesAreKnownByTheirCommands(t *testing.T) {
+	sh := func(text string) []string { return []string{"/bin/sh", "-c", text} }
+	for _, args := range [][]string{
+		sh("chmod -R go-rwx /data"), sh("chmod +x /a && chown app:app /b"), sh("  chown -R 1:1 $HOME ; : $N"), sh("set -e\ncd /x\nchgrp -R g ."),
+		{"chmod", "755", "/x"}, {"/bin/chown", "-R", "a", "/x"},
+	} {
+		if !changesOnlyModes(args) {
+			t.Errorf("%q is not known", args)
+		}
+	}
+	for _, args := range [][]string{
+		sh("useradd a && chown a /x"), sh("chmod 1 $(find /)"), sh("chmod 1 `ls`"), sh("chown a b > c"), sh("chmodx a"), sh("mv a b"), sh("ln a b; chmod 1 b"),
+		sh("chmod a b | cat"), sh("chmod 1 a & cp b c"), sh(""), {"cp", "a", "b"}, {}, {"/bin/sh", "chmod"},
+	} {
+		if changesOnlyModes(args) {
+			t.Errorf("%q is taken for one", args)
+		}
+	}
+}
+
+// A file that no tar can hold, which a tree can.
+func TestAModeOfAFileThatNoTarHoldsIsChangedInATree(t *testing.T) {
+	l := newLab(t, "erofs")
+	l.withBusybox()
+	chain, err := l.build("FROM base\nRUN busybox truncate -s 2048G /huge\nRUN chmod 600 /huge\n")
+	if err != nil {
+		t.Skipf("needs a file system with files of 2 TiB: %v", err)
+	}
+	if meta, err := layer.ReadMeta(l.store.LayerDir(chain[len(chain)-1])); err != nil || meta.Form != layer.FormTree {
+		t.Errorf("the layer is %+v, %v", meta, err)
+	}
+	l.clean()
 }
 
 // watched keeps what the last step made.

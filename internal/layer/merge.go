@@ -175,6 +175,14 @@ func (m *merged) ReadDir(p string) ([]entry.Entry, error) {
 	return slices.Clone(list), err
 }
 
+// Forget drops the lists that are kept: who listed all of a stage has what it
+// wanted.
+func (m *merged) Forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lists, m.listed = map[string]listing{}, 0
+}
+
 // fromList finds p, which lies in the directory dir, if the list of that is kept.
 func (m *merged) fromList(dir, p string) (e entry.Entry, from int, ok bool) {
 	m.mu.RLock()
