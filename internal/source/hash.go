@@ -252,7 +252,9 @@ func (c *Context) verify(n *node, path string, fd int) error {
 		return pathError("stat", path, err)
 	}
 	c.mu.RLock()
-	same, grown, size := n.same(&st), n.grown(&st), n.size
+	// Who appends to a file changes its time first, and a moment later its size.
+	touched := n.isRegular() && n.ino == st.Ino && n.mode == st.Mode && n.size == st.Size
+	same, grown, size := n.same(&st), touched || n.grown(&st), n.size
 	have, want := n.flags&hasDigest != 0, n.digest
 	c.mu.RUnlock()
 	if same {
