@@ -34,17 +34,12 @@ func (o opener) Load(path string, data []byte) (err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	if _, err := io.ReadFull(f, data); err != nil {
-		return Shorter(path, err)
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			err = errors.New("the file became shorter while it was read")
+		}
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
 }
 
 func (o opener) Close() {}
-
-// Shorter says in words what an unexpected end of the file at path means.
-func Shorter(path string, err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = errors.New("the file became shorter while it was read")
-	}
-	return fmt.Errorf("%s: %w", path, err)
-}

@@ -170,8 +170,10 @@ func (l *Local) writeAgain(ctx context.Context, job solve.Job, items []copying.I
 		return l.write(ctx, job, items, rs)
 	}
 	key := l.writtenKey(job, items)
-	if made, ok := l.written(key.Sum()); ok && !job.Fresh {
-		return made, nil
+	if !job.Fresh {
+		if made, ok := l.written(key.Sum()); ok {
+			return made, nil
+		}
 	}
 	made, err := l.write(ctx, job, items, rs)
 	if err != nil {

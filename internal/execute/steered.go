@@ -57,47 +57,14 @@ func changesOnlyModes(args []string) bool {
 	return false
 }
 
-// listed is a file system whose directories have been listed once, and are
-// listed once more.
-type listed struct {
-	entry.FS
-	lists map[string][]entry.Entry
-}
-
-// ReadDir implements entry.FS.
-func (l *listed) ReadDir(p string) ([]entry.Entry, error) {
-	if list, ok := l.lists[p]; ok {
-		delete(l.lists, p)
-		return list, nil
-	}
-	return l.FS.ReadDir(p)
-}
-
-// list lists all directories. It reports whether some of what lies in them stands
-// for something else; then nothing is kept.
-func (l *listed) list() (steered bool, err error) {
-	l.lists = map[string][]entry.Entry{}
-	err = l.below(".")
+// isSteered reports whether something in an upper directory stands for what lies
+// elsewhere.
+func isSteered(upper entry.FS) (bool, error) {
+	err := entry.Walk(upper, ".", func(entry.Entry) error { return nil })
 	if errors.Is(err, layer.ErrSteering) {
-		l.lists, steered, err = nil, true, nil
+		return true, nil
 	}
-	return steered, err
-}
-
-func (l *listed) below(dir string) error {
-	list, err := l.FS.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	l.lists[dir] = slices.Clone(list)
-	for i := range list {
-		if list[i].IsDir() {
-			if err := l.below(list[i].Path); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return false, err
 }
 
 // commitSteered makes and commits a tar of what a step has changed, where its
@@ -131,18 +98,15 @@ func (l *Local) writeSteered(ctx context.Context, p *Place, below entry.FS) (met
 	if err := d.all(); err != nil {
 		return meta, err
 	}
-	b, err := layer.Create(p.tmp.Path)
+	w, err := l.newWriter(p.Job, p.tmp)
 	if err != nil {
 		return meta, err
 	}
-	if !p.Job.InRoot {
-		b.Direct()
-	}
-	if err := addAll(ctx, b, d.out, []copying.Request{{From: d.view}}); err != nil {
-		b.Abort()
+	if err := addAll(ctx, w, d.out, []copying.Request{{From: d.view}}); err != nil {
+		w.Abort()
 		return meta, err
 	}
-	return b.Finish()
+	return w.Finish()
 }
 
 // A differ finds what is different in a layer from what is below it: what
@@ -179,9 +143,14 @@ func (d *differ) dir(p string, hides bool) error {
 		return err
 	}
 	if hides {
-		if list, err = d.deleted(p, list); err != nil {
+		gone, err := lacking(list, d.below, p)
+		if err != nil {
 			return err
 		}
+		for _, name := range gone {
+			list = append(list, entry.Entry{Path: name, Kind: entry.Whiteout})
+		}
+		slices.SortFunc(list, func(a, b entry.Entry) int { return strings.Compare(a.Path, b.Path) })
 	}
 	for _, e := range list {
 		if err := d.entry(e, hides); err != nil {
@@ -189,25 +158,6 @@ func (d *differ) dir(p string, hides bool) error {
 		}
 	}
 	return nil
-}
-
-// deleted adds a whiteout to the list for each name that it lacks.
-func (d *differ) deleted(p string, list []entry.Entry) ([]entry.Entry, error) {
-	below, err := d.below.ReadDir(p)
-	if err != nil {
-		return nil, err
-	}
-	there := map[string]bool{}
-	for i := range list {
-		there[list[i].Path] = true
-	}
-	for i := range below {
-		if !there[below[i].Path] {
-			list = append(list, entry.Entry{Path: below[i].Path, Kind: entry.Whiteout})
-		}
-	}
-	slices.SortFunc(list, func(a, b entry.Entry) int { return strings.Compare(a.Path, b.Path) })
-	return list, nil
 }
 
 func (d *differ) entry(e entry.Entry, hidden bool) error {
@@ -233,8 +183,8 @@ func (d *differ) entry(e entry.Entry, hidden bool) error {
 		}
 		return nil
 	}
-	if had && entry.SameAttributes(e, was) && e.Mtime == was.Mtime {
-		same, err := entry.SameFile(e, d.view, e.Path, was, d.below)
+	if had {
+		same, err := justSo(e, d.view, was, d.below)
 		if same || err != nil {
 			return err
 		}

@@ -24,9 +24,8 @@ func leaveOut(up *rootfs.Upper, below entry.FS) (steered bool, err error) {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, view.Close()) }()
-	upper := &listed{FS: view}
 	if up.Metacopy {
-		if steered, err = upper.list(); steered || err != nil {
+		if steered, err = isSteered(view); steered || err != nil {
 			return steered, err
 		}
 	}
@@ -35,7 +34,7 @@ func leaveOut(up *rootfs.Upper, below entry.FS) (steered bool, err error) {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
-	l := leaver{root: root, upper: upper, below: below}
+	l := leaver{root: root, upper: view, below: below}
 	e, err := view.Lstat(".")
 	if err != nil {
 		return false, err
@@ -96,25 +95,45 @@ func (l *leaver) dir(dir entry.Entry, hides bool) (empty bool, err error) {
 // delete makes a whiteout of each name that the directory has below and not in
 // the upper, and reports how many these are.
 func (l *leaver) delete(dir string, upper []entry.Entry) (int, error) {
-	below, err := l.below.ReadDir(dir)
+	gone, err := lacking(upper, l.below, dir)
 	if err != nil {
 		return 0, err
 	}
-	there := map[string]bool{}
-	for _, e := range upper {
-		there[e.Path] = true
-	}
-	n := 0
-	for _, e := range below {
-		if there[e.Path] {
-			continue
-		}
-		if err := l.root.Mknod(e.Path, syscall.S_IFCHR, 0, 0); err != nil {
+	for n, name := range gone {
+		if err := l.root.Mknod(name, syscall.S_IFCHR, 0, 0); err != nil {
 			return n, err
 		}
-		n++
 	}
-	return n, nil
+	return len(gone), nil
+}
+
+// lacking returns the paths that the directory dir of below has and list, which
+// lies over it, has not.
+func lacking(list []entry.Entry, below entry.FS, dir string) ([]string, error) {
+	had, err := below.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	there := map[string]bool{}
+	for i := range list {
+		there[list[i].Path] = true
+	}
+	var gone []string
+	for i := range had {
+		if !there[had[i].Path] {
+			gone = append(gone, had[i].Path)
+		}
+	}
+	return gone, nil
+}
+
+// justSo reports whether e, of a layer and no directory, is what was, of the same
+// kind, is in the file system below.
+func justSo(e entry.Entry, upper entry.FS, was entry.Entry, below entry.FS) (bool, error) {
+	if !entry.SameAttributes(e, was) || e.Mtime != was.Mtime {
+		return false, nil
+	}
+	return entry.SameFile(e, upper, e.Path, was, below)
 }
 
 // same reports whether an entry of the upper says nothing, after it has left
@@ -139,10 +158,7 @@ func (l *leaver) same(e entry.Entry, hidden bool) (bool, error) {
 		empty, err := l.dir(e, hidden || e.Opaque)
 		return empty && entry.SameAttributes(e, was), err
 	}
-	if !entry.SameAttributes(e, was) || e.Mtime != was.Mtime {
-		return false, nil
-	}
-	return entry.SameFile(e, l.upper, e.Path, was, l.below)
+	return justSo(e, l.upper, was, l.below)
 }
 
 // unmark makes a directory no longer opaque. Which attribute says so depends on

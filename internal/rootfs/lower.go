@@ -67,17 +67,9 @@ func (r *Roots) Mount(ctx context.Context, chain Chain, upper *Upper) (*os.File,
 	} else if p == Chroot {
 		return nil, &MountlessError{}
 	}
-	lowers, err := r.lowerDirs(ctx, chain)
+	o, err := r.overlay(ctx, chain)
 	if err != nil {
 		return nil, err
-	}
-	empty, err := r.emptyFolder("empty")
-	if err != nil {
-		return nil, err
-	}
-	o := overlay{lowers: lowers, userxattr: r.user, scratch: empty.Name()}
-	if len(o.lowers) == 0 {
-		o.lowers = append(o.lowers, empty)
 	}
 	if upper == nil {
 		if len(o.lowers) == 1 {
@@ -117,11 +109,7 @@ func (r *Roots) Mount(ctx context.Context, chain Chain, upper *Upper) (*os.File,
 // Metacopy has, read-only and without places for mounts. Nothing may be mounted
 // on the upper, nor written to it, at the same time.
 func (r *Roots) MountChanged(ctx context.Context, chain Chain, upper *Upper) (*os.File, error) {
-	lowers, err := r.lowerDirs(ctx, chain)
-	if err != nil {
-		return nil, err
-	}
-	empty, err := r.emptyFolder("empty")
+	o, err := r.overlay(ctx, chain)
 	if err != nil {
 		return nil, err
 	}
@@ -130,12 +118,25 @@ func (r *Roots) MountChanged(ctx context.Context, chain Chain, upper *Upper) (*o
 		return nil, err
 	}
 	defer top.Close()
-	// Without an upper overlayfs wants two layers.
-	o := overlay{lowers: slices.Concat([]*os.File{top}, lowers), metacopy: true, scratch: empty.Name()}
-	if len(lowers) == 0 {
-		o.lowers = append(o.lowers, empty)
-	}
+	o.lowers, o.metacopy = slices.Concat([]*os.File{top}, o.lowers), true
 	return r.mount(&o)
+}
+
+// overlay describes the mount of chain without an upper. It has one lower
+// directory at least.
+func (r *Roots) overlay(ctx context.Context, chain Chain) (overlay, error) {
+	lowers, err := r.lowerDirs(ctx, chain)
+	if err != nil {
+		return overlay{}, err
+	}
+	empty, err := r.emptyFolder("empty")
+	if err != nil {
+		return overlay{}, err
+	}
+	if len(lowers) == 0 {
+		lowers = append(lowers, empty)
+	}
+	return overlay{lowers: lowers, userxattr: r.user, scratch: empty.Name()}, nil
 }
 
 func isEmpty(dir string) (bool, error) {

@@ -23,51 +23,48 @@ var ErrChanged = errors.New("changed while it was read")
 
 // FileDigest implements entry.Digester.
 func (c *Context) FileDigest(e entry.Entry) (digest.Digest, error) {
-	c.mu.RLock()
-	n, sure := c.find(e.Path)
-	if sure && n != nil && n.flags&hasDigest != 0 && n.is(&e) {
-		defer c.mu.RUnlock()
-		return n.digest, nil
+	if d, ok := c.known(&e); ok {
+		return d, nil
 	}
-	c.mu.RUnlock()
 	n, err := c.get("digest", e.Path)
 	if err != nil {
 		return digest.Digest{}, err
 	}
-	c.mu.RLock()
-	have, d := n.flags&hasDigest != 0, n.digest
-	c.mu.RUnlock()
-	if !have {
-		if d, err = c.hashOne(n, e.Path); err != nil {
-			return d, err
-		}
+	if err := c.hashOne(n, e.Path); err != nil {
+		return digest.Digest{}, err
 	}
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	if !n.is(&e) {
+	d, ok := c.known(&e)
+	if !ok {
 		return digest.Digest{}, pathError("read", e.Path, ErrChanged)
 	}
 	return d, nil
 }
 
-// is reports whether e describes n as it is known now.
-func (n *node) is(e *entry.Entry) bool {
-	return n.size == e.Size && n.msec == e.Mtime.Sec && n.mnsec == e.Mtime.Nsec
+// known returns the digest of e, if it is known and e is what it is of.
+func (c *Context) known(e *entry.Entry) (digest.Digest, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	n, sure := c.find(e.Path)
+	if !sure || n == nil || n.flags&hasDigest == 0 || n.size != e.Size || n.msec != e.Mtime.Sec || n.mnsec != e.Mtime.Nsec {
+		return digest.Digest{}, false
+	}
+	return n.digest, true
 }
 
-func (c *Context) hashOne(n *node, path string) (digest.Digest, error) {
+// hashOne reads the file at path, unless its digest is known.
+func (c *Context) hashOne(n *node, path string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !n.isRegular() {
-		return digest.Digest{}, pathError("read", path, errors.New("not a regular file"))
+		return pathError("read", path, errors.New("not a regular file"))
 	}
 	if n.flags&hasDigest == 0 {
 		if err := newHasher(c).file(context.Background(), job{path: path, n: n}); err != nil {
-			return digest.Digest{}, err
+			return err
 		}
 		c.dirty = c.dirty || n.flags&isTrusted != 0
 	}
-	return n.digest, nil
+	return nil
 }
 
 // hashAll reads the files of todo on all processors. The caller holds the
@@ -253,14 +250,13 @@ func (c *Context) verify(n *node, path string, fd int) error {
 	}
 	c.mu.RLock()
 	// Who appends to a file changes its time first, and a moment later its size.
-	touched := n.isRegular() && n.ino == st.Ino && n.mode == st.Mode && n.size == st.Size
-	same, grown, size := n.same(&st), touched || n.grown(&st), n.size
+	same, longer, size := n.same(&st), n.asLong(&st), n.size
 	have, want := n.flags&hasDigest != 0, n.digest
 	c.mu.RUnlock()
 	if same {
 		return nil
 	}
-	if !grown || !have {
+	if !longer || !have {
 		return pathError("read", path, ErrChanged)
 	}
 	h := newHasher(c)

@@ -82,8 +82,11 @@ func (n *node) same(st *unix.Stat_t) bool {
 }
 
 // grown reports whether st may be of the same file with more at its end.
-func (n *node) grown(st *unix.Stat_t) bool {
-	return n.isRegular() && n.ino == st.Ino && n.mode == st.Mode && st.Size > n.size
+func (n *node) grown(st *unix.Stat_t) bool { return n.asLong(st) && st.Size > n.size }
+
+// asLong reports whether st may be of the same file with nothing less.
+func (n *node) asLong(st *unix.Stat_t) bool {
+	return n.isRegular() && n.ino == st.Ino && n.mode == st.Mode && st.Size >= n.size
 }
 
 func (n *node) more() *extra {
