@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync/atomic"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -45,9 +44,7 @@ type program struct {
 	// refused is why there is no user namespace, when one is needed.
 	refused *sandbox.UserNSError
 
-	// passesOn is set while signals belong to a container or to the process in
-	// a user namespace: then no number of them ends this one.
-	passesOn atomic.Bool
+	signals signals
 }
 
 // usageError is a call that cannot be understood: exit code 2.
@@ -338,9 +335,14 @@ func (p *program) again() (code int, err error) {
 	if err := os.Setenv("WHITTLE_ROOT", dir); err != nil {
 		return 0, err
 	}
-	p.passesOn.Store(true)
-	defer p.passesOn.Store(false)
-	return sandbox.ReexecInUserNS()
+	p.signals.passOn.Store(true)
+	defer p.signals.passOn.Store(false)
+	signals, stop, err := p.signals.take(toNamespace...)
+	if err != nil {
+		return 0, err
+	}
+	defer stop()
+	return sandbox.ReexecInUserNS(signals)
 }
 
 func codeOrNil(code int) error {

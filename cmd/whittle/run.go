@@ -177,9 +177,11 @@ type streams struct{ in, out, err bool }
 // foreground runs a container here; its exit code is ours. Signals to whittle
 // are passed on.
 func (p *program) foreground(ctx context.Context, w *whittle.Whittle, ct *container.Container, given streams) (err error) {
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
-	defer signal.Stop(signals)
+	signals, stop, err := p.signals.take(unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	// When nobody reads our output, the container is to hear of it, and not us.
 	signal.Ignore(unix.SIGPIPE)
 	std := container.Streams{Signals: signals}
@@ -200,7 +202,7 @@ func (p *program) foreground(ctx context.Context, w *whittle.Whittle, ct *contai
 		defer t.Close()
 		std.Sizes = t.Sizes()
 	}
-	st, err := w.Containers().Run(ctx, ct, std, func() { p.passesOn.Store(true) })
+	st, err := w.Containers().Run(ctx, ct, std, func() { p.signals.passOn.Store(true) })
 	if errors.Is(err, errInterrupted) {
 		return err // before it ran
 	}

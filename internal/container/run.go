@@ -49,6 +49,7 @@ type monitor struct {
 	root  *os.File
 	stdin *os.File // the writing side of a standard input that never ends
 	proc  *sandbox.Process
+	begun time.Time // proc
 	ender ender
 	later sync.WaitGroup // signals that the process may lose, looked after until done
 	keep  atomic.Bool    // it is started again, and not removed before that
@@ -188,6 +189,7 @@ func (m *monitor) start(ctx context.Context, std Streams, log *logFile) error {
 	}
 	// What ends the container is a signal, not ctx: it may want to clean up.
 	m.proc, err = sandbox.Start(context.WithoutCancel(ctx), cfg)
+	m.begun = time.Now()
 	return err
 }
 

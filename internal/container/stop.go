@@ -58,6 +58,12 @@ func (m *monitor) end(sig unix.Signal) error {
 		return m.endDeaf(sig)
 	case perhaps:
 		m.later.Go(func() { m.endLater(sig) })
+	case yes:
+		// They may still be the handlers of the init, which execve(2) forgets
+		// after it has closed the descriptor by whose end a start is known.
+		if time.Since(m.begun) < endPoll {
+			m.later.Go(func() { m.endLater(sig) })
+		}
 	}
 	return m.proc.Signal(sig)
 }
@@ -68,8 +74,8 @@ func (m *monitor) endDeaf(sig unix.Signal) error {
 }
 
 // endLater waits for a process to make up its mind about a signal that it
-// blocks: if it was for a moment only, and there is no handler, the signal is
-// lost.
+// blocks, or seemed to have a handler for: if it was for a moment only, the
+// signal is lost.
 func (m *monitor) endLater(sig unix.Signal) {
 	for {
 		select {

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	sandbox.MaybeInit()
 	// A user's builds run in a user namespace, and so do a user's tests.
 	if os.Geteuid() != 0 {
-		if code, err := sandbox.ReexecInUserNS(); err == nil {
+		if code, err := sandbox.ReexecInUserNS(nil); err == nil {
 			os.Exit(code)
 		}
 	}

@@ -118,7 +118,19 @@ func inAllHierarchies(groups ...string) []string {
 // makeCgroup makes the group in the control groups that are mounted at root:
 // of version 2 there, or of version 1 in folders named as their controllers,
 // and then perhaps of version 2 in "unified".
-func makeCgroup(root, group string, r Resources) (*Cgroup, error) {
+func makeCgroup(root, group string, r Resources) (c *Cgroup, err error) {
+	for range 10 {
+		c, err = tryCgroup(root, group, r)
+		// Another process may just have removed the parent, as one that nobody uses.
+		gone := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV)
+		if !gone || path.Base(path.Dir(group)) != ownParent {
+			break
+		}
+	}
+	return c, err
+}
+
+func tryCgroup(root, group string, r Resources) (*Cgroup, error) {
 	c := &Cgroup{group: group}
 	var err error
 	if isV2(root) {
@@ -281,20 +293,11 @@ func makeV1Folder(top, dir string) error {
 	return nil
 }
 
-// makeFolder makes a group, whose parent another process may just have removed
-// as one that nobody uses.
 func makeFolder(dir string) error {
-	for range 10 {
-		err := unix.Mkdir(dir, 0o755)
-		if err == nil || err == unix.EEXIST {
-			return nil
-		}
-		if err != unix.ENOENT || filepath.Base(filepath.Dir(dir)) != ownParent {
-			return &CgroupError{dir, err}
-		}
-		_ = unix.Mkdir(filepath.Dir(dir), 0o755)
+	if err := unix.Mkdir(dir, 0o755); err != nil && err != unix.EEXIST {
+		return &CgroupError{dir, err}
 	}
-	return &CgroupError{dir, unix.ENOENT}
+	return nil
 }
 
 func writeSetting(dir, file, value string) error {

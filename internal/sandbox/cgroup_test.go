@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -217,6 +218,34 @@ func TestAParentThatTheCallerNamedStays(t *testing.T) {
 	if _, err := os.Stat(above); err != nil {
 		t.Error(err)
 	}
+}
+
+// Each removes the parent of all when it finds it empty, which the others may be
+// about to use.
+func TestGroupsThatComeAndGoAtOnce(t *testing.T) {
+	needSandbox(t)
+	one := func() error {
+		c, err := makeCgroup(cgroupRoot, groupName(ownParent), every())
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}
+	if err := one(); err != nil {
+		t.Skipf("needs control groups with memory limits: %v", err)
+	}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 100 {
+				if err := one(); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
 }
 
 func TestACallersOwnGroup(t *testing.T) {

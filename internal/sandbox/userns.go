@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"runtime"
 	"strconv"
 	"syscall"
@@ -47,17 +46,17 @@ func mayMount() bool {
 // /etc/subgid give, and where there are none or newuidmap cannot give them a
 // single one: OneID says so in there. It returns the exit code; 128 + n when
 // signal n ended it. The new process gets the caller's descriptors, terminal
-// and signals, and dies when the caller does.
+// and the signals that come from the channel, and dies when the caller does.
 //
 // An error means that nothing was run. It is a *UserNSError when the user's
 // system is not set up for it.
-func ReexecInUserNS() (exit int, err error) {
+func ReexecInUserNS(signals <-chan os.Signal) (exit int, err error) {
 	if os.Geteuid() == 0 {
 		m, err := allIDs()
 		if err != nil {
 			return 0, err
 		}
-		return startInUserNS(m, nil)
+		return startInUserNS(m, nil, signals)
 	}
 	if uids, gids, mapper, why := subordinateIDs(os.Getuid()); why == nil {
 		exit, err := startInUserNS(nil, func(pid int) error {
@@ -66,18 +65,18 @@ func ReexecInUserNS() (exit int, err error) {
 				err = mapper.run("newgidmap", pid, os.Getgid(), gids)
 			}
 			return err
-		})
+		}, signals)
 		var refused *mapError
 		if !errors.As(err, &refused) {
 			return exit, err
 		}
 	}
-	return startInUserNS(oneID(), nil)
+	return startInUserNS(oneID(), nil, signals)
 }
 
 // startInUserNS starts the namespace's first process with a map that this process may
 // write, or if that is nil with what mapper writes.
-func startInUserNS(m *ownMap, mapper func(pid int) error) (exit int, err error) {
+func startInUserNS(m *ownMap, mapper func(pid int) error, signals <-chan os.Signal) (exit int, err error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return 0, err
@@ -101,18 +100,15 @@ func startInUserNS(m *ownMap, mapper func(pid int) error) (exit int, err error) 
 		}
 		_, err := w.Write([]byte{1})
 		return errors.Join(err, w.Close())
-	})
+	}, signals)
 }
 
 // runForwarding starts cmd, runs ready, passes signals on to cmd and returns
 // its exit code. The thread that started cmd is kept for its parent-death
 // signal.
-func runForwarding(cmd *exec.Cmd, ready func() error) (int, error) {
+func runForwarding(cmd *exec.Cmd, ready func() error, signals <-chan os.Signal) (int, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	sigs := make(chan os.Signal, 64)
-	signal.Notify(sigs, forwarded...)
-	defer signal.Stop(sigs)
 	if err := cmd.Start(); err != nil {
 		return 0, namespaceError(unwrapPath(err))
 	}
@@ -122,7 +118,7 @@ func runForwarding(cmd *exec.Cmd, ready func() error) (int, error) {
 		return 0, err
 	}
 	done := make(chan struct{})
-	go forward(cmd.Process, sigs, done)
+	go forward(cmd.Process, signals, done)
 	err := cmd.Wait()
 	close(done)
 	var exit *exec.ExitError
@@ -134,10 +130,6 @@ func runForwarding(cmd *exec.Cmd, ready func() error) (int, error) {
 		return 128 + int(ws.Signal()), nil
 	}
 	return ws.ExitStatus(), nil
-}
-
-var forwarded = []os.Signal{
-	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGALRM,
 }
 
 // forward passes signals on. What the terminal sends on a key it sends to the

@@ -35,12 +35,12 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(helperVar) {
 	case helperHold:
 		if os.Geteuid() != 0 {
-			os.Exit(reexec(ReexecInUserNS()))
+			os.Exit(reexec(ReexecInUserNS(nil)))
 		}
 		os.Exit(holdMain())
 	case helperExit, helperUserNS, helperMasked:
 		if os.Geteuid() != 0 {
-			os.Exit(reexec(ReexecInUserNS()))
+			os.Exit(reexec(ReexecInUserNS(nil)))
 		}
 		if os.Getenv(helperVar) == helperExit {
 			os.Exit(exitMain())
