@@ -26,6 +26,7 @@ func main() {
 // binary.
 func Main() int {
 	log.SetOutput(io.Discard) // what libraries write there, of what a step asks an agent for, is no part of the story
+	boundGarbage()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	p := &program{

@@ -71,9 +71,6 @@ func (c *copier) unpackLeaf(e entry.Entry, into *node) error {
 	}
 	n := c.l.add(into, e.Base())
 	n.item = c.item(e, n.item.Entry)
-	if e.Kind == entry.File && e.Inode != 0 {
-		n.links = linkGroup{c.batch, e.Inode}
-	}
 	return nil
 }
 

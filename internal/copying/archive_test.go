@@ -34,7 +34,7 @@ func TestAttack12AnArchivesOwnLinkIsNotWrittenThrough(t *testing.T) {
 	first := view(t, `l 0777 0:0 @1 x -> /etc`)
 	second := view(t, `f 0644 0:0 @1 x/passwd "evil"`)
 	to := view(t, `d 0755 0:0 @1 etc`, `d 0755 0:0 @1 d`)
-	items, _, err := Plan([]Request{
+	items, _, err := planAll([]Request{
 		{From: first, Archive: true, To: to, Dest: "/d/"},
 		{From: second, Archive: true, Dest: "/d/"},
 	})

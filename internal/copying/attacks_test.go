@@ -28,7 +28,11 @@ func TestAttack09AWorkingDirectoryStaysInside(t *testing.T) {
 			t.Errorf("%s: %v", dir, err)
 			continue
 		}
-		t.Run(dir, func(t *testing.T) { checkShow(t, items, nil, want...) })
+		list, err := listOf(items)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(dir, func(t *testing.T) { checkShow(t, list, nil, want...) })
 	}
 	var conflict *Conflict
 	if _, err := Workdir(to, "/file/x", 0, 0, testNow); !errors.As(err, &conflict) || conflict.Path != "/file" {

@@ -87,6 +87,9 @@ type Item struct {
 	// Made is set for directories that did not exist and are not a copy of
 	// one: their Mtime is the request's Now.
 	Made bool
+
+	links linkGroup
+	below *graft // what follows a directory, instead of items for it
 }
 
 // Warning is advice about a copy that does what it should and perhaps not
@@ -109,9 +112,9 @@ type Warning struct {
 //
 // Mistakes of the Dockerfile's author are *NotFound, *Conflict, *BadMode,
 // *BadPattern, *NotKept, *Unfit and *pattern.Error.
-func Plan(rs []Request) ([]Item, []Warning, error) {
+func Plan(rs []Request) (*Items, []Warning, error) {
 	if len(rs) == 0 {
-		return nil, nil, nil
+		return &Items{}, nil, nil
 	}
 	root, err := rs[0].To.Lstat(".")
 	if err != nil {
@@ -127,7 +130,7 @@ func Plan(rs []Request) ([]Item, []Warning, error) {
 		warnings = append(warnings, w...)
 	}
 	items, err := changed(l.items(), rs)
-	return items, warnings, err
+	return Listed(items), warnings, err
 }
 
 // place adds what r writes to l.
@@ -264,11 +267,15 @@ func (c *copier) contents(f *filter, from branch, into *node) error {
 // dir places a directory found inside a copied one: unlike the copied one
 // itself it brings its own metadata, also to a directory that exists.
 func (c *copier) dir(f *filter, k kid, parent *node) error {
-	n, _, err := c.subdir(k.entry, parent)
+	n, have, err := c.subdir(k.entry, parent)
 	if err != nil {
 		return err
 	}
 	n.item = c.item(k.entry, n.item.Entry)
+	if !have {
+		n.below, err = c.graft(f, k.branch)
+		return err
+	}
 	err = c.contents(f, k.branch, n)
 	n.item.Entry.Mtime = k.entry.Mtime
 	return err
@@ -285,9 +292,7 @@ func (c *copier) way(f *filter, k kid, parent *node) error {
 	if have {
 		n.item.Entry.Mode, n.item.Parent = k.entry.Mode, false
 	} else {
-		n.item = c.item(k.entry, n.item.Entry)
-		n.item.Entry.Mtime = c.r.Now
-		n.item.Parent, n.item.Made, n.item.Source = true, true, ""
+		n.item = c.newWay(k.entry, n.item.Entry)
 	}
 	return c.contents(f, k.branch, n)
 }
@@ -327,16 +332,24 @@ func (c *copier) leaf(e entry.Entry, parent *node, name string) error {
 	}
 	n := c.l.add(parent, name)
 	n.item = c.item(e, n.item.Entry)
-	if e.Kind == entry.File && e.Inode != 0 {
-		n.links = linkGroup{c.batch, e.Inode}
-	}
 	return nil
+}
+
+// newWay is item, for a directory that only leads to something that is copied.
+func (c *copier) newWay(e, old entry.Entry) Item {
+	it := c.item(e, old)
+	it.Entry.Mtime = c.r.Now
+	it.Parent, it.Made, it.Source = true, true, ""
+	return it
 }
 
 // item is e as it lands at old's path, with the request's owner and mode.
 // What is written to an existing directory adds to its extended attributes.
 func (c *copier) item(e, old entry.Entry) Item {
 	it := Item{Source: e.Path, From: c.index}
+	if e.Kind == entry.File && e.Inode != 0 {
+		it.links = linkGroup{c.batch, e.Inode}
+	}
 	e.Path, e.Inode, e.Opaque = old.Path, 0, false
 	if e.Kind == entry.Socket {
 		// A tar has no sockets, and one without its process is of no use; the

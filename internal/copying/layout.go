@@ -25,17 +25,10 @@ type node struct {
 	item  Item
 	up    *node
 	kids  []*node // sorted by name
+	below *graft  // in place of kids
 	bare  bool    // nothing of To shows through this directory
 	gone  bool    // replaced
 	under bool    // To has a directory here
-	links linkGroup
-}
-
-// A linkGroup names the files that are hard links of each other: those of one
-// inode that were copied by one source.
-type linkGroup struct {
-	batch int
-	inode uint64
 }
 
 func newLayout(to entry.FS, root entry.Entry, now entry.Time) *layout {
@@ -55,6 +48,9 @@ func (l *layout) Lstat(p string) (entry.Entry, error) {
 		return n.item.Entry, nil
 	}
 	for name := range strings.SplitSeq(p, "/") {
+		if err := n.open(); err != nil {
+			return entry.Entry{}, err
+		}
 		k := n.kid(name)
 		if k == nil && (n.bare || !n.item.Entry.IsDir()) {
 			return entry.Entry{}, entry.NotExist("lstat", p)
@@ -71,6 +67,9 @@ func (l *layout) Lstat(p string) (entry.Entry, error) {
 // node of something that only To has is not yet part of the tree unless it is
 // a directory.
 func (l *layout) child(n *node, name string) (*node, error) {
+	if err := n.open(); err != nil {
+		return nil, err
+	}
 	if k := n.kid(name); k != nil {
 		return k, nil
 	}
@@ -182,57 +181,28 @@ func (n *node) attached() bool {
 // items lists the tree. A directory of To is left out when nothing below it
 // is written, and so is the root: its metadata never changes.
 func (l *layout) items() []Item {
-	n := l.root.count()
-	out, groups := make([]Item, 0, n), make([]linkGroup, 0, n)
+	var out []Item
 	var list func(n *node) bool
 	list = func(n *node) bool {
 		mark := len(out)
 		wrote := !n.item.Parent || n.item.Made
 		n.item.Entry.Opaque = n.bare && n.under && n.item.Entry.IsDir()
+		if n.item.below = n.below; n.below != nil {
+			n.below.c.l = nil // of which nothing else is needed any more
+		}
 		out = append(out, n.item)
-		groups = append(groups, n.links)
 		for _, k := range n.kids {
 			wrote = list(k) || wrote
 		}
 		if !wrote {
-			out, groups = out[:mark], groups[:mark]
+			out = out[:mark]
 		}
 		return wrote
 	}
 	if !list(l.root) {
 		return nil
 	}
-	link(out, groups)
 	return out[1:]
-}
-
-// count returns the number of nodes from n on.
-func (n *node) count() int {
-	total := 1
-	for _, k := range n.kids {
-		total += k.count()
-	}
-	return total
-}
-
-// link gives the members of each group of two or more a common Inode.
-func link(items []Item, groups []linkGroup) {
-	count := map[linkGroup]int{}
-	for _, g := range groups {
-		if g.inode != 0 {
-			count[g]++
-		}
-	}
-	inode := map[linkGroup]uint64{}
-	for i, g := range groups {
-		if count[g] < 2 {
-			continue
-		}
-		if inode[g] == 0 {
-			inode[g] = uint64(len(inode) + 1)
-		}
-		items[i].Entry.Inode = inode[g]
-	}
 }
 
 // isNotExist is true for a missing path, as entry.FS reports it.

@@ -2,6 +2,8 @@ package copying
 
 import (
 	"errors"
+	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -15,7 +17,35 @@ func view(t *testing.T, lines ...string) *entry.Mem {
 	return tree(t, lines, map[string]bool{})
 }
 
-func planOne(r Request) ([]Item, []Warning, error) { return Plan([]Request{r}) }
+func planOne(r Request) ([]Item, []Warning, error) { return planAll([]Request{r}) }
+
+// planAll is Plan, with the items in a list. They are the same a second time.
+func planAll(rs []Request) ([]Item, []Warning, error) {
+	items, warnings, err := Plan(rs)
+	if err != nil {
+		return nil, warnings, err
+	}
+	list, err := listOf(items)
+	again, _ := listOf(items)
+	if err == nil && !reflect.DeepEqual(list, again) {
+		err = fmt.Errorf("first %+v, then %+v", list, again)
+	}
+	return list, warnings, err
+}
+
+func listOf(items *Items) (list []Item, err error) {
+	var size int64
+	err = items.Each(func(it *Item) error {
+		list = append(list, *it)
+		list[len(list)-1].below = nil
+		size += it.Entry.Size
+		return nil
+	})
+	if err == nil && (len(list) != items.Len || size != items.Size) {
+		err = fmt.Errorf("%d items of %d bytes, not %d of %d", len(list), size, items.Len, items.Size)
+	}
+	return list, err
+}
 
 func plan(t *testing.T, r Request) []Item {
 	t.Helper()
@@ -131,7 +161,7 @@ func TestLinkGroupsAreOnesOfThisCopy(t *testing.T) {
 	}
 	// One of the names is replaced by a later source: two of three are left.
 	over := view(t, `f 0600 0:0 @1 b "B"`)
-	items, _, err := Plan([]Request{
+	items, _, err := planAll([]Request{
 		{From: from, Sources: []string{"s"}, To: entry.NewMem(), Dest: "/d/"},
 		{From: over, Sources: []string{"b"}, Dest: "/d/"},
 	})
@@ -146,7 +176,7 @@ func TestLinkGroupsAreOnesOfThisCopy(t *testing.T) {
 func TestRequestsOfOneInstructionSeeEachOther(t *testing.T) {
 	local := view(t, `f 0600 0:0 @1 a "A"`)
 	text := view(t, `f 0644 0:0 @2 *.txt "T"`)
-	items, _, err := Plan([]Request{
+	items, _, err := planAll([]Request{
 		{From: local, Sources: []string{"a"}, To: entry.NewMem(), Dest: "/x/y"},
 		{From: text, Sources: []string{"*.txt"}, Literal: true, Dest: "/x", Chown: "u"},
 	})
@@ -156,7 +186,7 @@ func TestRequestsOfOneInstructionSeeEachOther(t *testing.T) {
 	if got, want := show(t, items, local, text), []string{`d 0755 0:0 @now x`, `f 0644 0:0 @2 x/*.txt "T"`, `f 0600 0:0 @1 x/y "A"`}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	_, _, err = Plan([]Request{
+	_, _, err = planAll([]Request{
 		{From: local, Sources: []string{"a"}, To: entry.NewMem(), Dest: "/x"},
 		{From: text, Sources: []string{"*.txt"}, Literal: true, Dest: "/x/"},
 	})

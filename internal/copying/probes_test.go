@@ -212,7 +212,11 @@ func (p probe) do(t *testing.T) ([]Item, error) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return Workdir(p.to, dir, uid, gid, testNow)
+		items, err := Workdir(p.to, dir, uid, gid, testNow)
+		if err != nil {
+			return nil, err
+		}
+		return listOf(items)
 	}
 	r := Request{From: p.from, To: p.to, Now: testNow, FromContext: verb == "CONTEXT" || verb == "FILE"}
 	link := false

@@ -46,7 +46,7 @@ func changed(items []Item, rs []Request) ([]Item, error) {
 			out = append(out, it)
 		}
 	}
-	return relinked(out), nil
+	return out, nil
 }
 
 // same reports whether To has the item already, and else whether nothing of
@@ -65,18 +65,4 @@ func (it *Item) same(rs []Request) (same, isNew bool, err error) {
 	}
 	same, err = entry.SameFile(*e, rs[it.From].From, it.Source, was, to)
 	return same, false, err
-}
-
-// relinked takes the Inode from files whose other names were left out.
-func relinked(items []Item) []Item {
-	names := map[uint64]int{}
-	for i := range items {
-		names[items[i].Entry.Inode]++
-	}
-	for i := range items {
-		if names[items[i].Entry.Inode] == 1 {
-			items[i].Entry.Inode = 0
-		}
-	}
-	return items
 }

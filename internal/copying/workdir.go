@@ -4,8 +4,8 @@ import "github.com/whittle-build/whittle/internal/entry"
 
 // Workdir returns what a WORKDIR writes: the missing directories of dir, made
 // with mode 0755 for the user, and the existing ones above them. Links are
-// followed inside to. There are no items when dir exists.
-func Workdir(to entry.FS, dir string, uid, gid uint32, now entry.Time) ([]Item, error) {
+// followed inside to. There are none when dir exists.
+func Workdir(to entry.FS, dir string, uid, gid uint32, now entry.Time) (*Items, error) {
 	root, err := to.Lstat(".")
 	if err != nil {
 		return nil, err
@@ -19,5 +19,5 @@ func Workdir(to entry.FS, dir string, uid, gid uint32, now entry.Time) ([]Item, 
 	if _, err := l.mkdirAll(at, made); err != nil {
 		return nil, err
 	}
-	return l.items(), nil
+	return Listed(l.items()), nil
 }

@@ -22,18 +22,12 @@ const (
 	worthItems = 512
 )
 
-func worth(items []copying.Item) bool {
-	var size int64
-	for i := range items {
-		size += items[i].Entry.Size
-	}
-	return size >= worthBytes || len(items) >= worthItems
-}
+func worth(items *copying.Items) bool { return items.Size >= worthBytes || items.Len >= worthItems }
 
 // writtenKey names the layer of job's COPY by what it writes: with items in the
 // place of what is below, from which they follow, it says what the step's key
 // says. As there the times of files do not count.
-func (l *Local) writtenKey(job solve.Job, items []copying.Item) *digest.Key {
+func (l *Local) writtenKey(job solve.Job, items *copying.Items) (*digest.Key, error) {
 	k := digest.NewKey("written")
 	job.Step.KeyFields(k)
 	k.Digest("content", job.Content)
@@ -41,14 +35,15 @@ func (l *Local) writtenKey(job solve.Job, items []copying.Item) *digest.Key {
 		k.Int("epoch", l.Epoch.Unix())
 	}
 	h, b := sha256.New(), []byte(nil)
-	for i := range items {
-		b = appendItem(b[:0], &items[i])
+	err := items.Each(func(it *copying.Item) error {
+		b = appendItem(b[:0], it)
 		h.Write(b)
-	}
+		return nil
+	})
 	var d digest.Digest
 	h.Sum(d[:0])
 	k.Digest("items", d)
-	return k
+	return k, err
 }
 
 func appendItem(b []byte, it *copying.Item) []byte {

@@ -149,27 +149,31 @@ func (l *Local) copy(ctx context.Context, job solve.Job) (_ solve.Made, err erro
 	}
 	span := trace.Begin(ctx, "plan the copy")
 	list, warnings, err := copying.Plan(p.requests)
-	span.Set("entries", len(list))
+	if err != nil {
+		span.End()
+		return solve.Made{}, l.refused(ctx, job, err)
+	}
+	span.Set("entries", list.Len)
 	span.End()
+	l.warn(job, warnings)
+	made, err := l.writeAgain(ctx, job, list, p.requests)
 	for _, r := range p.requests {
 		if v, ok := bare(r.From).(interface{ Forget() }); ok {
 			v.Forget()
 		}
 	}
-	if err != nil {
-		return solve.Made{}, l.refused(ctx, job, err)
-	}
-	l.warn(job, warnings)
-	made, err := l.writeAgain(ctx, job, list, p.requests)
 	return made, l.notOwned(job, err)
 }
 
 // writeAgain is write, unless there is a layer with just these items.
-func (l *Local) writeAgain(ctx context.Context, job solve.Job, items []copying.Item, rs []copying.Request) (solve.Made, error) {
+func (l *Local) writeAgain(ctx context.Context, job solve.Job, items *copying.Items, rs []copying.Request) (solve.Made, error) {
 	if !worth(items) {
 		return l.write(ctx, job, items, rs)
 	}
-	key := l.writtenKey(job, items)
+	key, err := l.writtenKey(job, items)
+	if err != nil {
+		return solve.Made{}, l.refused(ctx, job, err)
+	}
 	if !job.Fresh {
 		if made, ok := l.written(key.Sum()); ok {
 			return made, nil

@@ -268,9 +268,10 @@ func (l *Local) writeSource(ctx context.Context, job solve.Job, source string, w
 			top.UID, top.GID = 0, 0
 		}
 	}
-	items = slices.DeleteFunc(items, func(it copying.Item) bool { return it.Entry.Path == "." })
-	if e.Kind != entry.Dir && len(items) > 0 {
-		name = items[len(items)-1].Entry.Path
+	if e.Kind != entry.Dir {
+		if err := items.Each(func(it *copying.Item) error { name = it.Entry.Path; return nil }); err != nil {
+			return "", l.refused(ctx, job, err)
+		}
 	}
 	if err := w.Add(top, nil); err != nil {
 		return "", err

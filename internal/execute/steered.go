@@ -102,7 +102,7 @@ func (l *Local) writeSteered(ctx context.Context, p *Place, below entry.FS) (met
 	if err != nil {
 		return meta, err
 	}
-	if err := addAll(ctx, w, d.out, []copying.Request{{From: d.view}}); err != nil {
+	if err := addAll(ctx, w, copying.Listed(d.out), []copying.Request{{From: d.view}}); err != nil {
 		w.Abort()
 		return meta, err
 	}

@@ -27,7 +27,7 @@ const (
 
 // write makes a layer of items, whose content is in the file systems of rs,
 // and commits it.
-func (l *Local) write(ctx context.Context, job solve.Job, items []copying.Item, rs []copying.Request) (made solve.Made, err error) {
+func (l *Local) write(ctx context.Context, job solve.Job, items *copying.Items, rs []copying.Request) (made solve.Made, err error) {
 	tmp, err := l.Store.Temp("copy")
 	if err != nil {
 		return made, err
@@ -59,39 +59,37 @@ func (l *Local) write(ctx context.Context, job solve.Job, items []copying.Item, 
 
 // item is one entry of a layer to be written, with where its content is.
 type item struct {
-	*copying.Item
+	copying.Item
 	from entry.FS // nil for what has no content
 }
 
 func itemOf(it *copying.Item, rs []copying.Request) item {
 	if it.Source == "" || it.Entry.Kind != entry.File {
-		return item{it, nil}
+		return item{*it, nil}
 	}
-	return item{it, rs[it.From].From}
+	return item{*it, rs[it.From].From}
 }
 
 // ahead says whether the content is worth reading before its turn. That of
 // hard links is needed for the first name only.
-func (it item) ahead() bool {
+func (it *item) ahead() bool {
 	return it.from != nil && it.Entry.Size < smallestBig && it.Entry.Inode == 0
 }
 
-// batch is files that are read together: one message each way for many small
-// files. Who writes them hands the batch back to be filled again.
+// batch is items that go together: one message each way for many small files.
+// Who writes them hands the batch back to be filled again.
 type batch struct {
 	items []item
 	size  int64
-	data  []byte // the content of one item after the other
-	good  int    // so many items were read before err
+	data  []byte // the content of one item that is read ahead after the other
+	good  int    // so many of these were read before err
 	err   error
 	done  chan struct{} // receives when the batch is read
-	next  int           // the item to write next, whose content is data[at:]
-	at    int64
 }
 
 // addAll writes items in order while readers read the small files ahead, at
 // most so many batches of them.
-func addAll(ctx context.Context, w writer, items []copying.Item, rs []copying.Request) error {
+func addAll(ctx context.Context, w writer, items *copying.Items, rs []copying.Request) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	a := readAhead{
 		ctx: ctx, items: items, rs: rs,
@@ -104,89 +102,96 @@ func addAll(ctx context.Context, w writer, items []copying.Item, rs []copying.Re
 	for range readers {
 		wg.Go(a.readAll)
 	}
-	for i := range items {
-		if ctx.Err() != nil {
+	for b := range a.order {
+		select {
+		case <-b.done:
+		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		it := itemOf(&items[i], rs)
-		add := it.add
-		if it.ahead() {
-			add = a.add
-		}
-		if err := add(w); err != nil {
+		if err := b.write(ctx, w); err != nil {
 			return err
 		}
+		a.free <- b
 	}
-	return nil
+	return a.err
 }
 
 // readAhead is the reading ahead of one copy. Batches go from free to jobs and, in
 // the order of the items, to order; from there back to free.
 type readAhead struct {
 	ctx               context.Context
-	items             []copying.Item
+	items             *copying.Items
 	rs                []copying.Request
 	free, order, jobs chan *batch
-	now               *batch // is written at present
+	err               error // why there are no more batches, when order is closed
 }
 
-// feed hands out the files to read, in order.
+// feed hands out the items, in order.
 func (a *readAhead) feed() {
+	defer close(a.order)
 	defer close(a.jobs)
 	for range batches {
 		a.free <- &batch{done: make(chan struct{}, 1)}
 	}
-	for i := 0; i < len(a.items); {
-		var b *batch
-		select {
-		case b = <-a.free:
-		case <-a.ctx.Done():
-			return
-		}
-		*b = batch{items: b.items[:0], data: b.data, done: b.done}
-		for ; i < len(a.items) && !b.full(); i++ {
-			if it := itemOf(&a.items[i], a.rs); it.ahead() {
-				b.items = append(b.items, it)
-				b.size += it.Entry.Size
+	var b *batch
+	a.err = a.items.Each(func(it *copying.Item) error {
+		if b == nil {
+			select {
+			case b = <-a.free:
+			case <-a.ctx.Done():
+				return context.Cause(a.ctx)
 			}
+			*b = batch{items: b.items[:0], data: b.data, done: b.done}
 		}
-		if len(b.items) > 0 {
-			a.order <- b // there is room: no more batches than that exist
-			a.jobs <- b
+		b.items = append(b.items, itemOf(it, a.rs))
+		if one := &b.items[len(b.items)-1]; one.ahead() {
+			b.size += one.Entry.Size
 		}
+		if b.full() {
+			a.send(b)
+			b = nil
+		}
+		return nil
+	})
+	if b != nil && a.err == nil {
+		a.send(b)
 	}
+}
+
+// send waits for nobody: there is room for all the batches that exist.
+func (a *readAhead) send(b *batch) {
+	a.order <- b
+	a.jobs <- b
 }
 
 func (b *batch) full() bool {
 	return len(b.items) == batchFiles || b.size > batchBytes-smallestBig
 }
 
-// add writes the next of the files that are read ahead.
-func (a *readAhead) add(w writer) error {
-	if a.now == nil {
-		select {
-		case a.now = <-a.order:
-		case <-a.ctx.Done():
-			return context.Cause(a.ctx)
+// write writes the items of a batch that is read.
+func (b *batch) write(ctx context.Context, w writer) error {
+	n, at := 0, int64(0)
+	for i := range b.items {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
-		select {
-		case <-a.now.done:
-		case <-a.ctx.Done():
-			return context.Cause(a.ctx)
+		it := &b.items[i]
+		if !it.ahead() {
+			if err := it.add(w); err != nil {
+				return err
+			}
+			continue
 		}
+		if n == b.good {
+			return b.err
+		}
+		data := b.data[at:][:it.Entry.Size]
+		if err := w.Add(it.Entry, bytes.NewReader(data)); err != nil {
+			return err
+		}
+		n, at = n+1, at+it.Entry.Size
 	}
-	b := a.now
-	if b.next == b.good {
-		return b.err
-	}
-	it := b.items[b.next]
-	data := b.data[b.at:][:it.Entry.Size]
-	b.next, b.at = b.next+1, b.at+it.Entry.Size
-	if b.next == len(b.items) {
-		a.now = nil
-		defer func() { a.free <- b }()
-	}
-	return w.Add(it.Entry, bytes.NewReader(data))
+	return nil
 }
 
 // readAll reads batches until there are no more.
@@ -202,7 +207,7 @@ func (a *readAhead) readAll() {
 // loaders are what one goroutine reads the files of each request with.
 type loaders []entry.Loader
 
-func (l loaders) of(it item) entry.Loader {
+func (l loaders) of(it *item) entry.Loader {
 	if l[it.From] == nil {
 		l[it.From] = entry.LoaderOf(it.from)
 	}
@@ -219,7 +224,11 @@ func (l loaders) close() {
 
 func (b *batch) read(l loaders) {
 	b.data = slices.Grow(b.data[:0], int(b.size))
-	for _, it := range b.items {
+	for i := range b.items {
+		it := &b.items[i]
+		if !it.ahead() {
+			continue
+		}
 		at := len(b.data)
 		b.data = b.data[:at+int(it.Entry.Size)]
 		if b.err = l.of(it).Load(it.Source, b.data[at:]); b.err != nil {
@@ -230,7 +239,7 @@ func (b *batch) read(l loaders) {
 }
 
 // add writes an item whose content is not read ahead.
-func (it item) add(w writer) error {
+func (it *item) add(w writer) error {
 	if it.from == nil {
 		return w.Add(it.Entry, nil) // a file without a source is empty
 	}
@@ -250,8 +259,8 @@ func (it item) add(w writer) error {
 
 // addLinked writes one name of a hard link; the writer reads the content of
 // the first only.
-func (it item) addLinked(w writer) (err error) {
-	l := lazy{item: it}
+func (it *item) addLinked(w writer) (err error) {
+	l := lazy{item: *it}
 	defer func() { err = errors.Join(err, l.close()) }()
 	if err := w.Add(it.Entry, &l); err != nil || l.f == nil {
 		return err

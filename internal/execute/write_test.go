@@ -121,7 +121,7 @@ func TestWhatIsReadAheadIsWrittenInOrder(t *testing.T) {
 		}
 		close(first)
 	}()
-	if err := addAll(t.Context(), w, items, []copying.Request{{From: s}}); err != nil {
+	if err := addAll(t.Context(), w, copying.Listed(items), []copying.Request{{From: s}}); err != nil {
 		t.Fatal(err)
 	}
 	if !slices.Equal(w.got, want) {
@@ -142,7 +142,7 @@ func TestReadingAheadStopsAtItsWindow(t *testing.T) {
 			ahead = s.opened.Load()
 		}
 	}}
-	if err := addAll(t.Context(), w, items, []copying.Request{{From: s}}); err != nil {
+	if err := addAll(t.Context(), w, copying.Listed(items), []copying.Request{{From: s}}); err != nil {
 		t.Fatal(err)
 	}
 	if ahead > batches*batchFiles {
@@ -171,7 +171,7 @@ func TestAnErrorInTheMiddleEndsTheWriting(t *testing.T) {
 			// behind blocked makes it panic.
 			synctest.Test(t, func(t *testing.T) {
 				items, want := manyItems(1000)
-				err := addAll(t.Context(), c.w, items, []copying.Request{{From: c.fs}})
+				err := addAll(t.Context(), c.w, copying.Listed(items), []copying.Request{{From: c.fs}})
 				if err == nil || !strings.Contains(err.Error(), c.want) {
 					t.Fatalf("error %v", err)
 				}
@@ -195,7 +195,7 @@ func TestWritingEndsWithItsContext(t *testing.T) {
 			cancel(why)
 		}
 	}}
-	err := addAll(ctx, w, items, []copying.Request{{From: &sourceFS{}}})
+	err := addAll(ctx, w, copying.Listed(items), []copying.Request{{From: &sourceFS{}}})
 	if !errors.Is(err, why) || len(w.got) != 301 {
 		t.Errorf("error %v after %d entries", err, len(w.got))
 	}
@@ -214,7 +214,7 @@ func TestALargeFileIsStreamed(t *testing.T) {
 		return strings.NewReader("bbb")
 	}}
 	w := &written{}
-	if err := addAll(t.Context(), w, items, []copying.Request{{From: s}}); err != nil {
+	if err := addAll(t.Context(), w, copying.Listed(items), []copying.Request{{From: s}}); err != nil {
 		t.Fatal(err)
 	}
 	if len(w.got) != 2 || w.got[1] != "b=bbb" {
@@ -249,7 +249,7 @@ func TestHardLinksAreReadOnce(t *testing.T) {
 	}
 	s := &sourceFS{content: func(string) io.Reader { return strings.NewReader("text") }}
 	w := &linkWriter{}
-	if err := addAll(t.Context(), w, items, []copying.Request{{From: s}}); err != nil {
+	if err := addAll(t.Context(), w, copying.Listed(items), []copying.Request{{From: s}}); err != nil {
 		t.Fatal(err)
 	}
 	if s.opened.Load() != 1 || s.open.Load() != 0 || len(w.got) != 100 {
@@ -286,7 +286,7 @@ func TestWhatWasReadIsComparedWithWhatIsInTheKey(t *testing.T) {
 	for what, e := range map[string]entry.Entry{
 		"a small file": {Path: "x", Size: 5}, "a large file": {Path: "x", Size: 2 * smallestBig}, "a hard link": {Path: "x", Size: 5, Inode: 1},
 	} {
-		err := addAll(t.Context(), &written{}, []copying.Item{{Entry: e, Source: "x"}}, rs)
+		err := addAll(t.Context(), &written{}, copying.Listed([]copying.Item{{Entry: e, Source: "x"}}), rs)
 		if !errors.Is(err, source.ErrChanged) {
 			t.Errorf("%s: %v", what, err)
 		}

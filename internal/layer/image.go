@@ -134,7 +134,7 @@ func (m *imager) dataSize(i uint32) int64 {
 		m.list = m.t.list(i, m.list[:0])
 		return dirSize(m.list)
 	case entry.Symlink:
-		return int64(len(ino.link))
+		return int64(len(m.t.linkOf(ino)))
 	case entry.File:
 		if ino.size == 0 {
 			return 0
@@ -302,7 +302,7 @@ func (m *imager) links(i uint32) uint32 {
 func (m *imager) appendData(b []byte, i uint32) []byte {
 	ino := m.t.inodes.at(i)
 	if ino.kind == entry.Symlink {
-		return append(b, ino.link...)
+		return append(b, m.t.linkOf(ino)...)
 	}
 	m.list = m.t.list(i, m.list[:0])
 	return appendDir(b, m.list)

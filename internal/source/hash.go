@@ -59,7 +59,7 @@ func (c *Context) hashOne(n *node, path string) error {
 		return pathError("read", path, errors.New("not a regular file"))
 	}
 	if n.flags&hasDigest == 0 {
-		if err := newHasher(c).file(context.Background(), job{path: path, n: n}); err != nil {
+		if err := newHasher(c).file(context.Background(), path, n); err != nil {
 			return err
 		}
 		c.dirty = c.dirty || n.flags&isTrusted != 0
@@ -67,43 +67,67 @@ func (c *Context) hashOne(n *node, path string) error {
 	return nil
 }
 
+// unread are files whose digests are not known. There may be millions.
+type unread struct{ large, others []unreadFile }
+
+// An unreadFile is told by its directory, which many share, and its name.
+type unreadFile struct {
+	dir string
+	n   *node
+}
+
+func (u *unread) add(j job) {
+	f := unreadFile{entry.Parent(j.path), j.n}
+	if last := len(u.others) - 1; last >= 0 && u.others[last].dir == f.dir {
+		f.dir = u.others[last].dir // and not another part of another path
+	}
+	const large = 8 << 20
+	if j.n.size > large {
+		u.large = append(u.large, f)
+	} else {
+		u.others = append(u.others, f)
+	}
+}
+
 // hashAll reads the files of todo on all processors. The caller holds the
 // lock; each node is the work of one goroutine.
-func (c *Context) hashAll(ctx context.Context, todo []job) error {
+func (c *Context) hashAll(ctx context.Context, todo *unread) error {
 	// The largest come first: the last file to be read should be a small one.
-	const large = 8 << 20
-	slices.SortStableFunc(todo, func(a, b job) int {
-		return cmp.Compare(max(b.n.size, large), max(a.n.size, large))
-	})
+	slices.SortStableFunc(todo.large, func(a, b unreadFile) int { return cmp.Compare(b.n.size, a.n.size) })
 	var (
 		mu    sync.Mutex
 		next  int
 		first error
 		all   sync.WaitGroup
 	)
-	take := func(err error) (job, bool) {
+	n := len(todo.large) + len(todo.others)
+	take := func(err error) (f unreadFile, ok bool) {
 		mu.Lock()
 		defer mu.Unlock()
 		if first == nil {
 			first = err
 		}
-		if first != nil || next == len(todo) {
-			return job{}, false
+		if first != nil || next == n {
+			return f, false
 		}
-		next++
-		return todo[next-1], true
+		if next++; next <= len(todo.large) {
+			return todo.large[next-1], true
+		}
+		return todo.others[next-1-len(todo.large)], true
 	}
-	for range min(workers(), len(todo)) {
+	for range min(workers(), n) {
 		all.Go(func() {
 			h := newHasher(c)
-			for j, ok := take(nil); ok; {
-				j, ok = take(h.file(ctx, j))
+			for f, ok := take(nil); ok; {
+				f, ok = take(h.file(ctx, entry.Join(f.dir, f.n.name), f.n))
 			}
 		})
 	}
 	all.Wait()
-	for _, j := range todo[:next] {
-		c.dirty = c.dirty || j.n.flags&isTrusted != 0
+	for _, list := range [][]unreadFile{todo.large, todo.others} {
+		for _, f := range list {
+			c.dirty = c.dirty || f.n.flags&isTrusted != 0
+		}
 	}
 	return first
 }
@@ -122,53 +146,53 @@ func newHasher(c *Context) *hasher {
 	return &hasher{c: c, start: c.now(), sum: sha256.New(), buf: make([]byte, readBuffer)}
 }
 
-// file fills in the digest of j, with the metadata that belongs to it.
-func (h *hasher) file(ctx context.Context, j job) error {
+// file fills in the digest of n, which is at path, with the metadata that belongs to it.
+func (h *hasher) file(ctx context.Context, path string, n *node) error {
 	if err := cause(ctx); err != nil {
 		return err
 	}
-	fd, err := openBeneath(h.c.root, j.path, unix.O_RDONLY|unix.O_NONBLOCK)
+	fd, err := openBeneath(h.c.root, path, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
-		return pathError("open", j.path, err)
+		return pathError("open", path, err)
 	}
 	defer unix.Close(fd)
 	var before, after unix.Stat_t
 	if err := unix.Fstat(fd, &before); err != nil {
-		return pathError("stat", j.path, err)
+		return pathError("stat", path, err)
 	}
 	if before.Mode&unix.S_IFMT != unix.S_IFREG {
-		return pathError("open", j.path, ErrChanged)
+		return pathError("open", path, ErrChanged)
 	}
 	var last digest.Digest // of the read before
 	for try := range 3 {
-		j.n.setXattrs(readXattrs(fd)) // a change of theirs is one of ctime
+		n.setXattrs(readXattrs(fd)) // a change of theirs is one of ctime
 		// Two reads more: a new link or a chmod is a change too, but a short
 		// one. What a file that grows had at first must be the same twice.
-		if err := h.read(ctx, fd, j.path, before.Size); err != nil {
+		if err := h.read(ctx, fd, path, before.Size); err != nil {
 			return err
 		}
 		if err := unix.Fstat(fd, &after); err != nil {
-			return pathError("stat", j.path, err)
+			return pathError("stat", path, err)
 		}
-		j.n.set(&before)
-		h.sum.Sum(j.n.digest[:0])
-		j.n.flags &^= isTrusted | hasDigest
+		n.set(&before)
+		h.sum.Sum(n.digest[:0])
+		n.flags &^= isTrusted | hasDigest
 		switch {
-		case j.n.same(&after):
-			j.n.flags |= hasDigest
+		case n.same(&after):
+			n.flags |= hasDigest
 			if uint64(after.Dev) == h.c.links.main || !frozenClock(fd) { // a mount in the context may be an image
-				j.n.flags |= trusted(j.n, h.start)
+				n.flags |= trusted(n, h.start)
 			}
 			return nil
-		case !j.n.grown(&after):
+		case !n.grown(&after):
 			before = after
-		case try > 0 && last == j.n.digest:
-			j.n.flags |= hasDigest
+		case try > 0 && last == n.digest:
+			n.flags |= hasDigest
 			return nil
 		}
-		last = j.n.digest
+		last = n.digest
 	}
-	return pathError("read", j.path, ErrChanged)
+	return pathError("read", path, ErrChanged)
 }
 
 // read digests the first size bytes of the file: one to which somebody writes,

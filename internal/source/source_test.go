@@ -500,7 +500,7 @@ func TestAnAttributeThatComesWhileAFileIsReadIsNotLost(t *testing.T) {
 			t.Skip("needs user attributes: ", err)
 		}
 	}}
-	if err := newHasher(c).file(ctx, job{path: "f", n: n}); err != nil {
+	if err := newHasher(c).file(ctx, "f", n); err != nil {
 		t.Fatal(err)
 	}
 	if ctx.asked < ctx.nth {
