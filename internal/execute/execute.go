@@ -57,6 +57,7 @@ type Local struct {
 	OnFailure func(ctx context.Context, f *Failed) error
 
 	fresh      onces // caches that this build has begun anew
+	spares     sandbox.Spares
 	plantsOnce sync.Once
 	plants     *rootfs.Plants
 	plainly    sync.Once // it has been said what is not protected

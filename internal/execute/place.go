@@ -131,7 +131,7 @@ func (p *Place) process(ctx context.Context, s *Session) (st sandbox.Status, err
 		Hostname: r.Hostname, Hosts: hosts(r.Hosts), Network: network(r.Network),
 		ResolvConf: true, ReadOnlyEtc: true, Mounts: append(list, p.mounts.list...), ShmSize: r.Limits.ShmSize,
 		Insecure: r.Insecure, Rlimits: p.mounts.noDumps(rlimits(r)), Cgroup: group, Emulator: p.local.Emulators[p.Job.Step.Stage],
-		Stdout: stream{p.local, p.Job.Vertex, 1}, Stderr: stream{p.local, p.Job.Vertex, 2},
+		Stdout: stream{p.local, p.Job.Vertex, 1}, Stderr: stream{p.local, p.Job.Vertex, 2}, Spares: &p.local.spares,
 	}
 	if err := p.apart(c); err != nil {
 		return st, err

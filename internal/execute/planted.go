@@ -35,7 +35,7 @@ func (l *Local) planted() *rootfs.Plants {
 }
 
 // Close removes what was kept for steps to come. No step may run any more.
-func (l *Local) Close() error { return l.planted().Close() }
+func (l *Local) Close() error { return errors.Join(l.spares.Close(), l.planted().Close()) }
 
 // notApart is what a chroot does not protect.
 const notApart = "isolation chroot: nothing keeps steps from this container. They share its network, its limits and its user, " +

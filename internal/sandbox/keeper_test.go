@@ -122,7 +122,7 @@ func TestTheKeeperKnowsAProcessBeforeItsCommandRuns(t *testing.T) {
 	p := &Process{proc: gone.Process}
 	done := make(chan error, 1)
 	go func() {
-		_, _, err := p.talk(t.Context(), sock, &launch{config: &Config{Root: root, Args: []string{"true"}}, setup: s})
+		_, _, err := p.talk(t.Context(), sock, &launch{config: &Config{Root: root, Args: []string{"true"}}, setup: s}, nil)
 		sock.Close()
 		done <- err
 	}()

@@ -216,15 +216,24 @@ func (l *launch) group() *Cgroup {
 // start starts the init and returns when it has become the command.
 func (p *Process) start(ctx context.Context, l *launch) error {
 	started := make(chan error, 1)
-	go p.supervise(ctx, l, started)
-	return <-started
+	spares := l.config.Spares
+	if !spares.take(&claim{p, ctx, l, started}) {
+		go p.supervise(ctx, l, nil, started)
+	}
+	err := <-started
+	if err == nil {
+		spares.prepare(l)
+	}
+	return err
 }
 
 // supervise is the process's life. The kernel kills the process when the
 // thread that started it ends (prctl(2), PR_SET_PDEATHSIG), and Go ends a
 // thread whose goroutine was locked to it, so this thread is kept for as long
 // as the process runs.
-func (p *Process) supervise(ctx context.Context, l *launch, started chan<- error) {
+//
+// With a spare the init is there already, of this thread.
+func (p *Process) supervise(ctx context.Context, l *launch, sp *spare, started chan<- error) {
 	runtime.LockOSThread()
 	defer close(p.ended)
 	if l.before == nil {
@@ -234,7 +243,7 @@ func (p *Process) supervise(ctx context.Context, l *launch, started chan<- error
 		return
 	}
 	oom := l.killings()
-	cmd, err := p.launch(ctx, l, oom)
+	cmd, err := p.launch(ctx, l, sp, oom)
 	started <- err
 	if err != nil {
 		p.err = err
@@ -246,11 +255,8 @@ func (p *Process) supervise(ctx context.Context, l *launch, started chan<- error
 // prepared is the init that is to be started, with its end of the socket, and
 // the control group in which it is from birth.
 func (p *Process) prepared(ctx context.Context, l *launch, peer *os.File) (*exec.Cmd, *Cgroup, error) {
-	cmd := exec.CommandContext(ctx, "/proc/self/fd/3")
-	cmd.Args = []string{cmp.Or(l.argv, initproc.Argv)}
-	cmd.Env = []string{"GOMAXPROCS=1"} // the init's own; the command never sees it
-	cmd.ExtraFiles = append([]*os.File{l.files[0], peer}, l.files[1:]...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: l.cloneflags, Setsid: true, UidMappings: l.ids.uids, GidMappings: l.ids.gids, GidMappingsEnableSetgroups: l.ids.groups}
+	cmd := initCommand(ctx, cmp.Or(l.argv, initproc.Argv), append([]*os.File{l.files[0], peer}, l.files[1:]...),
+		&syscall.SysProcAttr{Cloneflags: l.cloneflags, Setsid: true, UidMappings: l.ids.uids, GidMappings: l.ids.gids, GidMappingsEnableSetgroups: l.ids.groups})
 	group := l.group()
 	group.born(cmd.SysProcAttr)
 	if l.setup.SharedPIDs {
@@ -262,22 +268,36 @@ func (p *Process) prepared(ctx context.Context, l *launch, peer *os.File) (*exec
 	return cmd, group, nil
 }
 
-func (p *Process) launch(ctx context.Context, l *launch, oom *killings) (*exec.Cmd, error) {
+// initCommand is the start of an init: files are the program, the init's end of
+// the socket, and what else it inherits.
+func initCommand(ctx context.Context, argv string, files []*os.File, attr *syscall.SysProcAttr) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "/proc/self/fd/3")
+	cmd.Args = []string{argv}
+	cmd.Env = []string{"GOMAXPROCS=1"} // the init's own; the command never sees it
+	cmd.ExtraFiles, cmd.SysProcAttr = files, attr
+	return cmd
+}
+
+// begin starts the init, which waits for what it is told through the socket.
+func (p *Process) begin(ctx context.Context, l *launch) (cmd *exec.Cmd, sock *os.File, group *Cgroup, err error) {
 	sock, peer, err := socketPair()
 	if err != nil {
-		return nil, &StartError{Op: "exec", Err: err}
+		return nil, nil, nil, &StartError{Op: "exec", Err: err}
 	}
-	defer sock.Close()
 	defer peer.Close()
-	cmd, group, err := p.prepared(ctx, l, peer)
-	if err != nil {
-		return nil, err
+	defer func() {
+		if err != nil {
+			sock.Close()
+		}
+	}()
+	if cmd, group, err = p.prepared(ctx, l, peer); err != nil {
+		return nil, nil, nil, err
 	}
 	feed := func(bool) {}
 	if !l.config.TTY {
 		cmd.Stdout, cmd.Stderr = l.config.Stdout, l.config.Stderr
 		if feed, err = stdin(cmd, l.config.Stdin); err != nil {
-			return nil, &StartError{Op: "exec", Err: err}
+			return nil, nil, nil, &StartError{Op: "exec", Err: err}
 		}
 	}
 	err = cmd.Start()
@@ -287,14 +307,26 @@ func (p *Process) launch(ctx context.Context, l *launch, oom *killings) (*exec.C
 	}
 	if err != nil {
 		p.reaped.Close() // nil.Close is an error and no more
-		return nil, &StartError{Op: "namespace", Err: unwrapPath(err)}
+		return nil, nil, nil, &StartError{Op: "namespace", Err: unwrapPath(err)}
 	}
-	peer.Close()
+	return cmd, sock, group, nil
+}
+
+func (p *Process) launch(ctx context.Context, l *launch, sp *spare, oom *killings) (cmd *exec.Cmd, err error) {
+	var sock *os.File
+	var group *Cgroup
+	var passed []*os.File
+	if sp != nil {
+		cmd, sock, group, passed = sp.cmd, sp.sock, l.group(), l.files[1:]
+	} else if cmd, sock, group, err = p.begin(ctx, l); err != nil {
+		return nil, err
+	}
+	defer sock.Close()
 	p.proc = cmd.Process
 	var r initproc.Report
 	var tty *terminal
 	if err = group.add(p.proc.Pid); err == nil {
-		r, tty, err = p.talk(ctx, sock, l)
+		r, tty, err = p.talk(ctx, sock, l, passed)
 	}
 	if err == nil && r.Err != nil {
 		err = r.Err
@@ -425,10 +457,10 @@ func (p *Process) clean() error {
 	return initproc.RemoveStubs(int(p.root.Fd()), p.stubs)
 }
 
-// talk sends s to the init and reads its report, which ends when the init
-// executes the command or ends. What takes time is done here, while the init
-// starts.
-func (p *Process) talk(ctx context.Context, sock *os.File, l *launch) (initproc.Report, *terminal, error) {
+// talk sends s to the init, with the descriptors that it has not inherited, and
+// reads its report, which ends when the init executes the command or ends. What
+// takes time is done here, while the init starts.
+func (p *Process) talk(ctx context.Context, sock *os.File, l *launch, passed []*os.File) (initproc.Report, *terminal, error) {
 	s := l.setup
 	if !s.Insecure && l.order == nil {
 		filter, err := defaultFilter()
@@ -452,7 +484,7 @@ func (p *Process) talk(ctx context.Context, sock *os.File, l *launch) (initproc.
 	if err := keep(p.proc.Pid, end, append(l.dirs, l.config.Cgroup.folders()...)); err != nil {
 		return initproc.Report{}, nil, err
 	}
-	if _, err := sock.Write(append(s.Message(), l.order...)); err != nil {
+	if err := tell(sock, append(s.Message(), l.order...), passed); err != nil {
 		return initproc.Report{}, nil, err
 	}
 	var tty *terminal
@@ -473,6 +505,24 @@ func (p *Process) talk(ctx context.Context, sock *os.File, l *launch) (initproc.
 			tty = newTerminal(fd)
 		}
 	}
+}
+
+// tell writes a message to an init, and passes it descriptors with its first
+// bytes.
+func tell(sock *os.File, message []byte, passed []*os.File) error {
+	if len(passed) > 0 {
+		fds := make([]int, len(passed))
+		for i, f := range passed {
+			fds[i] = int(f.Fd())
+		}
+		n, err := unix.SendmsgN(int(sock.Fd()), message, unix.UnixRights(fds...), nil, 0)
+		if err != nil {
+			return err
+		}
+		message = message[n:]
+	}
+	_, err := sock.Write(message)
+	return err
 }
 
 func socketPair() (*os.File, *os.File, error) {

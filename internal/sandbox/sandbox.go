@@ -103,6 +103,9 @@ type Config struct {
 	Rlimits  []Rlimit // the others are the caller's
 	Cgroup   *Cgroup  // in which the process starts; nil is the caller's
 
+	// Spares, if not nil, keeps an init ready for the next process.
+	Spares *Spares
+
 	// Emulator runs programs of another machine, see FindEmulator. With one,
 	// the process cannot make devices, whatever its other rights are.
 	Emulator *Emulator

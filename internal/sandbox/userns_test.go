@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"os/user"
 	"path/filepath"
 	"slices"
@@ -40,7 +41,9 @@ func TestMain(m *testing.M) {
 		os.Exit(holdMain())
 	case helperExit, helperUserNS, helperMasked:
 		if os.Geteuid() != 0 {
-			os.Exit(reexec(ReexecInUserNS(nil)))
+			signals := make(chan os.Signal, 1)
+			signal.Notify(signals, unix.SIGTERM)
+			os.Exit(reexec(ReexecInUserNS(signals)))
 		}
 		if os.Getenv(helperVar) == helperExit {
 			os.Exit(exitMain())

@@ -10,6 +10,7 @@
 package initproc
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -77,10 +78,12 @@ func run() {
 }
 
 // readSetup reads what the caller sends first: the length of the Setup, and
-// the Setup.
+// the Setup. An init that was started before they were known gets the root and
+// what is mounted with it.
 func readSetup() (*Setup, error) {
 	head := make([]byte, binary.MaxVarintLen64)
-	n, err := unix.Read(FDSocket, head)
+	oob := make([]byte, unix.CmsgSpace(maxPassed*4))
+	n, oobn, _, _, err := unix.Recvmsg(FDSocket, head, oob, unix.MSG_CMSG_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +97,38 @@ func readSetup() (*Setup, error) {
 	if _, err := io.ReadFull(sock, b[copy(b, head[used:n]):]); err != nil {
 		return nil, err
 	}
-	return decodeSetup(b)
+	s, err := decodeSetup(b)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.found(oob[:oobn])
+}
+
+// maxPassed is how many descriptors a message may have: SCM_MAX_FD of unix(7).
+const maxPassed = 253
+
+// found puts the numbers of the descriptors that came with a Setup in the place
+// of those that they would have had from the start.
+func (s *Setup) found(oob []byte) error {
+	s.rootFD = FDRoot
+	if len(oob) == 0 {
+		return nil
+	}
+	list, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(list) != 1 {
+		return cmp.Or(err, errShort)
+	}
+	fds, err := unix.ParseUnixRights(&list[0])
+	if err != nil {
+		return err
+	}
+	for i := range s.Mounts {
+		if fd := &s.Mounts[i].FD; *fd >= FDMounts && *fd-FDRoot < len(fds) {
+			*fd = fds[*fd-FDRoot]
+		}
+	}
+	s.rootFD = fds[0]
+	return nil
 }
 
 // tell sends a report to the caller. If the caller is gone, so is this process.

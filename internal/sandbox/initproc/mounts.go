@@ -152,16 +152,16 @@ func setAttrs(fd int, attrs uint64) error {
 // attachRoot mounts the root on top of the caller's "/". Device files in it
 // are dead, whoever made them: the devices of a sandbox are those in its /dev.
 func (p *initProc) attachRoot() error {
-	if err := unix.MoveMount(FDRoot, "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+	if err := unix.MoveMount(p.rootFD, "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return err
 	}
 	if !p.Insecure {
-		if err := setAttrs(FDRoot, unix.MOUNT_ATTR_NODEV); err != nil {
+		if err := setAttrs(p.rootFD, unix.MOUNT_ATTR_NODEV); err != nil {
 			return err
 		}
 	}
-	id, err := mountID(FDRoot)
-	p.root = root{fd: FDRoot, mount: id}
+	id, err := mountID(p.rootFD)
+	p.root = root{fd: p.rootFD, mount: id}
 	return err
 }
 

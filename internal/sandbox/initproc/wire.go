@@ -107,6 +107,8 @@ type Setup struct {
 	Chroot     bool   // the root is a directory, ready to be entered; Filter has a listener
 	Rlimits    []Rlimit
 	Emulator   *Emulator
+
+	rootFD int // where the root is
 }
 
 // Emulator is what runs the programs that begin with Magic, but for the bits
