@@ -255,7 +255,7 @@ func (p *Process) supervise(ctx context.Context, l *launch, sp *spare, started c
 // prepared is the init that is to be started, with its end of the socket, and
 // the control group in which it is from birth.
 func (p *Process) prepared(ctx context.Context, l *launch, peer *os.File) (*exec.Cmd, *Cgroup, error) {
-	cmd := initCommand(ctx, cmp.Or(l.argv, initproc.Argv), append([]*os.File{l.files[0], peer}, l.files[1:]...),
+	cmd := initCommand(ctx, []string{cmp.Or(l.argv, initproc.Argv)}, append([]*os.File{l.files[0], peer}, l.files[1:]...),
 		&syscall.SysProcAttr{Cloneflags: l.cloneflags, Setsid: true, UidMappings: l.ids.uids, GidMappings: l.ids.gids, GidMappingsEnableSetgroups: l.ids.groups})
 	group := l.group()
 	group.born(cmd.SysProcAttr)
@@ -270,9 +270,9 @@ func (p *Process) prepared(ctx context.Context, l *launch, peer *os.File) (*exec
 
 // initCommand is the start of an init: files are the program, the init's end of
 // the socket, and what else it inherits.
-func initCommand(ctx context.Context, argv string, files []*os.File, attr *syscall.SysProcAttr) *exec.Cmd {
+func initCommand(ctx context.Context, args []string, files []*os.File, attr *syscall.SysProcAttr) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "/proc/self/fd/3")
-	cmd.Args = []string{argv}
+	cmd.Args = args
 	cmd.Env = []string{"GOMAXPROCS=1"} // the init's own; the command never sees it
 	cmd.ExtraFiles, cmd.SysProcAttr = files, attr
 	return cmd
@@ -519,7 +519,9 @@ func tell(sock *os.File, message []byte, passed []*os.File) error {
 		if err != nil {
 			return err
 		}
-		message = message[n:]
+		if message = message[n:]; len(message) == 0 {
+			return nil
+		}
 	}
 	_, err := sock.Write(message)
 	return err

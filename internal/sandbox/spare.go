@@ -43,7 +43,8 @@ type spare struct {
 // A kind of init is what cannot be changed once it runs.
 type kind struct {
 	flags uintptr
-	one   bool // stdout and stderr are one pipe
+	shm   int64 // bytes
+	one   bool  // stdout and stderr are one pipe
 }
 
 // A claim is a process that is to be made of a spare.
@@ -60,7 +61,7 @@ const maxPassed = 253
 // kind is l's, if a spare will do for it.
 func (l *launch) kind() (k kind, ok bool) {
 	c := l.config
-	if l.before != nil || l.argv != "" || l.ids.uids != nil || l.setup.SharedPIDs || l.setup.TTY || c.Stdin != nil || len(l.files) > maxPassed {
+	if l.before != nil || l.argv != "" || l.ids.uids != nil || l.setup.SharedPIDs || l.setup.TTY || l.setup.Insecure || c.Stdin != nil || len(l.files) > maxPassed {
 		return k, false
 	}
 	if group := l.group(); group != nil && group.v2 != nil {
@@ -71,7 +72,7 @@ func (l *launch) kind() (k kind, ok bool) {
 			return k, false
 		}
 	}
-	return kind{l.cloneflags, sameWriter(c.Stdout, c.Stderr)}, true
+	return kind{l.cloneflags, l.setup.ShmSize, sameWriter(c.Stdout, c.Stderr)}, true
 }
 
 // sameWriter is what package exec asks before it gives both one pipe.
@@ -162,7 +163,7 @@ func (sp *spare) start() error {
 	defer peer.Close()
 	var ctx context.Context
 	ctx, sp.cancel = context.WithCancel(context.Background())
-	sp.cmd = initCommand(ctx, initproc.Argv, []*os.File{exe, peer}, &syscall.SysProcAttr{Cloneflags: sp.kind.flags, Setsid: true})
+	sp.cmd = initCommand(ctx, initproc.AheadArgs(sp.kind.shm), []*os.File{exe, peer}, &syscall.SysProcAttr{Cloneflags: sp.kind.flags, Setsid: true})
 	sp.out, sp.err = &relay{}, &relay{}
 	if sp.kind.one {
 		sp.err = sp.out

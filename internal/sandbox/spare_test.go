@@ -57,7 +57,7 @@ func ready(t *testing.T, s *Spares) int {
 func childCalled(name string) (found int) {
 	eachProcess(func(pid int) {
 		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if parentOf(pid) == os.Getpid() && string(bytes.TrimRight(b, "\x00")) == name {
+		if parentOf(pid) == os.Getpid() && bytes.HasPrefix(b, []byte(name+"\x00")) {
 			found = pid
 		}
 	})

@@ -53,8 +53,9 @@ func init() {
 // all others and keeps that thread's.
 type initProc struct {
 	*Setup
-	root root
-	dev  int // the mount, by its top directory
+	ahead *ahead
+	root  root
+	dev   int // the mount, by its top directory
 }
 
 func run() {
@@ -62,12 +63,13 @@ func run() {
 	// pid, which is 0 as seen from another pid namespace. If the caller has
 	// ended before this, the socket has too.
 	unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+	done := doAhead(os.Args)
 	s, err := readSetup()
 	if err != nil { // the caller is gone, and hears nothing
 		tell(encodeStartError(&StartError{Op: "exec", Err: fmt.Errorf("init: %w", err)}))
 		return
 	}
-	p := &initProc{Setup: s}
+	p := &initProc{Setup: s, ahead: done}
 	if err := p.run(); err != nil {
 		var se *StartError
 		if !errors.As(err, &se) {

@@ -19,6 +19,7 @@ type kernelFS struct {
 	null, empty              int      // attached, to be cloned as masks
 	insecure                 bool     // nothing is masked or read-only
 	emulator                 *Emulator
+	furnished                bool // all that lies in proc, sys and dev is there
 }
 
 type device struct {
@@ -212,11 +213,17 @@ func (k *kernelFS) openDevices() error {
 
 // attachKernelFS mounts k in the root.
 func (p *initProc) attachKernelFS(k *kernelFS) error {
-	for _, f := range []struct {
-		name string
-		fd   int
-	}{{"proc", k.proc}, {"sys", k.sys}, {"dev", k.dev}} {
-		at, err := p.top(f.name)
+	if err := k.attach(p.top); err != nil {
+		return err
+	}
+	p.dev = k.dev
+	return k.furnish()
+}
+
+// attach mounts the file systems in the folders that place opens.
+func (k *kernelFS) attach(place func(name string) (int, error)) error {
+	for _, f := range []device{{"proc", k.proc}, {"sys", k.sys}, {"dev", k.dev}} {
+		at, err := place(f.name)
 		if err == nil {
 			err = attach(f.fd, at)
 			unix.Close(at)
@@ -225,7 +232,16 @@ func (p *initProc) attachKernelFS(k *kernelFS) error {
 			return &StartError{Op: "mount", Path: "/" + f.name, Err: err}
 		}
 	}
-	p.dev = k.dev
+	return nil
+}
+
+// furnish puts what belongs there into the file systems, which are attached
+// somewhere, and hides what does not. It is done once.
+func (k *kernelFS) furnish() error {
+	if k.furnished {
+		return nil
+	}
+	k.furnished = true
 	if err := k.fillDev(); err != nil {
 		return startError("mount", "/dev", err)
 	}

@@ -23,11 +23,10 @@ const (
 // process is alone in a copy of the caller's mount namespace: what it mounts
 // on top of the caller's "/" vanishes with that, in pivot.
 func (p *initProc) makeRoot() error {
-	if err := leaveChroot(); err != nil {
-		return startError("namespace", "mount", err)
-	}
-	if err := unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE}); err != nil {
-		return &StartError{Op: "namespace", Path: "mount", Err: err}
+	if p.ahead == nil {
+		if err := ownMounts(); err != nil {
+			return err
+		}
 	}
 	if err := unix.Sethostname([]byte(p.Hostname)); err != nil {
 		return &StartError{Op: "namespace", Path: "hostname " + p.Hostname, Err: err}
@@ -49,9 +48,12 @@ func (p *initProc) makeRoot() error {
 			return startError("emulator", "", err)
 		}
 	}
-	k, err := newKernelFS(p.Setup)
-	if err != nil {
-		return err
+	if p.ahead == nil {
+		p.ahead = &ahead{}
+		p.ahead.kernel, p.ahead.err = newKernelFS(p.Setup)
+	}
+	if p.ahead.err != nil {
+		return p.ahead.err
 	}
 	etc, err := p.etcFiles()
 	if err != nil {
@@ -70,7 +72,7 @@ func (p *initProc) makeRoot() error {
 			return startError("mount", "/dev", err)
 		}
 	}
-	if err := p.attachKernelFS(k); err != nil {
+	if err := p.attachKernelFS(p.ahead.kernel); err != nil {
 		return err
 	}
 	for _, m := range append(etc, p.Mounts...) {
