@@ -220,11 +220,8 @@ func (p *Process) start(ctx context.Context, l *launch) error {
 	if !spares.take(&claim{p, ctx, l, started}) {
 		go p.supervise(ctx, l, nil, started)
 	}
-	err := <-started
-	if err == nil {
-		spares.prepare(l)
-	}
-	return err
+	spares.prepare(l)
+	return <-started
 }
 
 // supervise is the process's life. The kernel kills the process when the
