@@ -46,10 +46,11 @@ record:
 	$(GO) run ./conformance/record $(ARGS)
 
 # All figures, whittle beside its peers: an hour on an idle machine.
+# ARGS=-resume goes on with a run that was interrupted.
 bench: whittle
 	@.ci/packages bench
 	@standins/make busybox golang
-	$(GO) run ./bench -docs docs/benchmarks.md -json docs/benchmarks.json
+	$(GO) run ./bench -docs docs/benchmarks.md -json docs/benchmarks.json $(ARGS)
 
 bench-quick: whittle
 	@.ci/packages bench

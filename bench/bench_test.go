@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -237,5 +238,49 @@ func TestBuildersTakeTurnsAndEachRunIsAnother(t *testing.T) {
 	}
 	if len(seen) != 6 || len(res.figures) != 2 || len(res.figures[0].Times) != 3 || res.figures[1].Median == 0 {
 		t.Errorf("%d jobs, figures %+v", len(seen), res.figures)
+	}
+}
+
+func TestARunThatWasInterruptedIsTakenUpAgain(t *testing.T) {
+	dir := t.TempDir()
+	s := &suite{set: settings{json: filepath.Join(dir, "f.json"), resume: true}, dir: dir, binary: "one", absent: map[string]string{"buildah": "not installed"}}
+	if rows, err := s.earlier(); err != nil || len(rows) != 0 {
+		t.Errorf("without a file: %v, %v", rows, err)
+	}
+	ms := func(builder string, n int) figure {
+		return figure{Builder: builder, Times: []time.Duration{time.Duration(n) * time.Millisecond}, Median: time.Duration(n) * time.Millisecond}
+	}
+	list := []result{
+		{row: row{id: "good"}, figures: []figure{ms("whittle erofs", 2), {Builder: "whittle chroot", Why: "not in a chroot"}, {Builder: "buildkitd", Why: "it failed"}}, floor: ms("floor", 1)},
+		{row: row{id: "bad"}, figures: []figure{{Builder: "whittle erofs", Why: "exit status 1"}, ms("buildkitd", 3)}},
+		{row: row{id: "all"}, figures: []figure{{Builder: "all", Why: "no room"}}},
+	}
+	if err := s.report(list).writeJSON(s.set.json); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := s.earlier()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := row{id: "good", goal: goal{floor: 1.5}}
+	if res, done := rows["good"].result(again); !done || res.goal != again.goal || !reflect.DeepEqual(res.figures, list[0].figures) || res.floor.Median != time.Millisecond {
+		t.Errorf("%v: %+v", done, res)
+	}
+	for _, id := range []string{"bad", "all", "new"} {
+		if _, done := rows[id].result(row{id: id}); done {
+			t.Errorf("%s is not measured again", id)
+		}
+	}
+	for what, other := range map[string]func(*suite){
+		"another binary":  func(s *suite) { s.binary = "two" },
+		"other sizes":     func(s *suite) { s.set.quick = true },
+		"another builder": func(s *suite) { s.absent = nil },
+		"not asked for":   func(s *suite) { s.set.resume = false },
+	} {
+		o := *s
+		other(&o)
+		if rows, err := o.earlier(); err != nil || len(rows) != 0 {
+			t.Errorf("%s: %v, %v", what, rows, err)
+		}
 	}
 }

@@ -11,6 +11,8 @@
 // have at once, a daemon's and its helpers' too, without what steps run; bytes
 // are those of all read and write calls of all processes involved.
 //
+// A run that is interrupted tells what it has, and -resume goes on from there.
+//
 // Everything lies below one folder on disk, which is removed at the end, and
 // the daemons are the suite's own and end with it. It needs the stand-ins
 // (standins/make), runs from the top of the checkout, and as a user who is not
@@ -44,6 +46,7 @@ type settings struct {
 	json     string
 	docs     string
 	against  string
+	resume   bool
 }
 
 // wants says whether a peer is asked for.
@@ -64,6 +67,7 @@ func main() {
 	flag.StringVar(&s.json, "json", "", "write all figures to `file`")
 	flag.StringVar(&s.docs, "docs", "", "write the tables into `file`, and a plot beside it")
 	flag.StringVar(&s.against, "against", "", "compare with the figures in `file`, from an earlier -json")
+	flag.BoolVar(&s.resume, "resume", false, "leave out rows that the file of -json has from the same binary and builders: a run that was interrupted is taken up again")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -89,19 +93,30 @@ func run(ctx context.Context, set settings) (n int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
+	earlier, err := s.earlier()
+	if err != nil {
+		return 0, err
+	}
 	var results []result
 	for _, r := range append(rows(), growthRows()...) {
 		if !only.MatchString(r.id) {
 			continue
 		}
-		res := s.measure(ctx, r)
-		if ctx.Err() != nil {
-			return 0, context.Cause(ctx)
+		res, done := earlier[r.id].result(r)
+		if !done {
+			if res = s.measure(ctx, r); ctx.Err() != nil {
+				break // which is not a row's fault
+			}
 		}
 		fmt.Fprintf(os.Stderr, "%s: %s\n", r.id, res.verdict())
 		results = append(results, res)
+		if set.json != "" { // so that the end of this program, whatever it is, costs one row
+			if err := s.report(results).writeJSON(set.json); err != nil {
+				return 0, err
+			}
+		}
 	}
-	return missed(results), s.tell(results)
+	return missed(results), errors.Join(s.tell(results), context.Cause(ctx))
 }
 
 // tell prints the figures and writes them where they are asked for.

@@ -14,6 +14,8 @@ import (
 // report is what a run found, as JSON.
 type report struct {
 	Machine  string
+	Binary   string            // SHA-256 of the whittle that was measured
+	Quick    bool              `json:",omitempty"`
 	Builders map[string]string // name → how it was set up, or why it is not there
 	Rows     []rowReport
 }
@@ -29,7 +31,7 @@ type rowReport struct {
 }
 
 func (s *suite) report(results []result) *report {
-	rep := &report{Machine: machine(s.dir), Builders: map[string]string{}}
+	rep := &report{Machine: machine(s.dir), Binary: s.binary, Quick: s.set.quick, Builders: map[string]string{}}
 	for name, why := range s.absent {
 		rep.Builders[name] = "not here: " + why
 	}

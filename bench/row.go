@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -155,6 +156,9 @@ func (f *figure) add(smp sample, err error) {
 	f.Peak = max(f.Peak, smp.peak)
 	f.Read, f.Written = smp.read, smp.written
 }
+
+// cannot says whether it is no fault of the builder that there are no times.
+func (f *figure) cannot() bool { return strings.HasPrefix(f.Why, "not ") }
 
 func (f *figure) fail(err error) {
 	if err != nil {

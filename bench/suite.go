@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -15,6 +16,7 @@ type suite struct {
 	set      settings
 	dir      string
 	whittle  string
+	binary   string // SHA-256 of whittle
 	registry *server
 	builders []builder
 	absent   map[string]string // builder → why it is not here
@@ -27,9 +29,11 @@ func newSuite(ctx context.Context, set settings) (_ *suite, err error) {
 	if s.whittle, err = filepath.Abs(set.whittle); err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(s.whittle); err != nil {
+	program, err := os.ReadFile(s.whittle)
+	if err != nil {
 		return nil, fmt.Errorf("%w (make builds it)", err)
 	}
+	s.binary = fmt.Sprintf("%x", sha256.Sum256(program))
 	if s.dir, err = os.MkdirTemp(set.tempDir, "whittle-bench."); err != nil {
 		return nil, err
 	}

@@ -48,7 +48,7 @@ func cells(results []result) (head []string, lines [][]string) {
 func (r result) cell(builder string) string {
 	f := r.figure(builder)
 	switch {
-	case f == nil || strings.HasPrefix(f.Why, "not "):
+	case f == nil || f.cannot():
 		return "–"
 	case f.Why != "":
 		return "failed"

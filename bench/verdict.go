@@ -66,8 +66,8 @@ func (r result) misses(f *figure) []string {
 	var list []string
 	miss := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
 	switch {
-	case strings.HasPrefix(f.Why, "not "):
-		return nil // it is not the program that cannot
+	case f.cannot():
+		return nil
 	case f.Why != "":
 		return []string{"FAILED: " + f.Why}
 	}
