@@ -7,12 +7,12 @@ import (
 	"runtime/metrics"
 )
 
-// Garbage may take this much memory, or a quarter of what is in use where that
+// Garbage may take this much memory, or a seventh of what is in use where that
 // is more: a context of a million files takes as much as it has to, and not
 // twice that.
 const (
 	garbage      = 32 << 20
-	leastPercent = 25
+	leastPercent = 15
 	mostPercent  = 400
 )
 
