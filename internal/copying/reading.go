@@ -47,7 +47,7 @@ var errStopped = errors.New("not read, as an earlier file could not be")
 // newReading starts a reading, which must be ended.
 func newReading(from entry.FS, h hash.Hash) *reading {
 	r := &reading{from: from, h: h, jobs: make(chan *part, ahead), order: make(chan *part, ahead)}
-	for range max(runtime.GOMAXPROCS(0), 2) {
+	for range 4 * max(runtime.GOMAXPROCS(0), 2) { // they wait for the disk
 		r.wg.Go(r.read)
 	}
 	r.wg.Go(r.sum)

@@ -323,9 +323,9 @@ func (l *lister) visit(j job) ([]job, error) {
 	return below, nil
 }
 
-// workers is how many goroutines read the disk: two at least, because they
-// wait for it.
-func workers() int { return max(2, runtime.GOMAXPROCS(0)) }
+// workers is how many goroutines read the disk: more than there are processors,
+// because they wait for it when the page cache has not what they ask for.
+func workers() int { return 4 * max(2, runtime.GOMAXPROCS(0)) }
 
 // queue hands out jobs until none is left and none is being worked on, or
 // one has failed.
