@@ -6,22 +6,25 @@ import (
 	"github.com/whittle-build/whittle/internal/digest"
 )
 
-// onces remembers which things one build has seen.
+// onces remembers which things one build has done.
 type onces struct {
 	mu   sync.Mutex
-	seen map[digest.Digest]bool
+	done map[digest.Digest]bool
 }
 
-// first reports whether d has not been seen before.
-func (o *onces) first(d digest.Digest) bool {
+// do does what is named d, unless it is done; who comes meanwhile waits for it.
+func (o *onces) do(d digest.Digest, f func() error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.seen[d] {
-		return false
+	if o.done[d] {
+		return nil
 	}
-	if o.seen == nil {
-		o.seen = map[digest.Digest]bool{}
+	if err := f(); err != nil {
+		return err
 	}
-	o.seen[d] = true
-	return true
+	if o.done == nil {
+		o.done = map[digest.Digest]bool{}
+	}
+	o.done[d] = true
+	return nil
 }

@@ -389,8 +389,14 @@ func (m *mounting) takeCaches(ctx context.Context) error {
 	slices.SortFunc(names, func(a, b digest.Digest) int { return strings.Compare(a.Hex(), b.Hex()) })
 	for _, name := range names {
 		i := first[name].mount
+		if m.job.Fresh {
+			// Before any step of this build uses one: in a chroot it is found by its name.
+			if err := m.local.fresh.do(name, func() error { return m.local.Store.RetireCaches(name) }); err != nil {
+				return err
+			}
+		}
 		c, err := m.local.Store.CacheMount(ctx, store.CacheRequest{
-			Name: name, Sharing: sharing(m.job.Step.Run.Mounts[i].Sharing, moved), Fresh: m.job.Fresh && m.local.fresh.first(name),
+			Name: name, Sharing: sharing(m.job.Step.Run.Mounts[i].Sharing, moved),
 			About:   first[name].about,
 			Fill:    func(dir string) error { return m.fill(ctx, i, dir) },
 			Waiting: func() { m.note(fmt.Sprintf("the cache %s is in use: waiting for it", m.job.Step.Run.Mounts[i].Target)) },

@@ -34,8 +34,6 @@ const (
 type CacheRequest struct {
 	Name    digest.Digest
 	Sharing Sharing
-	// Fresh asks for a new one, and makes later requests find that.
-	Fresh bool
 	// About tells people, and those who take caches elsewhere, what it is. It
 	// is kept beside the cache.
 	About []byte
@@ -78,11 +76,6 @@ func (s *Store) CacheMount(ctx context.Context, r CacheRequest) (*CacheMount, er
 }
 
 func (s *Store) cacheMount(ctx context.Context, r CacheRequest) (*CacheMount, error) {
-	if r.Fresh {
-		if err := s.retireCaches(r.Name); err != nil {
-			return nil, err
-		}
-	}
 	patient := true
 	for wait := minWait; ; wait = min(wait*3/2, maxWait) {
 		c, busy, err := s.freeCache(r)
@@ -196,9 +189,10 @@ func (s *Store) makeCache(path string, r CacheRequest) (err error) {
 	return err
 }
 
-// retireCaches takes away all caches of a name. One in use stays with its
-// users, under another name, until it is pruned.
-func (s *Store) retireCaches(name digest.Digest) error {
+// RetireCaches takes away all caches of a name, so that a request makes a new
+// one. One in use stays with its users, under another name, until it is pruned.
+// The caller holds a Use lock.
+func (s *Store) RetireCaches(name digest.Digest) error {
 	for number := 0; ; number++ {
 		path := s.cachePath(name, number)
 		err := os.Rename(path, s.path(folderDir, "cache", "old-"+randomName()))
@@ -206,7 +200,7 @@ func (s *Store) retireCaches(name digest.Digest) error {
 			return nil
 		}
 		if err != nil {
-			return err
+			return fmt.Errorf("cache mount: %w", s.Explain(err))
 		}
 	}
 }

@@ -23,7 +23,13 @@ func (u cacheUser) take(how Sharing, fresh bool) *CacheMount {
 	u.t.Helper()
 	ctx, cancel := context.WithTimeoutCause(u.t.Context(), 50*time.Millisecond, errBusy)
 	defer cancel()
-	c, err := u.s.CacheMount(ctx, CacheRequest{Name: digest.Of([]byte("a cache")), Sharing: how, Fresh: fresh, Fill: func(dir string) error {
+	name := digest.Of([]byte("a cache"))
+	if fresh {
+		if err := u.s.RetireCaches(name); err != nil {
+			u.t.Fatal(err)
+		}
+	}
+	c, err := u.s.CacheMount(ctx, CacheRequest{Name: name, Sharing: how, Fill: func(dir string) error {
 		return os.Mkdir(dir, 0o755)
 	}})
 	if errors.Is(err, errBusy) {
