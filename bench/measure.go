@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,8 +34,27 @@ func quiet(cmd *exec.Cmd) error {
 }
 
 // settle writes back what earlier runs left dirty, so that no run pays for
-// another. The page cache stays as it is: warm, for all alike.
+// another.
 func settle() { unix.Sync() }
+
+// warm reads what is below a folder, if there is one, into the page cache, for all builders alike:
+// some machines take it away from those who have not been there for a minute.
+func warm(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	return filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, f)
+		return errors.Join(err, f.Close())
+	})
+}
 
 // timed runs cmd to its end, as builder b, or as no builder if that is nil.
 func timed(cmd *exec.Cmd, b builder) (sample, error) {
