@@ -218,6 +218,7 @@ func (c counted) build(ctx context.Context, j job) *exec.Cmd {
 	return exec.CommandContext(ctx, "true", fmt.Sprint(j.args["N"]))
 }
 func (counted) have(context.Context, string) error { return nil }
+func (counted) forget(context.Context) error       { return nil }
 
 func TestBuildersTakeTurnsAndEachRunIsAnother(t *testing.T) {
 	var order []string

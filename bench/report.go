@@ -48,13 +48,17 @@ func (s *suite) report(results []result) *report {
 	return rep
 }
 
-// writeJSON writes the report to a file.
+// writeJSON writes the report to a file, or leaves that as it was.
 func (rep *report) writeJSON(file string) error {
 	b, err := json.MarshalIndent(rep, "", "\t")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(file, append(b, '\n'), 0o644)
+	err = os.WriteFile(file+".new", append(b, '\n'), 0o644)
+	if err == nil {
+		err = os.Rename(file+".new", file)
+	}
+	return err
 }
 
 // Between these lines docs/benchmarks.md is written by the suite.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -123,12 +124,22 @@ func (s *suite) measure(ctx context.Context, r row) result {
 		}
 	}
 	res.floor.Median = median(res.floor.Times)
-	if sc.close != nil {
-		if err := sc.close(); err != nil {
-			res.aside = firstLine(err.Error())
-		}
+	if err := s.tidy(ctx, sc); err != nil {
+		res.aside = firstLine(err.Error())
 	}
 	return res
+}
+
+// tidy gives back the room that a row has taken: some leave a gigabyte a run.
+func (s *suite) tidy(ctx context.Context, sc *scene) error {
+	var errs []error
+	if sc.close != nil {
+		errs = append(errs, sc.close())
+	}
+	for _, b := range s.builders {
+		errs = append(errs, b.forget(ctx))
+	}
+	return errors.Join(errs...)
 }
 
 // once is one run.
