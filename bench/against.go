@@ -1,10 +1,8 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"text/tabwriter"
 	"time"
 )
@@ -13,18 +11,11 @@ import (
 // machines may differ: what counts is the ratio to the floor, or to the best
 // peer where there is no floor.
 func (rep *report) compare(out io.Writer, file string) error {
-	text, err := os.ReadFile(file)
+	old, err := readReport(file)
 	if err != nil {
 		return err
 	}
-	var old report
-	if err := json.Unmarshal(text, &old); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
-	}
-	was := map[string]rowReport{}
-	for _, r := range old.Rows {
-		was[r.ID] = r
-	}
+	was := old.byID()
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "row\tbuilder\tof\tthen\tnow")
 	for _, r := range rep.Rows {

@@ -119,7 +119,7 @@ func run(ctx context.Context, set settings) (n int, err error) {
 	return missed(results), errors.Join(s.tell(results), context.Cause(ctx))
 }
 
-// tell prints the figures and writes them where they are asked for.
+// tell prints the figures and writes them into the documents.
 func (s *suite) tell(results []result) error {
 	rep := s.report(results)
 	fmt.Println(rep.Machine)
@@ -130,9 +130,6 @@ func (s *suite) tell(results []result) error {
 	errs := []error{write(os.Stdout, results)}
 	if s.set.against != "" {
 		errs = append(errs, rep.compare(os.Stdout, s.set.against))
-	}
-	if s.set.json != "" {
-		errs = append(errs, rep.writeJSON(s.set.json))
 	}
 	if s.set.docs != "" {
 		errs = append(errs, rep.writeDocs(s.set.docs, results))

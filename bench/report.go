@@ -61,6 +61,27 @@ func (rep *report) writeJSON(file string) error {
 	return err
 }
 
+// readReport reads what writeJSON wrote.
+func readReport(file string) (rep report, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return rep, err
+	}
+	if err := json.Unmarshal(text, &rep); err != nil {
+		return rep, fmt.Errorf("%s: %w", file, err)
+	}
+	return rep, nil
+}
+
+// byID are the report's rows.
+func (rep *report) byID() map[string]rowReport {
+	rows := map[string]rowReport{}
+	for _, r := range rep.Rows {
+		rows[r.ID] = r
+	}
+	return rows
+}
+
 // Between these lines docs/benchmarks.md is written by the suite.
 const (
 	begin = "<!-- begin: written by make bench -->"

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 )
 
 // earlier are the rows of a run that this one goes on with, by id. There are none
@@ -15,26 +13,18 @@ func (s *suite) earlier() (map[string]rowReport, error) {
 	if !s.set.resume {
 		return nil, nil
 	}
-	text, err := os.ReadFile(s.set.json)
+	old, err := readReport(s.set.json)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("-resume goes on with the run that -json was written by: %w", err)
 	}
-	var old report
-	if err := json.Unmarshal(text, &old); err != nil {
-		return nil, fmt.Errorf("%s: %w", s.set.json, err)
-	}
 	now := s.report(nil)
 	if old.Binary != now.Binary || old.Quick != now.Quick || !maps.Equal(old.Builders, now.Builders) {
 		return nil, nil
 	}
-	rows := map[string]rowReport{}
-	for _, r := range old.Rows {
-		rows[r.ID] = r
-	}
-	return rows, nil
+	return old.byID(), nil
 }
 
 // result is that of the row r as it was measured earlier. One that failed, or in

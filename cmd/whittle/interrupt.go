@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // errInterrupted is what each interruption is.
@@ -110,7 +108,3 @@ func (s *signals) take(others ...os.Signal) (c chan os.Signal, stop func(), err 
 		s.taker = nil
 	}, nil
 }
-
-// toNamespace are the signals besides those that end a program that the process
-// in a user namespace is to get from this one.
-var toNamespace = []os.Signal{unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGALRM}

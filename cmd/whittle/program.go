@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"github.com/whittle-build/whittle"
 	"github.com/whittle-build/whittle/internal/nearest"
@@ -337,7 +338,7 @@ func (p *program) again() (code int, err error) {
 	}
 	p.signals.passOn.Store(true)
 	defer p.signals.passOn.Store(false)
-	signals, stop, err := p.signals.take(toNamespace...)
+	signals, stop, err := p.signals.take(unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGALRM)
 	if err != nil {
 		return 0, err
 	}

@@ -53,17 +53,14 @@ const endPoll = 50 * time.Millisecond
 // for, pid_namespaces(7); such a one would just have ended it, so it is killed
 // at once instead of after a long wait for nothing.
 func (m *monitor) end(sig unix.Signal) error {
-	switch m.hears(sig) {
-	case no:
+	heard := m.hears(sig)
+	if heard == no {
 		return m.endDeaf(sig)
-	case perhaps:
+	}
+	// At first the handlers may still be those of the init, which execve(2) forgets
+	// after it has closed the descriptor by whose end a start is known.
+	if heard == perhaps || time.Since(m.begun) < endPoll {
 		m.later.Go(func() { m.endLater(sig) })
-	case yes:
-		// They may still be the handlers of the init, which execve(2) forgets
-		// after it has closed the descriptor by whose end a start is known.
-		if time.Since(m.begun) < endPoll {
-			m.later.Go(func() { m.endLater(sig) })
-		}
 	}
 	return m.proc.Signal(sig)
 }

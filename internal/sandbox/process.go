@@ -249,20 +249,18 @@ func (p *Process) supervise(ctx context.Context, l *launch, sp *spare, started c
 	p.wait(ctx, cmd, oom)
 }
 
-// prepared is the init that is to be started, with its end of the socket, and
-// the control group in which it is from birth.
-func (p *Process) prepared(ctx context.Context, l *launch, peer *os.File) (*exec.Cmd, *Cgroup, error) {
+// prepared is the init that is to be started, with its end of the socket.
+func (p *Process) prepared(ctx context.Context, l *launch, peer *os.File) (*exec.Cmd, error) {
 	cmd := initCommand(ctx, []string{cmp.Or(l.argv, initproc.Argv)}, append([]*os.File{l.files[0], peer}, l.files[1:]...),
 		&syscall.SysProcAttr{Cloneflags: l.cloneflags, Setsid: true, UidMappings: l.ids.uids, GidMappings: l.ids.gids, GidMappingsEnableSetgroups: l.ids.groups})
-	group := l.group()
-	group.born(cmd.SysProcAttr)
+	l.group().born(cmd.SysProcAttr)
 	if l.setup.SharedPIDs {
 		var err error
 		if p.reaped, err = throughReaper(cmd); err != nil {
-			return nil, nil, &StartError{Op: "namespace", Err: err}
+			return nil, &StartError{Op: "namespace", Err: err}
 		}
 	}
-	return cmd, group, nil
+	return cmd, nil
 }
 
 // initCommand is the start of an init: files are the program, the init's end of
@@ -276,10 +274,10 @@ func initCommand(ctx context.Context, args []string, files []*os.File, attr *sys
 }
 
 // begin starts the init, which waits for what it is told through the socket.
-func (p *Process) begin(ctx context.Context, l *launch) (cmd *exec.Cmd, sock *os.File, group *Cgroup, err error) {
+func (p *Process) begin(ctx context.Context, l *launch) (cmd *exec.Cmd, sock *os.File, err error) {
 	sock, peer, err := socketPair()
 	if err != nil {
-		return nil, nil, nil, &StartError{Op: "exec", Err: err}
+		return nil, nil, &StartError{Op: "exec", Err: err}
 	}
 	defer peer.Close()
 	defer func() {
@@ -287,14 +285,14 @@ func (p *Process) begin(ctx context.Context, l *launch) (cmd *exec.Cmd, sock *os
 			sock.Close()
 		}
 	}()
-	if cmd, group, err = p.prepared(ctx, l, peer); err != nil {
-		return nil, nil, nil, err
+	if cmd, err = p.prepared(ctx, l, peer); err != nil {
+		return nil, nil, err
 	}
 	feed := func(bool) {}
 	if !l.config.TTY {
 		cmd.Stdout, cmd.Stderr = l.config.Stdout, l.config.Stderr
 		if feed, err = stdin(cmd, l.config.Stdin); err != nil {
-			return nil, nil, nil, &StartError{Op: "exec", Err: err}
+			return nil, nil, &StartError{Op: "exec", Err: err}
 		}
 	}
 	err = cmd.Start()
@@ -304,25 +302,24 @@ func (p *Process) begin(ctx context.Context, l *launch) (cmd *exec.Cmd, sock *os
 	}
 	if err != nil {
 		p.reaped.Close() // nil.Close is an error and no more
-		return nil, nil, nil, &StartError{Op: "namespace", Err: unwrapPath(err)}
+		return nil, nil, &StartError{Op: "namespace", Err: unwrapPath(err)}
 	}
-	return cmd, sock, group, nil
+	return cmd, sock, nil
 }
 
 func (p *Process) launch(ctx context.Context, l *launch, sp *spare, oom *killings) (cmd *exec.Cmd, err error) {
 	var sock *os.File
-	var group *Cgroup
 	var passed []*os.File
 	if sp != nil {
-		cmd, sock, group, passed = sp.cmd, sp.sock, l.group(), l.files[1:]
-	} else if cmd, sock, group, err = p.begin(ctx, l); err != nil {
+		cmd, sock, passed = sp.cmd, sp.sock, l.files[1:]
+	} else if cmd, sock, err = p.begin(ctx, l); err != nil {
 		return nil, err
 	}
 	defer sock.Close()
 	p.proc = cmd.Process
 	var r initproc.Report
 	var tty *terminal
-	if err = group.add(p.proc.Pid); err == nil {
+	if err = l.group().add(p.proc.Pid); err == nil {
 		r, tty, err = p.talk(ctx, sock, l, passed)
 	}
 	if err == nil && r.Err != nil {

@@ -20,7 +20,7 @@ import (
 // process before it runs. The zero value is ready; nil keeps none.
 //
 // There is at most one. It is started when the second process of those with
-// this Spares runs, and ends with Close, or with the caller however that ends.
+// this Spares begins, and ends with Close, or with the caller however that ends.
 type Spares struct {
 	mu     sync.Mutex
 	begun  int // processes
@@ -55,13 +55,10 @@ type claim struct {
 	started chan<- error
 }
 
-// maxPassed is how many descriptors one message takes: SCM_MAX_FD of unix(7).
-const maxPassed = 253
-
 // kind is l's, if a spare will do for it.
 func (l *launch) kind() (k kind, ok bool) {
 	c := l.config
-	if l.before != nil || l.argv != "" || l.ids.uids != nil || l.setup.SharedPIDs || l.setup.TTY || l.setup.Insecure || c.Stdin != nil || len(l.files) > maxPassed {
+	if l.before != nil || l.argv != "" || l.ids.uids != nil || l.setup.SharedPIDs || l.setup.TTY || l.setup.Insecure || c.Stdin != nil || len(l.files) > initproc.MaxPassed {
 		return k, false
 	}
 	if group := l.group(); group != nil && group.v2 != nil {
@@ -97,7 +94,7 @@ func (s *Spares) take(c *claim) bool {
 	return true
 }
 
-// prepare starts a spare for one more process like l's, which has begun.
+// prepare starts a spare for one more process like l's, which begins.
 func (s *Spares) prepare(l *launch) {
 	if s == nil {
 		return
@@ -140,9 +137,7 @@ func (sp *spare) live() {
 		c.p.supervise(c.ctx, c.l, nil, c.started)
 	default:
 		sp.out.to(c.l.config.Stdout)
-		if sp.err != sp.out {
-			sp.err.to(c.l.config.Stderr)
-		}
+		sp.err.to(c.l.config.Stderr)
 		stop := context.AfterFunc(c.ctx, sp.cancel)
 		c.p.supervise(c.ctx, c.l, sp, c.started)
 		stop()

@@ -67,55 +67,49 @@ func (c *Context) hashOne(n *node, path string) error {
 	return nil
 }
 
-// unread are files whose digests are not known. There may be millions.
-type unread struct{ large, others []unreadFile }
-
-// An unreadFile is told by its directory, which many share, and its name.
-type unreadFile struct {
+// unread is a file whose digest is not known. There may be millions: it is told
+// by its directory, which many share, and its name.
+type unread struct {
 	dir string
 	n   *node
 }
 
-func (u *unread) add(j job) {
-	f := unreadFile{entry.Parent(j.path), j.n}
-	if last := len(u.others) - 1; last >= 0 && u.others[last].dir == f.dir {
-		f.dir = u.others[last].dir // and not another part of another path
+// withUnread adds what j is about to a list.
+func withUnread(list []unread, j job) []unread {
+	dir := entry.Parent(j.path)
+	if last := len(list) - 1; last >= 0 && list[last].dir == dir {
+		dir = list[last].dir // and not another part of another path
 	}
-	const large = 8 << 20
-	if j.n.size > large {
-		u.large = append(u.large, f)
-	} else {
-		u.others = append(u.others, f)
-	}
+	return append(list, unread{dir, j.n})
 }
 
 // hashAll reads the files of todo on all processors. The caller holds the
 // lock; each node is the work of one goroutine.
-func (c *Context) hashAll(ctx context.Context, todo *unread) error {
+func (c *Context) hashAll(ctx context.Context, todo []unread) error {
 	// The largest come first: the last file to be read should be a small one.
-	slices.SortStableFunc(todo.large, func(a, b unreadFile) int { return cmp.Compare(b.n.size, a.n.size) })
+	const large = 8 << 20
+	slices.SortStableFunc(todo, func(a, b unread) int {
+		return cmp.Compare(max(b.n.size, large), max(a.n.size, large))
+	})
 	var (
 		mu    sync.Mutex
 		next  int
 		first error
 		all   sync.WaitGroup
 	)
-	n := len(todo.large) + len(todo.others)
-	take := func(err error) (f unreadFile, ok bool) {
+	take := func(err error) (f unread, ok bool) {
 		mu.Lock()
 		defer mu.Unlock()
 		if first == nil {
 			first = err
 		}
-		if first != nil || next == n {
+		if first != nil || next == len(todo) {
 			return f, false
 		}
-		if next++; next <= len(todo.large) {
-			return todo.large[next-1], true
-		}
-		return todo.others[next-1-len(todo.large)], true
+		next++
+		return todo[next-1], true
 	}
-	for range min(workers(), n) {
+	for range min(workers(), len(todo)) {
 		all.Go(func() {
 			h := newHasher(c)
 			for f, ok := take(nil); ok; {
@@ -124,10 +118,8 @@ func (c *Context) hashAll(ctx context.Context, todo *unread) error {
 		})
 	}
 	all.Wait()
-	for _, list := range [][]unreadFile{todo.large, todo.others} {
-		for _, f := range list {
-			c.dirty = c.dirty || f.n.flags&isTrusted != 0
-		}
+	for _, f := range todo[:next] {
+		c.dirty = c.dirty || f.n.flags&isTrusted != 0
 	}
 	return first
 }

@@ -51,7 +51,7 @@ func (c *Context) Scan(ctx context.Context, parts []Part) error {
 	if err := c.walk(ctx, roots); err != nil {
 		return err
 	}
-	var todo unread
+	var todo []unread
 	for _, r := range roots {
 		settle(r.n)
 		if !r.n.hidden() {
@@ -60,7 +60,7 @@ func (c *Context) Scan(ctx context.Context, parts []Part) error {
 			}
 		}
 	}
-	return c.hashAll(ctx, &todo)
+	return c.hashAll(ctx, todo)
 }
 
 // job is one node to work on.
@@ -367,7 +367,7 @@ const tarBlock = 512
 
 // collect counts what is at and below j, and lists the regular files whose
 // digest is not known.
-func (c *Context) collect(j job, todo *unread) error {
+func (c *Context) collect(j job, todo *[]unread) error {
 	n := j.n
 	if n.flags&isCounted == 0 && j.path != "." {
 		n.flags |= isCounted
@@ -375,7 +375,7 @@ func (c *Context) collect(j job, todo *unread) error {
 	}
 	switch {
 	case n.isRegular() && n.flags&hasDigest == 0:
-		todo.add(j)
+		*todo = withUnread(*todo, j)
 	case n.isDir():
 		for _, k := range n.extra.kids {
 			if !k.isDir() && k.flags&hasDigest != 0 && k.flags&isCounted != 0 || k.hidden() {

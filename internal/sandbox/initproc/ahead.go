@@ -11,33 +11,22 @@ import (
 // with the file systems of an ordinary step.
 func AheadArgs(shmSize int64) []string { return []string{Argv, strconv.FormatInt(shmSize, 10)} }
 
-// ahead is what was done before the Setup was known. Nil is nothing.
-type ahead struct {
-	kernel *kernelFS
-	err    error // why it could not be
-}
-
-// doAhead does what the arguments allow to be done.
-func doAhead(args []string) *ahead {
+// kernelAhead makes the kernel's file systems and puts everything into them. Only
+// into what is attached somewhere can something be mounted, before Linux 6.15,
+// so that they lie in folders of their own until there is a root. Without AheadArgs
+// there is nothing to do.
+func kernelAhead(args []string) (*kernelFS, error) {
 	if len(args) < 2 {
-		return nil
+		return nil, nil
 	}
 	size, err := strconv.ParseInt(args[1], 10, 64)
 	if err != nil {
-		return &ahead{err: err}
+		return nil, err
 	}
-	k, err := kernelAhead(size)
-	return &ahead{kernel: k, err: err}
-}
-
-// kernelAhead makes the kernel's file systems and puts everything into them. Only
-// into what is attached somewhere can something be mounted, before Linux 6.15,
-// so that they lie in folders of their own until there is a root.
-func kernelAhead(shmSize int64) (*kernelFS, error) {
 	if err := ownMounts(); err != nil {
 		return nil, err
 	}
-	k, err := newKernelFS(&Setup{ShmSize: shmSize})
+	k, err := newKernelFS(&Setup{ShmSize: size})
 	if err != nil {
 		return nil, err
 	}

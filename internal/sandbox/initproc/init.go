@@ -53,9 +53,9 @@ func init() {
 // all others and keeps that thread's.
 type initProc struct {
 	*Setup
-	ahead *ahead
-	root  root
-	dev   int // the mount, by its top directory
+	kernel *kernelFS // nil until it is made
+	root   root
+	dev    int // the mount, by its top directory
 }
 
 func run() {
@@ -63,14 +63,17 @@ func run() {
 	// pid, which is 0 as seen from another pid namespace. If the caller has
 	// ended before this, the socket has too.
 	unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
-	done := doAhead(os.Args)
+	kernel, failed := kernelAhead(os.Args)
 	s, err := readSetup()
 	if err != nil { // the caller is gone, and hears nothing
 		tell(encodeStartError(&StartError{Op: "exec", Err: fmt.Errorf("init: %w", err)}))
 		return
 	}
-	p := &initProc{Setup: s, ahead: done}
-	if err := p.run(); err != nil {
+	p := &initProc{Setup: s, kernel: kernel}
+	if err = failed; err == nil {
+		err = p.run()
+	}
+	if err != nil {
 		var se *StartError
 		if !errors.As(err, &se) {
 			se = &StartError{Op: "exec", Path: s.Args[0], Err: err}
@@ -84,7 +87,7 @@ func run() {
 // what is mounted with it.
 func readSetup() (*Setup, error) {
 	head := make([]byte, binary.MaxVarintLen64)
-	oob := make([]byte, unix.CmsgSpace(maxPassed*4))
+	oob := make([]byte, unix.CmsgSpace(MaxPassed*4))
 	n, oobn, _, _, err := unix.Recvmsg(FDSocket, head, oob, unix.MSG_CMSG_CLOEXEC)
 	if err != nil {
 		return nil, err
@@ -106,8 +109,8 @@ func readSetup() (*Setup, error) {
 	return s, s.found(oob[:oobn])
 }
 
-// maxPassed is how many descriptors a message may have: SCM_MAX_FD of unix(7).
-const maxPassed = 253
+// MaxPassed is how many descriptors a message may have: SCM_MAX_FD of unix(7).
+const MaxPassed = 253
 
 // found puts the numbers of the descriptors that came with a Setup in the place
 // of those that they would have had from the start.

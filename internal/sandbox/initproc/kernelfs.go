@@ -211,13 +211,13 @@ func (k *kernelFS) openDevices() error {
 	return nil
 }
 
-// attachKernelFS mounts k in the root.
-func (p *initProc) attachKernelFS(k *kernelFS) error {
-	if err := k.attach(p.top); err != nil {
+// attachKernelFS mounts the kernel's file systems in the root.
+func (p *initProc) attachKernelFS() error {
+	if err := p.kernel.attach(p.top); err != nil {
 		return err
 	}
-	p.dev = k.dev
-	return k.furnish()
+	p.dev = p.kernel.dev
+	return p.kernel.furnish()
 }
 
 // attach mounts the file systems in the folders that place opens.

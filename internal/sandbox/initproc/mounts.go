@@ -23,7 +23,7 @@ const (
 // process is alone in a copy of the caller's mount namespace: what it mounts
 // on top of the caller's "/" vanishes with that, in pivot.
 func (p *initProc) makeRoot() error {
-	if p.ahead == nil {
+	if p.kernel == nil {
 		if err := ownMounts(); err != nil {
 			return err
 		}
@@ -48,12 +48,11 @@ func (p *initProc) makeRoot() error {
 			return startError("emulator", "", err)
 		}
 	}
-	if p.ahead == nil {
-		p.ahead = &ahead{}
-		p.ahead.kernel, p.ahead.err = newKernelFS(p.Setup)
-	}
-	if p.ahead.err != nil {
-		return p.ahead.err
+	if p.kernel == nil {
+		var err error
+		if p.kernel, err = newKernelFS(p.Setup); err != nil {
+			return err
+		}
 	}
 	etc, err := p.etcFiles()
 	if err != nil {
@@ -72,7 +71,7 @@ func (p *initProc) makeRoot() error {
 			return startError("mount", "/dev", err)
 		}
 	}
-	if err := p.attachKernelFS(p.ahead.kernel); err != nil {
+	if err := p.attachKernelFS(); err != nil {
 		return err
 	}
 	for _, m := range append(etc, p.Mounts...) {
