@@ -8,7 +8,8 @@ export CGO_ENABLED = 0
 # It is small: registries and servers are spoken to in HTTP/1.1 (fetch and
 # registry say so too), and what no build waits for is not inlined.
 UNHURRIED = google.golang.org/protobuf/... golang.org/x/crypto/... github.com/spf13/... github.com/docker/... github.com/google/... \
-	crypto/tls crypto/x509 net/http net/url math/big net encoding/asn1 crypto/internal/fips140/nistec/... vendor/golang.org/x/... ./cmd/whittle ./internal/container ./internal/fetch ./internal/image/...
+	crypto/tls crypto/x509 net/http net/url math/big net encoding/asn1 crypto/internal/fips140/nistec/... vendor/golang.org/x/... . ./cmd/whittle ./internal/container ./internal/fetch ./internal/image/... \
+	./internal/sharedcache ./internal/registry ./internal/cachemount ./internal/progress ./internal/sshagent ./internal/address ./internal/config
 BUILD = $(GO) build -trimpath -buildvcs=false -tags nethttpomithttp2 $(UNHURRIED:%=-gcflags=%=-l) \
 	-ldflags "-s -w -X main.version=$(VERSION)"
 

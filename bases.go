@@ -153,14 +153,14 @@ func (w *Whittle) resolve(ctx context.Context, ref plan.Ref, pull bool, sink pro
 		return nil, err
 	}
 	if pull {
-		return w.pull(ctx, name, ref.Platform, sink)
+		return w.pull(ctx, name, ref.Platform, true, sink)
 	}
 	m, _, err := w.catalog.ResolveBase(ref.Name)
 	if err != nil && !errors.Is(err, image.ErrNotFound) {
 		return nil, err
 	}
 	if err != nil {
-		return w.pull(ctx, name, ref.Platform, sink)
+		return w.pull(ctx, name, ref.Platform, true, sink)
 	}
 	if fits(m, ref.Platform) {
 		broken := w.complete(m)
@@ -170,7 +170,7 @@ func (w *Whittle) resolve(ctx context.Context, ref plan.Ref, pull bool, sink pro
 			return m, broken
 		}
 	}
-	pulled, err := w.pull(ctx, name, ref.Platform, sink)
+	pulled, err := w.pull(ctx, name, ref.Platform, true, sink)
 	if have := m.Platform(); err != nil && !fits(m, ref.Platform) {
 		err = fmt.Errorf("%w (the store has %s for %s/%s)", err, name.Familiar(), have.OS, have.Architecture)
 	}

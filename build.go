@@ -59,8 +59,16 @@ type Request struct {
 	// any it is the time at which the steps ran.
 	SourceDateEpoch string
 	Sink            progress.Sink // is told what happens; nil is told nothing
-	Secrets         []Secret      // what RUN --mount=type=secret and downloads may use
-	Outputs         []Output      // where the files of the target go, beside the image in the store
+	// CacheFrom are shared caches that steps may come from, and CacheTo those that
+	// learn what this build knows. A cache that cannot be read is told and passed
+	// over; one that cannot be written fails the build after all else is done.
+	CacheFrom, CacheTo []Cache
+	// Push uploads the image under each of its names, with its layers in the form
+	// of PushForm. Then the layers that nothing here needs stay where they are.
+	Push     bool
+	PushForm Compression
+	Secrets  []Secret // what RUN --mount=type=secret and downloads may use
+	Outputs  []Output // where the files of the target go, beside the image in the store
 	// OnFailure is what to do with a RUN that fails while its root is there:
 	// ShellOnFailure opens a shell in it, on the terminal that Lend lends, and
 	// KeepOnFailure makes a container of it. "" throws it away.
@@ -106,10 +114,13 @@ type build struct {
 	main     *buildContext // nil: there is nothing in it
 	named    map[string]*buildContext
 
-	log     *recorder
-	failing failing
-	target  *plan.Stage
-	shell   *shell // the build is for a shell
+	caches *caches // nil: none is shared
+
+	receivers []*receiver // of what is made
+	log       *recorder
+	failing   failing
+	target    *plan.Stage
+	shell     *shell // the build is for a shell
 }
 
 // Build runs req and returns what is left; of a build that fails while steps
@@ -132,6 +143,11 @@ func (w *Whittle) Build(ctx context.Context, req Request) (_ *Result, err error)
 	}
 	defer join(&err, lock.Close)
 	defer b.closeContexts()
+	ctx = withFetching(ctx, w, b.sink)
+	if err := b.openCaches(ctx); err != nil {
+		return nil, err
+	}
+	defer b.closeCaches()
 	p, solved, err := b.solve(ctx)
 	if err != nil && solved == nil {
 		return nil, err
@@ -191,13 +207,15 @@ func (b *build) solve(ctx context.Context) (*plan.Plan, *solve.Result, error) {
 		Jobs: b.req.Jobs, NoCache: b.anew, Epoch: b.epochText(), Now: b.opt.Now,
 		Origin: b.path, Changes: b.changes,
 	}
+	if b.caches != nil {
+		s.Elsewhere = b.caches
+	}
 	ahead := b.sealAhead(ctx, p)
 	defer ahead.stop()
 	s.Landed = ahead.landed
+	ahead.fetch(p)
 	stop := local.Prefetch(ctx, p)
-	span := trace.Begin(ctx, "solve")
-	solved, err := s.Solve(ctx, p)
-	span.End()
+	solved, err := b.solveWhole(ctx, s, p)
 	ahead.end(err != nil)
 	stop()
 	err = errors.Join(err, local.Close())
@@ -449,7 +467,7 @@ func (b *build) checkSources(ctx context.Context, p *plan.Plan) (dockerfile.Erro
 // local is the runner of this build's steps.
 func (b *build) local() *execute.Local {
 	return &execute.Local{Store: b.store, Roots: b.rootFS(), Context: b.main.files(), Named: b.namedFiles(), Fetch: b.fetcher(), File: b.file, Sink: b.sink, Now: b.opt.Now, Epoch: b.epoch,
-		Secret: b.req.Secret, Agents: b.agents, Resources: b.req.Resources, Isolation: b.isolation, Emulators: b.emulators}
+		Secret: b.req.Secret, Agents: b.agents, Resources: b.req.Resources, Isolation: b.isolation, Emulators: b.emulators, Known: b.known()}
 }
 
 // tagged says whether the image has all its names already.

@@ -62,7 +62,7 @@ func (w *Whittle) Create(ctx context.Context, req RunRequest, sink progress.Sink
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(w.hold(m.ID), w.complete(m)); err != nil {
+	if err := errors.Join(w.hold(m.ID), w.complete(m), w.gather(ctx, m, sink)); err != nil {
 		return nil, err
 	}
 	spec, err := req.spec(m)
@@ -123,7 +123,7 @@ func (w *Whittle) imageToRun(ctx context.Context, r *RunRequest, sink progress.S
 		if !errors.Is(err, image.ErrNotFound) || r.Pull == "never" || nameErr != nil {
 			return m, err
 		}
-		if m, perr := w.pull(ctx, n, want, sink); perr == nil {
+		if m, perr := w.pull(ctx, n, want, false, sink); perr == nil {
 			return m, nil
 		} else {
 			return nil, fmt.Errorf("%w; and it could not be pulled: %w", err, perr)
@@ -132,7 +132,7 @@ func (w *Whittle) imageToRun(ctx context.Context, r *RunRequest, sink progress.S
 		if nameErr != nil {
 			return nil, nameErr
 		}
-		return w.pull(ctx, n, want, sink)
+		return w.pull(ctx, n, want, false, sink)
 	}
 	return nil, &image.Error{Msg: fmt.Sprintf("--pull %q: unknown", r.Pull), Way: "there are missing, always and never"}
 }

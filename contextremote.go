@@ -141,7 +141,7 @@ func (b *build) archiveContext(ctx context.Context, what string, f *fetch.File) 
 
 func (b *build) archiveLayer(ctx context.Context, what string, f *fetch.File, k *digest.Key) (*buildContext, error) {
 	if r, err := b.store.Record(k.Sum()); err == nil {
-		return b.layerContext(r.Layer, r.Size)
+		return b.layerContext(ctx, r.Layer, r.Size)
 	}
 	r, err := f.Open()
 	if err != nil {
@@ -158,7 +158,7 @@ func (b *build) archiveLayer(ctx context.Context, what string, f *fetch.File, k 
 	if err != nil {
 		return nil, err
 	}
-	return b.layerContext(id, size)
+	return b.layerContext(ctx, id, size)
 }
 
 // parseRepo reads the address of a repository.
@@ -196,7 +196,7 @@ func (b *build) checkOut(ctx context.Context, label, text string, o fetch.GitOpt
 	if err != nil {
 		return nil, err
 	}
-	c, err := b.layerContext(tree.Layer, 0)
+	c, err := b.layerContext(ctx, tree.Layer, 0)
 	if err != nil {
 		return nil, err
 	}

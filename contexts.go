@@ -166,7 +166,7 @@ func (b *build) enter(ctx context.Context) (err error) {
 		if ierr != nil {
 			return ierr
 		}
-		b.main, err = b.layerContext(id, size)
+		b.main, err = b.layerContext(ctx, id, size)
 	case urlContext:
 		err = b.enterURL(ctx)
 	case gitContext:
@@ -230,9 +230,9 @@ func (b *build) badArchive(ctx context.Context, what string, err error) error {
 
 // layerContext is the context that a layer of files is. Owners are those that
 // it says.
-func (b *build) layerContext(id digest.Digest, size int64) (*buildContext, error) {
+func (b *build) layerContext(ctx context.Context, id digest.Digest, size int64) (*buildContext, error) {
 	chain := rootfs.Chain{id}
-	fsys, err := b.rootFS().View(chain)
+	fsys, err := b.rootFS().View(ctx, chain)
 	if err != nil {
 		return nil, err
 	}

@@ -209,10 +209,10 @@ const maxCompared = 64 << 20
 func (b *build) changes(was, is digest.Digest) []string {
 	var views [2]entry.FS
 	for i, id := range []digest.Digest{was, is} {
-		if !b.store.HasLayer(id) {
+		if !b.hereAlready(id) {
 			return nil
 		}
-		v, err := b.rootFS().Layer(rootfs.Chain{id})
+		v, err := b.rootFS().Layer(context.Background(), rootfs.Chain{id})
 		if err != nil {
 			return nil
 		}

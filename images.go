@@ -20,7 +20,23 @@ import (
 )
 
 // Images lists the images of the store.
-func (w *Whittle) Images() ([]image.Summary, error) { return w.catalog.List() }
+func (w *Whittle) Images() ([]image.Summary, error) {
+	list, err := w.catalog.List()
+	for _, s := range list {
+		w.measure(s.Image)
+	}
+	return list, err
+}
+
+// measure gives the layers of m the sizes that are known by now: those that were
+// fetched since m was stored had none.
+func (w *Whittle) measure(m *image.Image) {
+	for i := range m.Layers {
+		if n := w.layerSize(m.Layers[i].ID); n > 0 {
+			m.Layers[i].Size = n
+		}
+	}
+}
 
 // Image finds the image that ref means: a name, an ID or the beginning of one.
 func (w *Whittle) Image(ref string) (image.Summary, error) {
@@ -197,6 +213,9 @@ func (w *Whittle) Save(ctx context.Context, out io.Writer, refs []string, format
 	var list []image.Export
 	for _, ref := range refs {
 		m, n, err := w.catalog.Resolve(ref)
+		if err == nil {
+			err = w.gather(ctx, m, nil)
+		}
 		if err != nil {
 			return err
 		}

@@ -32,6 +32,7 @@ var house = map[string]struct {
 	"internal/rootfs":             {4, "golang.org/x/sys"},
 	"internal/fetch":              {4, ""},
 	"internal/cachemount":         {4, "golang.org/x/sys"},
+	"internal/sharedcache":        {4, ""},
 	"internal/dockerfile":         {3, "github.com/moby/buildkit"},
 	"internal/source":             {3, "golang.org/x/sys"},
 	"internal/layer":              {3, "github.com/klauspost/compress github.com/klauspost/pgzip github.com/xi2/xz golang.org/x/sys"},

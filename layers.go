@@ -27,7 +27,7 @@ func (w *Whittle) imageLayer(ctx context.Context, id digest.Digest) (image.Layer
 		return image.Layer{}, fmt.Errorf("layer %s: %w", id.Short(), err)
 	}
 	if !meta.DiffID.IsZero() {
-		return image.Layer{ID: id, DiffID: meta.DiffID, Size: meta.Size}, nil
+		return w.withOrigin(image.Layer{ID: id, DiffID: meta.DiffID, Size: meta.Size}), nil
 	}
 	sealed, err := layer.ReadMeta(filepath.Join(dir, sealedForm))
 	if errors.Is(err, os.ErrNotExist) {
@@ -71,7 +71,14 @@ func (w *Whittle) openTar(l image.Layer) (io.ReadCloser, int64, error) {
 // takeLayer stores a layer that comes from outside, whatever its compression.
 // It is named by its diffID, so one that is there already is not written
 // twice.
-func (w *Whittle) takeLayer(ctx context.Context, r io.Reader) (_ image.Layer, err error) {
+func (w *Whittle) takeLayer(ctx context.Context, r io.Reader) (image.Layer, error) {
+	return w.takeLayerFrom(ctx, r, digest.Digest{}, digest.Digest{}, nil)
+}
+
+// takeLayerFrom is takeLayer for one that has to have the diffID want, unless
+// that is zero, and gets the name id, or where that is zero the diffID. from is
+// where it can be had again, as far as that is known.
+func (w *Whittle) takeLayerFrom(ctx context.Context, r io.Reader, want, id digest.Digest, from []origin) (_ image.Layer, err error) {
 	tmp, err := w.store.Temp("import")
 	if err != nil {
 		return image.Layer{}, err
@@ -81,19 +88,31 @@ func (w *Whittle) takeLayer(ctx context.Context, r io.Reader) (_ image.Layer, er
 	if err != nil {
 		return image.Layer{}, w.store.Explain(err)
 	}
-	if err := w.store.CommitLayer(tmp, meta.DiffID); err != nil {
+	if !want.IsZero() && meta.DiffID != want {
+		return image.Layer{}, fmt.Errorf("its content is %s and not %s, as was said", meta.DiffID.Short(), want.Short())
+	}
+	if id.IsZero() {
+		id = meta.DiffID
+	}
+	if len(from) > 0 {
+		if err := writeOrigins(filepath.Join(tmp.Path, originName), from); err != nil {
+			return image.Layer{}, w.store.Explain(err)
+		}
+	}
+	if err := w.store.CommitLayer(tmp, id); err != nil {
 		return image.Layer{}, err
 	}
-	return image.Layer{ID: meta.DiffID, DiffID: meta.DiffID, Size: meta.Size}, nil
+	return image.Layer{ID: id, DiffID: meta.DiffID, Size: meta.Size}, nil
 }
 
-// haveLayer returns the layer of a tar that the store has.
+// haveLayer returns the layer of a tar that the store has. One that is only
+// known does not count.
 func (w *Whittle) haveLayer(diffID digest.Digest) (image.Layer, bool) {
 	if !w.store.HasLayer(diffID) {
 		return image.Layer{}, false
 	}
 	meta, err := layer.ReadMeta(w.store.LayerDir(diffID))
-	if err != nil || meta.DiffID != diffID {
+	if err != nil || meta.DiffID != diffID || meta.Form == layer.FormAway {
 		return image.Layer{}, false
 	}
 	return image.Layer{ID: diffID, DiffID: diffID, Size: meta.Size}, true

@@ -48,8 +48,28 @@ func (b *build) leave(ctx context.Context, p *plan.Plan, solved *solve.Result) (
 	if err := b.output(ctx, p, solved); err != nil {
 		return res, err
 	}
+	if res.Manifest, err = b.send(ctx, p, solved, m); err != nil {
+		return res, err
+	}
 	b.say(res)
 	return res, nil
+}
+
+// send pushes the image and exports what is known, as far as the request asks
+// for it, and returns the digest of the manifest that was pushed. Everything else
+// is done then.
+func (b *build) send(ctx context.Context, p *plan.Plan, solved *solve.Result, m *image.Image) (d digest.Digest, err error) {
+	for _, r := range b.receivers {
+		if r.cache == nil {
+			d, err = b.pushImage(ctx, r.name, m, b.req.PushForm, r.shown)
+		} else {
+			err = b.caches.export(ctx, r, p, solved)
+		}
+		if err != nil {
+			return d, err
+		}
+	}
+	return d, nil
 }
 
 // imageLayers describes the layers of chain, sealing side by side those that

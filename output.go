@@ -45,7 +45,7 @@ func (b *build) output(ctx context.Context, p *plan.Plan, solved *solve.Result) 
 	if len(b.req.Outputs) == 0 {
 		return nil
 	}
-	fsys, err := b.rootFS().View(solved.Chain(p.Target.Root))
+	fsys, err := b.rootFS().View(ctx, solved.Chain(p.Target.Root))
 	if err != nil {
 		return err
 	}

@@ -13,14 +13,16 @@ import (
 
 // Result is what a build leaves.
 type Result struct {
-	ID     digest.Digest // of the image: SHA-256 of its config
-	Names  []string      // that it was given
-	Size   int64         // bytes of its files, as Docker counts them
-	Layers int
-	Behind []Behind // what the other stages left behind
-	Cached int      // steps whose layer was there already
-	Ran    int      // steps that were run
-	Took   time.Duration
+	ID digest.Digest // of the image: SHA-256 of its config
+	// Manifest is the digest of the manifest that was pushed, zero without a push.
+	Manifest digest.Digest
+	Names    []string // that it was given
+	Size     int64    // bytes of its files, as Docker counts them
+	Layers   int
+	Behind   []Behind // what the other stages left behind
+	Cached   int      // steps whose layer was there already
+	Ran      int      // steps that were run
+	Took     time.Duration
 }
 
 // Behind is a stage that is not part of the image.
@@ -29,10 +31,11 @@ type Behind struct {
 	Bytes int64  `json:"bytes"` // of its layers that the image does not have
 }
 
-// metadata is the document of --metadata-file. The first key is the reference
+// metadata is the document of --metadata-file. The first keys are the reference
 // builder's.
 type metadata struct {
 	ConfigDigest string    `json:"containerimage.config.digest,omitempty"`
+	Digest       string    `json:"containerimage.digest,omitempty"`
 	Names        []string  `json:"image.name,omitempty"`
 	Size         int64     `json:"whittle.image.size,omitempty"`
 	Behind       []Behind  `json:"whittle.left.behind,omitempty"`
@@ -54,6 +57,9 @@ func Metadata(res *Result, failure error) ([]byte, error) {
 	if res != nil {
 		if !res.ID.IsZero() {
 			m.ConfigDigest = res.ID.String()
+		}
+		if !res.Manifest.IsZero() {
+			m.Digest = res.Manifest.String()
 		}
 		m.Names, m.Size = res.Names, res.Size
 		m.Behind, m.Cached, m.Ran = res.Behind, res.Cached, res.Ran

@@ -6,11 +6,14 @@ import (
 	"sync"
 
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/registry"
 	"github.com/whittle-build/whittle/internal/trace"
 )
 
-// sealing seals layers of the image that is being built while later steps run.
+// sealing seals layers of the image that is being built while later steps run,
+// and sends them where they will have to go.
 // Who needs one before it is done waits for the layer's lock, and an error is
 // told to who asks for the layer again: the end of the build.
 type sealing struct {
@@ -22,6 +25,15 @@ type sealing struct {
 	wg    sync.WaitGroup
 }
 
+// receiver is a place that gets layers while later steps run, and all else in the
+// end: a repository that the image is pushed to, or a cache.
+type receiver struct {
+	name   image.Name
+	cache  *exportedCache // nil: it gets the image
+	shown  *transfer
+	upload func(l image.Layer) registry.UploadLayer
+}
+
 // sealAhead begins with none. stop must be called, before or after end.
 func (b *build) sealAhead(ctx context.Context, p *plan.Plan) *sealing {
 	s := &sealing{build: b, image: map[*plan.Step]bool{}, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
@@ -30,24 +42,75 @@ func (b *build) sealAhead(ctx context.Context, p *plan.Plan) *sealing {
 		for step := p.Target.Root.Step; step != nil; step = step.Below.Step {
 			s.image[step] = true
 		}
+		b.receivers = b.receive()
 	}
 	return s
 }
 
+// receive lists the places for layers, the image's first: a cache may borrow from
+// those.
+func (b *build) receive() []*receiver {
+	var out []*receiver
+	if b.req.Push {
+		for _, n := range b.tags {
+			out = append(out, &receiver{name: n, shown: b.transfer("push", n, b.sink),
+				upload: func(l image.Layer) registry.UploadLayer { return b.upload(&image.Image{}, l, b.req.PushForm) }})
+		}
+	}
+	if b.caches != nil {
+		for _, to := range b.caches.to {
+			out = append(out, &receiver{name: to.name, cache: to, shown: b.transfer("write the cache", to.name, b.sink),
+				upload: func(l image.Layer) registry.UploadLayer { return b.caches.upload(l, to) }})
+		}
+	}
+	return out
+}
+
+// fetch begins to fetch the layers of the target's base, which no step may need
+// but the image does. Who needs one before it is here waits for it, and an error
+// comes again at the end of the build.
+func (s *sealing) fetch(p *plan.Plan) {
+	root := p.Target.Root
+	for root.Step != nil {
+		root = root.Step.Below
+	}
+	if root.Image == nil || s.build.shell != nil || s.build.onlyPushed() {
+		return
+	}
+	chain := chainOf(s.build.images[*root.Image])
+	s.wg.Go(func() { _ = s.build.rootFS().Gather(s.ctx, chain) })
+}
+
 // landed is told of each step that was run.
 func (s *sealing) landed(step *plan.Step, id digest.Digest) {
-	if !s.image[step] || step.Run == nil {
+	var to []*receiver
+	for _, r := range s.build.receivers {
+		if s.image[step] || r.cache != nil && r.cache.Max {
+			to = append(to, r)
+		}
+	}
+	if len(to) == 0 && (!s.image[step] || step.Run == nil) {
 		return
 	}
 	s.wg.Go(func() {
-		select {
-		case s.slots <- struct{}{}:
-		case <-s.ctx.Done():
+		l, err := s.seal(id)
+		if err != nil {
 			return
 		}
-		defer func() { <-s.slots }()
-		_, _ = s.build.imageLayer(trace.Lane(s.ctx, "layer "+id.Short()), id)
+		for _, r := range to {
+			_, _ = r.shown.client().PutLayer(s.ctx, reference(r.name), r.upload(l))
+		}
 	})
+}
+
+func (s *sealing) seal(id digest.Digest) (image.Layer, error) {
+	select {
+	case s.slots <- struct{}{}:
+	case <-s.ctx.Done():
+		return image.Layer{}, context.Cause(s.ctx)
+	}
+	defer func() { <-s.slots }()
+	return s.build.imageLayer(trace.Lane(s.ctx, "layer "+id.Short()), id)
 }
 
 // end waits for what is being sealed, or, of a build that has failed, stops it.
@@ -56,4 +119,9 @@ func (s *sealing) end(failed bool) {
 		s.stop()
 	}
 	s.wg.Wait()
+	for _, r := range s.build.receivers {
+		if failed {
+			r.shown.done(nil)
+		}
+	}
 }

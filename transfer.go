@@ -28,10 +28,13 @@ type transfer struct {
 	id    int // below 0: instructions count up from 1
 	begin sync.Once
 	began bool
+	made  func() *registry.Client // once
 }
 
 func (w *Whittle) transfer(verb string, n image.Name, sink progress.Sink) *transfer {
-	return &transfer{w: w, sink: orNone(sink), label: verb + " " + n.Familiar(), id: -int(w.transfers.Add(1))}
+	t := &transfer{w: w, sink: orNone(sink), label: verb + " " + n.Familiar(), id: -int(w.transfers.Add(1))}
+	t.made = sync.OnceValue(func() *registry.Client { return w.client(t.event) })
+	return t
 }
 
 // orNone lets a caller who wants to hear nothing pass nil.
@@ -42,9 +45,12 @@ func orNone(sink progress.Sink) progress.Sink {
 	return sink
 }
 
+// client is the one by which all of t goes.
+func (t *transfer) client() *registry.Client { return t.made() }
+
 // client talks to registries with the user's credentials.
-func (t *transfer) client() *registry.Client {
-	return &registry.Client{Keys: registry.Keychain{Files: t.w.opt.Credentials}, Event: t.event}
+func (w *Whittle) client(event func(registry.Event)) *registry.Client {
+	return &registry.Client{Keys: registry.Keychain{Files: w.opt.Credentials}, Event: event}
 }
 
 func (t *transfer) emit(e progress.Event) {
@@ -100,7 +106,7 @@ func (w *Whittle) Pull(ctx context.Context, ref, platform string, sink progress.
 		return image.Summary{}, err
 	}
 	defer join(&err, lock.Close)
-	m, err := w.pull(ctx, n, want, sink)
+	m, err := w.pull(ctx, n, want, false, sink)
 	if err != nil {
 		return image.Summary{}, err
 	}
@@ -108,8 +114,9 @@ func (w *Whittle) Pull(ctx context.Context, ref, platform string, sink progress.
 }
 
 // pull brings in the image that n names for platform p. Layers that the store
-// has do not come again.
-func (w *Whittle) pull(ctx context.Context, n image.Name, p plan.Platform, sink progress.Sink) (_ *image.Image, err error) {
+// has do not come again; a lazy pull leaves all others where they are, until
+// somebody needs them.
+func (w *Whittle) pull(ctx context.Context, n image.Name, p plan.Platform, lazy bool, sink progress.Sink) (_ *image.Image, err error) {
 	t := w.transfer("pull", n, sink)
 	defer func() { t.done(err) }()
 	c := t.client()
@@ -122,28 +129,24 @@ func (w *Whittle) pull(ctx context.Context, n image.Name, p plan.Platform, sink 
 		return nil, err
 	}
 	defer one.Close()
-	err = c.Pull(ctx, r, registry.Sink{
-		Have: func(d digest.Digest) bool { _, ok := w.haveLayer(d); return ok },
-		Layer: func(ctx context.Context, _ int, l registry.Layer, in io.Reader) error {
-			got, err := w.takeLayer(ctx, in)
-			if err == nil && got.DiffID != l.DiffID {
-				err = fmt.Errorf("layer %s: its content is %s and not %s, as the image says", l.Digest.Short(), got.DiffID.Short(), l.DiffID.Short())
-			}
-			return err
-		},
-	})
+	if lazy {
+		err = w.placeholders(r, n)
+	} else {
+		err = c.Pull(ctx, r, registry.Sink{
+			Have: func(d digest.Digest) bool { _, ok := w.haveLayer(d); return ok },
+			Layer: func(ctx context.Context, _ int, l registry.Layer, in io.Reader) error {
+				_, err := w.takeLayerFrom(ctx, in, l.DiffID, l.DiffID, originsOf(n, l))
+				return err
+			},
+		})
+	}
 	if err != nil {
 		return nil, err
 	}
 	layers := make([]image.Layer, len(r.Layers))
 	for i, l := range r.Layers {
-		have, ok := w.haveLayer(l.DiffID)
-		if !ok {
-			return nil, fmt.Errorf("layer %s: was pulled and is not in the store", l.DiffID.Short())
-		}
 		d := l.Descriptor
-		have.Blob = &d
-		layers[i] = have
+		layers[i] = image.Layer{ID: l.DiffID, DiffID: l.DiffID, Size: w.layerSize(l.DiffID), Blob: &d, Source: n.String()}
 	}
 	m, err := image.New(r.Config, layers)
 	if err != nil {
@@ -219,6 +222,11 @@ func (w *Whittle) Push(ctx context.Context, ref string, c Compression, sink prog
 	if err != nil {
 		return d, err
 	}
+	return w.pushImage(withFetching(ctx, w, sink), n, m, c, w.transfer("push", n, sink))
+}
+
+// pushImage uploads m under the name n, and ends t, which shows it.
+func (w *Whittle) pushImage(ctx context.Context, n image.Name, m *image.Image, c Compression, t *transfer) (digest.Digest, error) {
 	up := registry.Upload{Ref: reference(n), Config: m.Raw,
 		Manifest: func(c manifest.Descriptor, layers []manifest.Descriptor) ([]byte, manifest.Descriptor, error) {
 			return manifest.New(manifest.OCI, c, layers, m.Annotations)
@@ -227,7 +235,6 @@ func (w *Whittle) Push(ctx context.Context, ref string, c Compression, sink prog
 	for _, l := range m.Layers {
 		up.Layers = append(up.Layers, w.upload(m, l, c))
 	}
-	t := w.transfer("push", n, sink)
 	done, err := t.client().Push(ctx, up)
 	t.done(err)
 	return done.Digest, err
@@ -238,15 +245,23 @@ func (w *Whittle) upload(m *image.Image, l image.Layer, c Compression) registry.
 	var d manifest.Descriptor
 	up := registry.UploadLayer{
 		Blob: func(ctx context.Context) (_ manifest.Descriptor, err error) {
+			if err := w.fetchLayer(ctx, l.ID); err != nil {
+				return d, err
+			}
 			d, err = w.compressed(ctx, l, c)
 			return d, err
 		},
 		Open: func() (io.ReadCloser, error) { return w.store.OpenBlob(d.Digest) },
 	}
-	from, err := image.ParseName(m.Source)
-	if err == nil && l.Blob != nil {
-		// A layer that was pulled: the registry may have it still.
-		up.Known, up.From = l.Blob, append(up.From, reference(from))
+	if l.Blob == nil {
+		return up
+	}
+	// A layer that was pulled: the registry may have it still.
+	up.Known = l.Blob
+	for _, source := range []string{l.Source, m.Source} {
+		if from, err := image.ParseName(source); err == nil && source != "" {
+			up.From = append(up.From, reference(from))
+		}
 	}
 	return up
 }

@@ -161,6 +161,7 @@ func (w *Whittle) rootFS() *rootfs.Roots {
 	defer w.mu.Unlock()
 	if w.roots == nil {
 		w.roots = rootfs.New(w.store, w.chooseRootfs, w.opt.UserNS)
+		w.roots.Fetch = w.fetchLayer
 	}
 	return w.roots
 }

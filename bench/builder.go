@@ -17,6 +17,8 @@ type job struct {
 	tag     string // name of the image; "" is none
 	push    string // name to push it to, at once where the builder can; "" is nowhere
 	form    string // gzip or zstd, of layers that are pushed
+	cache   string // shared cache in a registry that steps come from; "" is none
+	export  bool   // add what is built to that cache, the layers of all stages
 }
 
 // builder is whittle with one of its providers, or a peer. Each builds with
@@ -147,7 +149,17 @@ func (w *whittle) forget(ctx context.Context) error {
 }
 
 func (w *whittle) build(ctx context.Context, j job) *exec.Cmd {
-	return w.command(ctx, append([]string{"build", "-q"}, flags(w, j)...)...)
+	args := []string{"build", "-q"}
+	if j.push != "" {
+		args = append(args, "--push", "-t", j.push)
+	}
+	if j.cache != "" {
+		args = append(args, "--cache-from", "type=registry,ref="+j.cache)
+	}
+	if j.export {
+		args = append(args, "--cache-to", "type=registry,mode=max,ref="+j.cache)
+	}
+	return w.command(ctx, append(args, flags(w, j)...)...)
 }
 
 func (w *whittle) close() error { return os.RemoveAll(filepath.Dir(w.pristine)) }

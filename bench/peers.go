@@ -91,8 +91,17 @@ func (m *moby) build(ctx context.Context, j job) *exec.Cmd {
 	if j.noCache {
 		args = append(args, "--no-cache")
 	}
+	if j.cache != "" {
+		args = append(args, "--import-cache", "type=registry,ref="+j.cache)
+	}
+	if j.export {
+		args = append(args, "--export-cache", "type=registry,mode=max,ref="+j.cache)
+	}
 	out := "type=image,compression=uncompressed,name=" + m.suite.tag(j)
-	if j.push != "" {
+	switch {
+	case j.push != "" && j.form == "":
+		out = "type=image,push=true,name=" + j.push
+	case j.push != "":
 		// Without force it would send what it has: uncompressed.
 		out = "type=image,push=true,force-compression=true,compression=" + j.form + ",name=" + j.push
 	}
@@ -227,6 +236,12 @@ func (b *buildah) forget(ctx context.Context) error {
 
 func (b *buildah) build(ctx context.Context, j job) *exec.Cmd {
 	args := []string{"-q", "--layers", "--network", "host", "--tls-verify=false", "--pull=false", "--signature-policy", b.dir + "/policy.json"}
+	if j.cache != "" {
+		args = append(args, "--cache-from", j.cache)
+	}
+	if j.export {
+		args = append(args, "--cache-to", j.cache)
+	}
 	return b.command(ctx, "bud", append(args, flags(b, j)...)...)
 }
 

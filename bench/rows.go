@@ -52,6 +52,8 @@ func rows() []row {
 			goal: goal{peer: 0.6}, make: pushAll("zstd", "zstd")},
 		{id: "push-again", work: "push after one of the 5 layers changed, gzip",
 			goal: goal{peer: 0.6}, make: pushAgain},
+		{id: "fresh-ci", work: "an empty store, a warm registry cache, one file edited: to the pushed image", floor: "gunzip of the layers that steps need",
+			goal: goal{peer: 0.5}, make: freshCI},
 		{id: "run-20-user", work: "20 × RUN echo as a plain user, each", floor: "the same by root", runs: 7, alone: true,
 			goal: goal{time: 15 * ms, steps: 20}, needs: []string{"busybox"}, make: run20User},
 		{id: "caches-go", work: "a Go project in an empty store, caches imported", floor: "nothing imported", alone: true,

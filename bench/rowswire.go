@@ -81,44 +81,55 @@ func (s *suite) pushing(ctx context.Context, b builder, j job) (sample, error) {
 	return timed(b.build(ctx, j), b)
 }
 
-func pullUnpack(ctx context.Context, s *suite) (*scene, error) {
-	base := s.registry.host + "/base400:latest"
-	dir, err := s.layered("$BUSYBOX", 6, s.scaled(400<<20)/6)
+// largeBase pushes a base of n layers to the suite's registry. layers is a folder
+// with a gzip file for each of them.
+func (s *suite) largeBase(ctx context.Context, name string, n, bytes int) (base, layers string, err error) {
+	base = s.registry.host + "/" + name + ":latest"
+	dir, err := s.layered("$BUSYBOX", n, s.scaled(bytes)/n)
 	if err != nil {
-		return nil, err
+		return "", "", err
 	}
+	defer os.RemoveAll(dir)
 	w, err := s.newWhittle("tree")
 	if err != nil {
-		return nil, err
+		return "", "", err
 	}
 	defer w.close()
 	if err := s.need(ctx, w, "busybox"); err != nil {
-		return nil, err
+		return "", "", err
 	}
 	err = quiet(w.build(ctx, job{dir: dir, tag: base}))
 	if err == nil {
 		_, err = s.pushing(ctx, w, job{tag: base, form: "gzip"})
 	}
 	if err != nil {
-		return nil, err
+		return "", "", err
 	}
-	layers, err := s.compressed(dir)
+	layers, err = s.compressed(dir)
+	return base, layers, err
+}
+
+func pullUnpack(ctx context.Context, s *suite) (*scene, error) {
+	base, layers, err := s.largeBase(ctx, "base400", 6, 400<<20)
 	if err != nil {
 		return nil, err
 	}
 	run, err := s.context("FROM " + base + "\nRUN true\n")
 	return &scene{
-		job: job{dir: run}, close: func() error { return errors.Join(os.RemoveAll(dir), os.RemoveAll(layers)) },
+		job: job{dir: run}, close: func() error { return os.RemoveAll(layers) },
 		ready: func(ctx context.Context, b builder, n int) error {
 			if err := b.forget(ctx); err != nil {
 				return err
 			}
 			return s.lose(ctx, b, base)
 		},
-		floor: func(ctx context.Context, _ int) (sample, error) {
-			return timed(exec.CommandContext(ctx, "sh", "-c", `for f in "$0"/*.gz; do gunzip -c $f >/dev/null & done; wait`, layers), nil)
-		},
+		floor: func(ctx context.Context, _ int) (sample, error) { return gunzipped(ctx, layers) },
 	}, err
+}
+
+// gunzipped is what it takes to decompress the files of a folder side by side.
+func gunzipped(ctx context.Context, dir string) (sample, error) {
+	return timed(exec.CommandContext(ctx, "sh", "-c", `for f in "$0"/*.gz; do gunzip -c $f >/dev/null & done; wait`, dir), nil)
 }
 
 // lose makes builders without a pristine state forget a base that they pulled.

@@ -37,6 +37,7 @@ type buildFlags struct {
 	from     contextFlags
 	steps    stepFlags
 	outputs  []string
+	cache    cacheFlags
 }
 
 func (p *program) buildCommand() *cobra.Command {
@@ -76,6 +77,8 @@ Steps that nothing changed for are not run again. The image's ID goes to standar
 	fl.StringVar(&f.idFile, "iidfile", "", "write the image ID to `FILE`")
 	fl.StringVar(&f.trace, "trace", "", "write what was done when to `FILE`, for Perfetto and Chrome's trace viewer")
 	fl.StringVar(&f.metaFile, "metadata-file", "", "write what was built, or why it was not, to `FILE` as JSON")
+	fl.BoolVar(&r.Push, "push", false, "upload the image to the registries in its names, while it is made")
+	f.cache.add(fl)
 	f.from.addAnnotation(fl)
 	f.addCallFlags(fl)
 	p.addIsolation(fl)
@@ -220,7 +223,7 @@ func (p *program) complete(f *buildFlags) error {
 	if err := p.stepOptions(&f.steps, r); err != nil {
 		return err
 	}
-	if err := p.failureOptions(f); err != nil {
+	if err := cmp.Or(p.failureOptions(f), f.cache.complete(r)); err != nil {
 		return err
 	}
 	var err error

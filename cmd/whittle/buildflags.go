@@ -12,8 +12,6 @@ import (
 // without them.
 var buildWays = [...]way{
 	{"load", "leave it out: the image is always in the store, where run, save and push find it"},
-	{"push", "build with -t NAME, then whittle push NAME"},
-	{"cache-from cache-to", "leave it out: steps are kept in the store; keep that folder (WHITTLE_ROOT) between machines' runs"},
 	{"provenance sbom attest", "images have no attestations; leave it out, or write what is to be known with --label"},
 	{"squash", "leave it out: a last stage that copies what is needed has no more than that"},
 	{"compress stream", "leave it out: nothing is sent, the context is read where it is"},
@@ -28,7 +26,6 @@ func (p *program) addDockerFlags(fl *pflag.FlagSet) {
 	fl.Bool("force-rm", false, "remove intermediate containers (there are none)")
 	fl.Bool("load", true, "keep the image in the store (always)")
 	fl.Bool("compress", false, "compress the context (it is read where it is)")
-	fl.StringArray("cache-from", nil, "`IMAGE` to take steps from (they come from the store)")
 	fl.String("builder", "", "`NAME` of the builder (there is one)")
 	fl.String("provenance", "false", "`false`: images have no attestations")
 	fl.String("sbom", "false", "`false`: images have no attestations")
@@ -48,7 +45,6 @@ func (p *program) checkDockerFlags(fl *pflag.FlagSet) error {
 	}
 	for _, idle := range []struct{ name, why string }{
 		{"compress", "the context is read where it is"},
-		{"cache-from", "steps come from the store; keep that folder (WHITTLE_ROOT) between machines' runs"},
 		{"builder", "there is one builder"},
 	} {
 		if fl.Changed(idle.name) {

@@ -58,6 +58,7 @@ func TestScript(t *testing.T) {
 			"httpget":   httpget,
 			"freeport":  freeport,
 			"registry":  startRegistry,
+			"lose":      loseLayers,
 			"serve":     serve,
 			"jsonlines": jsonLines,
 			"sshkey":    newKey,

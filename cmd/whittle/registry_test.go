@@ -2,30 +2,74 @@ package main
 
 import (
 	"crypto/subtle"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/whittle-build/whittle/internal/image/manifest"
 )
 
 // startRegistry serves an empty registry on the loopback for as long as the
 // script runs, and puts its host:port into a variable. With USER:PASSWORD it
-// lets nobody else in.
+// lets nobody else in. What it is asked stands in the file VAR.log, and it has
+// nothing of which the digest stands in VAR.lost.
 func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 || len(args) > 2 {
 		ts.Fatalf("usage: registry VAR [USER:PASSWORD]")
 	}
-	var h http.Handler = registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	asked, err := os.OpenFile(ts.MkAbs(args[0]+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	ts.Check(err)
+	ts.Defer(func() { asked.Close() })
+	quiet := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintln(asked, r.Method, r.URL)
+		lost, _ := os.ReadFile(ts.MkAbs(args[0] + ".lost"))
+		if d := path.Base(r.URL.Path); strings.HasPrefix(d, "sha256:") && strings.Contains(string(lost), d) {
+			http.Error(w, `{"errors":[{"code":"BLOB_UNKNOWN","message":"it was lost"}]}`, http.StatusNotFound)
+			return
+		}
+		quiet.ServeHTTP(w, r)
+	})
 	if len(args) == 2 {
 		h = guarded(h, args[1])
 	}
 	s := httptest.NewServer(h)
 	ts.Defer(s.Close)
 	ts.Setenv(args[0], strings.TrimPrefix(s.URL, "http://"))
+}
+
+// loseLayers makes a registry that startRegistry serves lose the layers of a
+// reference in it.
+func loseLayers(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: lose VAR REPOSITORY:TAG")
+	}
+	repo, tag, _ := strings.Cut(args[1], ":")
+	resp, err := http.Get("http://" + ts.Getenv(args[0]) + "/v2/" + repo + "/manifests/" + tag)
+	ts.Check(err)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	m, err := manifest.Parse(b, resp.Header.Get("Content-Type"))
+	ts.Check(err)
+	var lost strings.Builder
+	for _, l := range m.Manifest.Layers {
+		if manifest.IsLayer(l.MediaType) {
+			fmt.Fprintln(&lost, l.Digest)
+		}
+	}
+	if lost.Len() == 0 {
+		ts.Fatalf("%s has no layers to lose", args[1])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".lost"), []byte(lost.String()), 0o644))
 }
 
 // guarded asks for basic authentication.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -130,7 +131,7 @@ func parseUlimits(list []string) ([]plan.Ulimit, error) {
 		out = slices.DeleteFunc(out, func(o plan.Ulimit) bool { return o.Name == u.Name })
 		out = append(out, u)
 	}
-	slices.SortFunc(out, func(a, b plan.Ulimit) int { return cmp.Compare(a.Name, b.Name) })
+	sort.Slice(out, func(i, k int) bool { return out[i].Name < out[k].Name })
 	return out, nil
 }
 

@@ -2,6 +2,7 @@ package container
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +19,7 @@ import (
 // view is the container's file system, read without mounting it; whether it
 // runs does not matter. What is mounted in it is not seen.
 func (s *Set) view(c *Container) (entry.FS, func() error, error) {
-	image, err := s.Roots.View(c.Chain)
+	image, err := s.Roots.View(context.Background(), c.Chain) // whose layers are here since it was made
 	if err != nil {
 		return nil, nil, err
 	}

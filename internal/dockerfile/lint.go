@@ -1,10 +1,10 @@
 package dockerfile
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
@@ -104,7 +104,7 @@ func (l *Linter) Warnings() []Warning {
 			Msg: f.Msg, About: f.About, URL: f.URL, Hint: f.Hint, Own: f.Own,
 		})
 	}
-	slices.SortStableFunc(out, func(a, b Warning) int { return cmp.Compare(a.Line, b.Line) })
+	sort.SliceStable(out, func(i, k int) bool { return out[i].Line < out[k].Line })
 	return out
 }
 

@@ -17,11 +17,11 @@ import (
 )
 
 // from returns the file system that a COPY or ADD reads.
-func (l *Local) from(c *plan.Copy, chain rootfs.Chain) (entry.FS, error) {
+func (l *Local) from(ctx context.Context, c *plan.Copy, chain rootfs.Chain) (entry.FS, error) {
 	in, ok := l.context(c.From)
 	switch {
 	case !ok:
-		return l.Roots.View(chain)
+		return l.Roots.View(ctx, chain)
 	case in == nil:
 		return entry.NewMem(), nil
 	}
@@ -31,7 +31,7 @@ func (l *Local) from(c *plan.Copy, chain rootfs.Chain) (entry.FS, error) {
 // request is the COPY as the copying package takes it, without a destination
 // tree.
 func (l *Local) request(ctx context.Context, c *plan.Copy, chain rootfs.Chain) (copying.Request, error) {
-	fsys, err := l.from(c, chain)
+	fsys, err := l.from(ctx, c, chain)
 	if err != nil {
 		return copying.Request{}, err
 	}
@@ -84,7 +84,7 @@ func (l *Local) localContent(ctx context.Context, job solve.Job) (digest.Digest,
 		return k.Sum(), nil
 	}
 	name := l.contentName(job)
-	if d, ok := l.remembered(name); ok {
+	if d, ok := l.remembered(ctx, name); ok {
 		return d, nil
 	}
 	r, err := l.request(ctx, c, job.From)
@@ -105,14 +105,30 @@ func (l *Local) localContent(ctx context.Context, job solve.Job) (digest.Digest,
 // contentKind is the kind of the cache files that keep contents.
 const contentKind = "content"
 
-// remembered returns the content that an earlier build found under this name.
-func (l *Local) remembered(name string) (d digest.Digest, ok bool) {
+// remembered returns the content that an earlier build found under this name,
+// here or where Known knows it from.
+func (l *Local) remembered(ctx context.Context, name string) (d digest.Digest, ok bool) {
 	b, err := os.ReadFile(l.Store.CacheFile(contentKind, name))
-	return d, err == nil && json.Unmarshal(b, &d) == nil && !d.IsZero()
+	ok = err == nil && json.Unmarshal(b, &d) == nil && !d.IsZero()
+	if l.Known == nil {
+		return d, ok
+	}
+	if !ok {
+		if d, ok = l.Known.Content(ctx, name); ok {
+			_ = l.remember(name, d) // which only saves asking again
+		}
+	}
+	if ok {
+		l.Known.Copied(name, d)
+	}
+	return d, ok
 }
 
 // remember keeps the content d for remembered.
 func (l *Local) remember(name string, d digest.Digest) error {
+	if l.Known != nil {
+		l.Known.Copied(name, d)
+	}
 	text, err := json.Marshal(d)
 	if err != nil {
 		return err
@@ -190,7 +206,7 @@ func (l *Local) writeAgain(ctx context.Context, job solve.Job, items *copying.It
 // directory is there already.
 func (l *Local) workdir(ctx context.Context, job solve.Job) (solve.Made, error) {
 	w := job.Step.Workdir
-	to, err := l.Roots.View(job.Below)
+	to, err := l.Roots.View(ctx, job.Below)
 	if err != nil {
 		return solve.Made{}, err
 	}

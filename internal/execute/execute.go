@@ -51,6 +51,9 @@ type Local struct {
 	Resources sandbox.Resources
 	// Emulators run the programs of stages for another machine.
 	Emulators map[*plan.Stage]*sandbox.Emulator
+	// Known, which may be nil, is asked for contents that this store does not
+	// know, and is told of those that a build uses.
+	Known Known
 	// OnFailure, if not nil, is shown each RUN that failed by itself while its
 	// root is still there; the step waits for it. What it returns is reported
 	// with the failure.
@@ -61,6 +64,13 @@ type Local struct {
 	plantsOnce sync.Once
 	plants     *rootfs.Plants
 	plainly    sync.Once // it has been said what is not protected
+}
+
+// Known are contents of copies out of layers, by names that say all that they
+// depend on.
+type Known interface {
+	Content(ctx context.Context, name string) (digest.Digest, bool)
+	Copied(name string, d digest.Digest)
 }
 
 // Run makes the layer of job.Step and commits it to the store. An error for

@@ -102,7 +102,7 @@ func TestAnArchiveKeepsFoldersThatItOnlyImplies(t *testing.T) {
 		l.withBusybox()
 		l.file("pack.tar", string(archive(t, "srv/www/file", "opt/")))
 		chain := l.mustBuild("FROM base\nRUN mkdir -p /srv/www && chmod 711 /srv && chmod 1777 /srv/www\nADD pack.tar /\nRUN ls /\n")
-		v, err := l.roots.View(chain)
+		v, err := l.roots.View(t.Context(), chain)
 		if err != nil {
 			t.Fatal(err)
 		}

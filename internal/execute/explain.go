@@ -15,6 +15,7 @@ import (
 	"github.com/whittle-build/whittle/internal/fetch"
 	"github.com/whittle-build/whittle/internal/layer"
 	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/rootfs"
 	"github.com/whittle-build/whittle/internal/solve"
 	"github.com/whittle-build/whittle/internal/source"
 )
@@ -103,7 +104,8 @@ func (l *Local) refused(ctx context.Context, job solve.Job, err error) error {
 
 // ofMachine says whether an error is no matter of a file's content.
 func ofMachine(err error) bool {
-	return slices.ContainsFunc([]error{
+	var lost *rootfs.LostError
+	return errors.As(err, &lost) || slices.ContainsFunc([]error{
 		syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.EROFS,
 		context.Canceled, context.DeadlineExceeded,
 	}, func(e error) bool { return errors.Is(err, e) })
@@ -173,7 +175,7 @@ func (l *Local) linkHint(c *plan.Copy, e *copying.NotFound) string {
 func (l *Local) Missing(ctx context.Context, job solve.Job) (dockerfile.Errors, error) {
 	c := job.Step.Copy
 	if in, ok := l.context(c.From); !ok || in != nil && !in.ID.IsZero() {
-		if _, ok := l.remembered(l.contentName(job)); ok {
+		if _, ok := l.remembered(ctx, l.contentName(job)); ok {
 			return nil, nil // an earlier build found them all
 		}
 	}

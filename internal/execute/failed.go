@@ -41,7 +41,7 @@ func (p *Place) Files() (fsys entry.FS, done func() error, err error) {
 		}
 		return root.FS(), root.Close, nil
 	}
-	below, err := p.local.Roots.View(p.Job.Below)
+	below, err := p.local.Roots.View(context.Background(), p.Job.Below) // here: it was mounted
 	if err != nil {
 		return nil, nil, err
 	}
@@ -67,8 +67,8 @@ func (p *Place) HandOver(take func(chain rootfs.Chain, upper string) error) erro
 	if p.planted == nil {
 		return take(p.Job.Below, p.up.Dir)
 	}
-	p.Job.InRoot = false // no step goes on from here
-	made, err := p.local.harvest(p)
+	p.Job.InRoot = false                                  // no step goes on from here
+	made, err := p.local.harvest(context.Background(), p) // whose layers are here
 	if err != nil {
 		return err
 	}

@@ -258,7 +258,7 @@ func (l *lab) names(id digest.Digest) []string {
 
 func (l *lab) read(chain rootfs.Chain, name string) string {
 	l.t.Helper()
-	v, err := l.roots.View(chain)
+	v, err := l.roots.View(l.t.Context(), chain)
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -38,7 +38,7 @@ func (p *parts) gather(ctx context.Context) error {
 		return err
 	}
 	r.Now = p.local.now()
-	if r.To, err = p.below(); err != nil {
+	if r.To, err = p.below(ctx); err != nil {
 		return err
 	}
 	if len(c.Remotes) > 0 || c.Unpack {
@@ -56,11 +56,11 @@ func (p *parts) gather(ctx context.Context) error {
 }
 
 // below is what the layer will lie on, as far as the step may know it.
-func (p *parts) below() (entry.FS, error) {
+func (p *parts) below(ctx context.Context) (entry.FS, error) {
 	if p.job.Step.Copy.Link {
 		return entry.NewMem(), nil
 	}
-	return p.local.Roots.View(p.job.Below)
+	return p.local.Roots.View(ctx, p.job.Below)
 }
 
 // gatherAdd takes the sources of an ADD apart, in order: each that is fetched

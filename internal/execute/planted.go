@@ -67,7 +67,7 @@ func (l *Local) moved() (bool, error) {
 
 // harvest makes the layer of what p's process changed in a planted root, and
 // keeps the root for the step on top.
-func (l *Local) harvest(p *Place) (made solve.Made, err error) {
+func (l *Local) harvest(ctx context.Context, p *Place) (made solve.Made, err error) {
 	if err := p.unmount(); err != nil {
 		return made, err
 	}
@@ -80,7 +80,7 @@ func (l *Local) harvest(p *Place) (made solve.Made, err error) {
 	if err != nil {
 		return made, err
 	}
-	if err := l.planted().Changes(p.planted, b); err != nil {
+	if err := l.planted().Changes(ctx, p.planted, b); err != nil {
 		b.Abort()
 		return made, l.leftover(p.Job, err)
 	}

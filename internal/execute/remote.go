@@ -100,7 +100,7 @@ func (l *Local) fetchRepo(ctx context.Context, vertex int, r *plan.Remote) (*fet
 		return nil, err
 	}
 	chain := rootfs.Chain{tree.Layer}
-	files, err := l.Roots.View(chain)
+	files, err := l.Roots.View(ctx, chain)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +144,7 @@ func (l *Local) remoteContent(ctx context.Context, job solve.Job, local digest.D
 	k := digest.NewKey("content")
 	k.Digest("local", local)
 	for _, f := range list {
-		d, err := l.contentOf(f, f.request(ctx, base))
+		d, err := l.contentOf(ctx, f, f.request(ctx, base))
 		if err != nil {
 			return digest.Digest{}, err
 		}
@@ -155,7 +155,7 @@ func (l *Local) remoteContent(ctx context.Context, job solve.Job, local digest.D
 
 // contentOf is the digest of one remote source. That of a checkout is kept: its
 // layer never changes.
-func (l *Local) contentOf(f *fetched, r copying.Request) (digest.Digest, error) {
+func (l *Local) contentOf(ctx context.Context, f *fetched, r copying.Request) (digest.Digest, error) {
 	if f.known != nil {
 		d, _, err := copying.Content(r, f.known)
 		return d, err
@@ -171,7 +171,7 @@ func (l *Local) contentOf(f *fetched, r copying.Request) (digest.Digest, error) 
 	}
 	k.Digest("checkout", f.chain.ID())
 	name := k.Sum().Hex()
-	if d, ok := l.remembered(name); ok {
+	if d, ok := l.remembered(ctx, name); ok {
 		return d, nil
 	}
 	d, _, err := copying.Content(r, nil)

@@ -225,14 +225,14 @@ func (l *Local) runOnce(ctx context.Context, job solve.Job, metacopy bool) (made
 	span = trace.Begin(ctx, "take what it changed")
 	defer span.End()
 	if p.planted != nil {
-		return l.harvest(p)
+		return l.harvest(ctx, p)
 	}
 	return l.take(ctx, p)
 }
 
 // take makes a layer of what the step in p has changed.
 func (l *Local) take(ctx context.Context, p *Place) (made solve.Made, err error) {
-	below, err := l.Roots.View(p.Job.Below)
+	below, err := l.Roots.View(ctx, p.Job.Below)
 	if err != nil {
 		return made, err
 	}

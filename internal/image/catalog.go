@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -178,7 +179,7 @@ func (c *Catalog) names() ([]named, error) {
 		}
 		out = append(out, named{n, t.ID, t.Time})
 	}
-	slices.SortFunc(out, func(a, b named) int { return strings.Compare(a.Name.String(), b.Name.String()) })
+	sort.Slice(out, func(i, k int) bool { return out[i].Name.String() < out[k].Name.String() })
 	return out, nil
 }
 
@@ -232,7 +233,7 @@ func (c *Catalog) List() ([]Summary, error) {
 		}
 		out = append(out, summarise(m, names))
 	}
-	slices.SortStableFunc(out, func(a, b Summary) int { return b.Image.Created.Compare(a.Image.Created) })
+	sort.SliceStable(out, func(i, k int) bool { return out[k].Image.Created.Before(out[i].Image.Created) })
 	return out, nil
 }
 

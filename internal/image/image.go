@@ -32,8 +32,10 @@ type Layer struct {
 	ID     digest.Digest `json:"id"`     // of the layer in the store
 	DiffID digest.Digest `json:"diffID"` // SHA-256 of its uncompressed tar
 	Size   int64         `json:"size"`   // bytes of its files' content
-	// Blob is the compressed form, if one is known.
-	Blob *Descriptor `json:"blob,omitempty"`
+	// Blob is a compressed form, if one is known, and Source the full name of an
+	// image in whose repository it is.
+	Blob   *Descriptor `json:"blob,omitempty"`
+	Source string      `json:"source,omitempty"`
 }
 
 // Image is a config with its layers.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/whittle-build/whittle/internal/digest"
@@ -163,7 +164,7 @@ func closest(ref string, names []named) []string {
 			near = append(near, scored{fam, d})
 		}
 	}
-	slices.SortStableFunc(near, func(a, b scored) int { return a.dist - b.dist })
+	sort.SliceStable(near, func(i, k int) bool { return near[i].dist < near[k].dist })
 	var out []string
 	for _, s := range near[:min(3, len(near))] {
 		out = append(out, s.text)

@@ -49,6 +49,7 @@ const (
 const (
 	FormTar  = "tar"
 	FormTree = "tree"
+	FormAway = "away" // only layer.json is here: what else there is lies elsewhere
 )
 
 // Meta is what is known of a layer without reading it.

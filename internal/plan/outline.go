@@ -1,8 +1,8 @@
 package plan
 
 import (
-	"cmp"
 	"slices"
+	"sort"
 
 	"github.com/whittle-build/whittle/internal/dockerfile"
 )
@@ -47,10 +47,10 @@ func NewOutline(r Request) (*Outline, error) {
 	o := &Outline{Name: target.src.Name, Doc: target.src.Doc}
 	args, seen := map[string]bool{}, map[*stage]bool{}
 	p.outline(o, target, args, seen)
-	slices.SortStableFunc(o.Args, func(a, b OutlineArg) int { return cmp.Compare(a.Pos.Line, b.Pos.Line) })
-	byLine := func(a, b OutlineMount) int { return cmp.Compare(a.Pos.Line, b.Pos.Line) }
-	slices.SortStableFunc(o.Secrets, byLine)
-	slices.SortStableFunc(o.SSH, byLine)
+	sort.SliceStable(o.Args, func(i, k int) bool { return o.Args[i].Pos.Line < o.Args[k].Pos.Line })
+	for _, list := range [][]OutlineMount{o.Secrets, o.SSH} {
+		sort.SliceStable(list, func(i, k int) bool { return list[i].Pos.Line < list[k].Pos.Line })
+	}
 	return o, nil
 }
 

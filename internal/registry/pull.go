@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/image/manifest"
 	"github.com/whittle-build/whittle/internal/trace"
 )
 
@@ -52,19 +53,33 @@ func (c *Client) Pull(ctx context.Context, r *Remote, sink Sink) error {
 }
 
 func (s *session) layer(ctx context.Context, i int, l Layer, sink Sink) error {
-	span := trace.Begin(trace.Lane(ctx, "layer "+l.Digest.Short()), "pull and unpack")
-	span.Set("bytes", l.Size)
+	return s.fetch(ctx, l.Descriptor, func(r io.Reader) error { return sink.Layer(ctx, i, l, r) })
+}
+
+// Fetch brings in one layer's blob from the repository of ref. take gets it as
+// Sink.Layer does.
+func (c *Client) Fetch(ctx context.Context, ref Ref, d manifest.Descriptor, take func(io.Reader) error) error {
+	s, err := c.open(ctx, ref, transport.PullScope)
+	if err != nil {
+		return err
+	}
+	return explain(ref, s.fetch(ctx, d, take), s.auth.way())
+}
+
+func (s *session) fetch(ctx context.Context, d manifest.Descriptor, take func(io.Reader) error) error {
+	span := trace.Begin(trace.Lane(ctx, "layer "+d.Digest.Short()), "pull and unpack")
+	span.Set("bytes", d.Size)
 	defer span.End()
-	b := s.blob(ctx, l.Descriptor)
+	b := s.blob(ctx, d)
 	defer b.Close()
-	v := l.Verify(b)
-	if err := sink.Layer(ctx, i, l, v); err != nil {
+	v := d.Verify(b)
+	if err := take(v); err != nil {
 		return err
 	}
 	if err := v.Drain(); err != nil {
 		return err
 	}
-	s.c.event(Event{Action: Pulled, Blob: l.Descriptor, Done: l.Size})
+	s.c.event(Event{Action: Pulled, Blob: d, Done: d.Size})
 	return nil
 }
 

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -194,8 +194,8 @@ func similar(want string, have []string) []string {
 			near = append(near, option{s, nearest.Distance(want, s)})
 		}
 	}
-	slices.SortFunc(near, func(a, b option) int {
-		return cmp.Or(a.dist-b.dist, strings.Compare(a.name, b.name))
+	sort.Slice(near, func(i, k int) bool {
+		return cmp.Or(near[i].dist-near[k].dist, strings.Compare(near[i].name, near[k].name)) < 0
 	})
 	var out []string
 	for _, o := range near[:min(3, len(near))] {

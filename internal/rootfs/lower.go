@@ -98,7 +98,7 @@ func (r *Roots) Mount(ctx context.Context, chain Chain, upper *Upper) (*os.File,
 	if err != nil || !fresh {
 		return m, err
 	}
-	if err := r.adoptRoot(m, chain); err != nil {
+	if err := r.adoptRoot(ctx, m, chain); err != nil {
 		m.Close()
 		return nil, err
 	}
@@ -206,6 +206,9 @@ func (r *Roots) lowerDirs(ctx context.Context, chain Chain) ([]*os.File, error) 
 	if len(tops) > maxLowers {
 		return nil, &DepthError{len(tops)}
 	}
+	if err := r.Gather(ctx, chain); err != nil {
+		return nil, err
+	}
 	var lowers []*os.File
 	for _, i := range tops {
 		d, err := r.lower(ctx, chain[:i+1])
@@ -213,7 +216,7 @@ func (r *Roots) lowerDirs(ctx context.Context, chain Chain) ([]*os.File, error) 
 			return nil, err
 		}
 		lowers = append(lowers, d)
-		t, err := r.top(chain[:i+1])
+		t, err := r.top(ctx, chain[:i+1])
 		if err != nil {
 			return nil, err
 		}
@@ -227,7 +230,7 @@ func (r *Roots) lowerDirs(ctx context.Context, chain Chain) ([]*os.File, error) 
 // lower returns the topmost layer of chain as a directory, mounted or
 // unpacked as the provider does it.
 func (r *Roots) lower(ctx context.Context, chain Chain) (*os.File, error) {
-	t, err := r.top(chain)
+	t, err := r.top(ctx, chain)
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +251,7 @@ func (r *Roots) openLower(ctx context.Context, t topLayer) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	index, err := r.index(t)
+	index, err := r.index(ctx, t)
 	if err != nil {
 		return nil, err
 	}
@@ -314,8 +317,8 @@ func (o *overlay) mountAnyhow() (m *os.File, old bool, err error) {
 
 // adoptRoot gives the root directory of a fresh upper the metadata of the root
 // that the layers show: overlayfs takes them from the upper.
-func (r *Roots) adoptRoot(m *os.File, chain Chain) error {
-	fsys, err := r.View(chain)
+func (r *Roots) adoptRoot(ctx context.Context, m *os.File, chain Chain) error {
+	fsys, err := r.View(ctx, chain)
 	if err != nil {
 		return err
 	}

@@ -74,3 +74,10 @@ func (m *memo[T]) drain(end func(T) error) error {
 	m.m = nil
 	return errors.Join(errs...)
 }
+
+// drop forgets what is kept under name. Who has it keeps it.
+func (m *memo[T]) drop(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.m, name)
+}

@@ -119,7 +119,7 @@ func (s *Plants) raise(ctx context.Context, p *Planted, chain Chain) error {
 		return errLacks
 	}
 	for i := len(p.chain); i < len(chain); i++ {
-		v, err := s.Roots.Layer(chain[:i+1])
+		v, err := s.Roots.Layer(ctx, chain[:i+1])
 		if err != nil {
 			return err
 		}
@@ -138,7 +138,7 @@ func (s *Plants) raise(ctx context.Context, p *Planted, chain Chain) error {
 
 // plant makes a new root.
 func (s *Plants) plant(ctx context.Context, chain Chain) (_ *Planted, err error) {
-	view, err := s.Roots.View(chain)
+	view, err := s.Roots.View(ctx, chain)
 	if err != nil {
 		return nil, err
 	}
@@ -182,8 +182,8 @@ func (p *Planted) list() (err error) {
 // Changes adds to to what is in p otherwise than it was when p was taken. All
 // processes that could write there have ended. It is called once; then p is
 // dropped, or kept as the root of the chain with the layer that was written.
-func (s *Plants) Changes(p *Planted, to Sink) (err error) {
-	below, err := s.Roots.View(p.chain)
+func (s *Plants) Changes(ctx context.Context, p *Planted, to Sink) (err error) {
+	below, err := s.Roots.View(ctx, p.chain)
 	if err != nil {
 		return err
 	}

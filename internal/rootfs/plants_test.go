@@ -67,7 +67,7 @@ func (g *garden) step(p *Planted) digest.Digest {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	if err := g.Changes(p, b); err != nil {
+	if err := g.Changes(g.t.Context(), p, b); err != nil {
 		g.t.Fatal(err)
 	}
 	meta, err := b.Finish()
@@ -110,7 +110,7 @@ func (g *garden) files(p *Planted) entry.FS {
 
 func (g *garden) view(chain Chain) entry.FS {
 	g.t.Helper()
-	v, err := g.View(chain)
+	v, err := g.View(g.t.Context(), chain)
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -329,7 +329,7 @@ func TestWhatNoLayerCanHoldIsNamed(t *testing.T) {
 				t.Fatal(err)
 			}
 			var left *LeftoverError
-			if err := g.Changes(p, discard{}); !errors.As(err, &left) || !strings.Contains(err.Error(), c.want) || left.Hint == "" {
+			if err := g.Changes(t.Context(), p, discard{}); !errors.As(err, &left) || !strings.Contains(err.Error(), c.want) || left.Hint == "" {
 				t.Errorf("%v; want %q", err, c.want)
 			}
 		})

@@ -14,6 +14,7 @@
 package rootfs
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -46,6 +47,10 @@ func (c Chain) Push(l digest.Digest) Chain {
 // Roots makes views and mounts of the layers of one store. It keeps what it
 // opened until Close, and may be used by several goroutines at once.
 type Roots struct {
+	// Fetch, if not nil, brings in a layer of which the store has only a
+	// placeholder (layer.FormAway). It is called from several goroutines.
+	Fetch func(ctx context.Context, id digest.Digest) error
+
 	store  *store.Store
 	choose func() (Provider, error)
 	user   bool // in a user namespace: user.* overlay attributes
@@ -81,12 +86,16 @@ func (r *Roots) Close() error {
 }
 
 // View returns the merged file system of chain, read in user space: no mount
-// is made. It stays valid until Close. An empty chain is an empty root.
-func (r *Roots) View(chain Chain) (entry.FS, error) {
+// is made. It stays valid until Close. An empty chain is an empty root. Layers
+// that are elsewhere are fetched.
+func (r *Roots) View(ctx context.Context, chain Chain) (entry.FS, error) {
 	return r.merged.get(chain.ID().Hex(), func() (entry.FS, error) {
+		if err := r.Gather(ctx, chain); err != nil {
+			return nil, err
+		}
 		layers := make([]entry.FS, len(chain))
 		for i := range chain {
-			l, err := r.Layer(chain[:i+1])
+			l, err := r.Layer(ctx, chain[:i+1])
 			if err != nil {
 				return nil, err
 			}
@@ -98,13 +107,13 @@ func (r *Roots) View(chain Chain) (entry.FS, error) {
 
 // Layer returns the view of the topmost layer of chain alone, whiteouts
 // included.
-func (r *Roots) Layer(chain Chain) (entry.FS, error) {
-	t, err := r.top(chain)
+func (r *Roots) Layer(ctx context.Context, chain Chain) (entry.FS, error) {
+	t, err := r.top(ctx, chain)
 	if err != nil {
 		return nil, err
 	}
 	v, err := r.layers.get(t.name(), func() (*layer.View, error) {
-		v, err := r.openLayer(t)
+		v, err := r.openLayer(ctx, t)
 		if err != nil {
 			return nil, fmt.Errorf("layer %s: %w", t.id.Short(), err)
 		}
@@ -116,11 +125,11 @@ func (r *Roots) Layer(chain Chain) (entry.FS, error) {
 	return v, nil
 }
 
-func (r *Roots) openLayer(t topLayer) (*layer.View, error) {
+func (r *Roots) openLayer(ctx context.Context, t topLayer) (*layer.View, error) {
 	if t.meta.Form == layer.FormTree {
 		return layer.OpenTree(filepath.Join(t.dir, layer.TreeName))
 	}
-	index, err := r.index(t)
+	index, err := r.index(ctx, t)
 	if err != nil {
 		return nil, err
 	}
@@ -136,15 +145,14 @@ type topLayer struct {
 	suffix string // see suffix
 }
 
-func (r *Roots) top(chain Chain) (topLayer, error) {
+func (r *Roots) top(ctx context.Context, chain Chain) (topLayer, error) {
 	id := chain[len(chain)-1]
-	dir := r.store.LayerDir(id)
-	meta, err := r.metas.get(id.Hex(), func() (layer.Meta, error) { return layer.ReadMeta(dir) })
+	meta, err := r.fetched(ctx, id)
 	if err != nil {
 		return topLayer{}, fmt.Errorf("layer %s: %w", id.Short(), err)
 	}
 	below := chain[:len(chain)-1]
-	return topLayer{id, dir, meta, below, suffix(below, meta)}, nil
+	return topLayer{id, r.store.LayerDir(id), meta, below, suffix(below, meta)}, nil
 }
 
 // name is what the layer's views and mounts are kept under.
@@ -161,13 +169,13 @@ func suffix(below Chain, meta layer.Meta) string {
 
 // index returns the path of the index through which a layer's tar form is
 // read, making the one that belongs to this chain when there is none yet.
-func (r *Roots) index(t topLayer) (string, error) {
+func (r *Roots) index(ctx context.Context, t topLayer) (string, error) {
 	name := layer.IndexName + t.suffix
 	path := filepath.Join(t.dir, name)
 	if t.suffix == "" || exists(path) {
 		return path, nil
 	}
-	below, err := r.View(t.below)
+	below, err := r.View(ctx, t.below)
 	if err != nil {
 		return "", err
 	}

@@ -37,7 +37,7 @@ func TestViewsAndMountsShowTheSameFiles(t *testing.T) {
 		anew := r.tar(opaque(dir(".", 0o755, 0)), text("etc/anew", "all that is left"))
 		chain := Chain{base, implied, deletes, again, anew, implied}
 		for i := range chain {
-			v, err := r.View(chain[:i+1])
+			v, err := r.View(t.Context(), chain[:i+1])
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -70,7 +70,7 @@ func TestADirectoryThatALayerImpliesIsThatOfTheLayersBelow(t *testing.T) {
 			{Chain{implied}, "srv directory 755 0:0"},
 			{two.Push(r.tar(text("other", ""))).Push(implied), "srv directory 750 22:22"},
 		} {
-			v, err := r.View(c.chain)
+			v, err := r.View(t.Context(), c.chain)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -94,7 +94,7 @@ func TestALayerThatRepeatsIsStackedOnce(t *testing.T) {
 		a, b := r.tar(text("x", "first"), text("y", "y")), r.tar(text("x", "second"), gone("y"))
 		run := r.tree("run", text("z", "z"))
 		chain := Chain{empty, a, empty, b, run, empty, a, run, empty}
-		v, err := r.View(chain)
+		v, err := r.View(t.Context(), chain)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -220,11 +220,11 @@ func TestAnErrorIsNotRemembered(t *testing.T) {
 
 func TestAViewOfALayerThatIsGoneIsAnError(t *testing.T) {
 	r := newRig(t, Tree)
-	if _, err := r.View(Chain{digest.Of([]byte("none"))}); !errors.Is(err, os.ErrNotExist) {
+	if _, err := r.View(t.Context(), Chain{digest.Of([]byte("none"))}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("error %v", err)
 	}
 	id := r.tar(text("a", "a"))
-	if _, err := r.View(Chain{id}); err != nil {
+	if _, err := r.View(t.Context(), Chain{id}); err != nil {
 		t.Error(err)
 	}
 }
@@ -308,7 +308,7 @@ func TestMountPointsAreInTheMountedRootAndInNoViewAndNoLayer(t *testing.T) {
 		if err != nil || !slices.Equal(got, want) {
 			t.Errorf("the mounted root has %v (%v), want %v", got, err, want)
 		}
-		view, err := r.View(nil)
+		view, err := r.View(t.Context(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,7 +20,7 @@ type flight struct {
 }
 
 func (r *run) lookUpOrRun(ctx context.Context, line *plan.Line, job Job, key *digest.Key) (*Done, error) {
-	if d := r.record(job); d != nil {
+	if d := r.record(ctx, job); d != nil {
 		return d, nil
 	}
 	f, first := r.flight(job.Key)
@@ -32,7 +32,7 @@ func (r *run) lookUpOrRun(ctx context.Context, line *plan.Line, job Job, key *di
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
-		if d := r.record(job); d != nil {
+		if d := r.record(ctx, job); d != nil {
 			return d, nil
 		}
 		// Somebody has removed the record since.
@@ -85,7 +85,7 @@ func (r *run) runAlone(ctx context.Context, line *plan.Line, job Job, key *diges
 		return nil, err
 	}
 	defer lock.Close()
-	if d := r.record(job); d != nil {
+	if d := r.record(ctx, job); d != nil {
 		return d, nil
 	}
 	if err := slot.take(ctx); err != nil {
@@ -121,12 +121,17 @@ func (s *slot) give() {
 }
 
 // record looks the key up. Under NoCache only what this build made counts.
-func (r *run) record(job Job) *Done {
+func (r *run) record(ctx context.Context, job Job) *Done {
 	key := job.Key
 	if r.NoCache != nil && r.NoCache(job.Step) && !r.own(key) {
 		return nil
 	}
 	rec, err := r.Store.Record(key)
+	if err != nil && r.Elsewhere != nil {
+		if found, ferr := r.Elsewhere.Find(ctx, key); ferr == nil && found {
+			rec, err = r.Store.Record(key)
+		}
+	}
 	if err != nil {
 		return nil // a broken record is a miss: the step runs again
 	}

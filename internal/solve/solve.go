@@ -39,6 +39,13 @@ type Contents interface {
 	Content(ctx context.Context, job Job) (digest.Digest, error)
 }
 
+// Elsewhere are records that the store lacks.
+type Elsewhere interface {
+	// Find takes what is recorded under key into the store, and reports whether
+	// there was something.
+	Find(ctx context.Context, key digest.Digest) (bool, error)
+}
+
 // Job is a step with its inputs.
 type Job struct {
 	Step    *plan.Step
@@ -65,9 +72,11 @@ type Solver struct {
 	Store    *store.Store
 	Runner   Runner
 	Contents Contents
-	Sink     progress.Sink
-	Bases    map[plan.Ref]Base
-	Jobs     int // steps run at once; 0 means no limit
+	// Elsewhere, which may be nil, is asked for what the store has no record of.
+	Elsewhere Elsewhere
+	Sink      progress.Sink
+	Bases     map[plan.Ref]Base
+	Jobs      int // steps run at once; 0 means no limit
 	// NoCache says whether to run a step without looking for a record that an
 	// earlier build made; nil: none is.
 	NoCache func(*plan.Step) bool

@@ -52,6 +52,7 @@ type state struct {
 	there   bool     // the folder exists
 	bad     string   // why the layer must not be used; "" when it may
 	parts   []string // added parts that must not be used
+	away    bool     // it stands for a layer that is elsewhere
 	fresh   bool     // some of it is of this boot and not durable yet
 	touched time.Time
 }
@@ -74,6 +75,7 @@ func (s *Store) look(dir string) (state, error) {
 	st := state{there: true, touched: fi.ModTime()}
 	for _, n := range names {
 		if !strings.HasPrefix(n, freshMark) {
+			st.away = st.away || n == AwayName
 			continue
 		}
 		boot, err := os.ReadFile(dir + "/" + n)

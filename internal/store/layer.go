@@ -16,6 +16,11 @@ import (
 	"github.com/whittle-build/whittle/internal/digest"
 )
 
+// AwayName is the file by which a layer's folder says that it stands for one
+// whose bytes are elsewhere. It counts as there, and the layer itself takes its
+// place when it is committed.
+const AwayName = "away.json"
+
 // The store's own files in a layer's folder, beside the marks of durable.go.
 const (
 	filesName = ".files" // what the layer was made of: a line "SIZE NAME" each, -1 for a folder
@@ -29,6 +34,12 @@ func (s *Store) LayerDir(id digest.Digest) string { return s.sharded(layerDir, i
 // HasLayer reports whether a layer is there and whole as far as the store can
 // tell. Under a Use lock, true stays true.
 func (s *Store) HasLayer(id digest.Digest) bool { return s.NeedLayer(id) == nil }
+
+// HasNoLayers reports whether the store holds nothing that a build could find.
+func (s *Store) HasNoLayers() bool {
+	names, err := readNames(s.path(layerDir))
+	return err == nil && len(names) == 0
+}
 
 // NeedLayer is HasLayer with the reason: ErrNotFound when the layer is not there
 // or not whole, all else when that cannot be told.
@@ -68,7 +79,8 @@ func (s *Store) noteFresh(id digest.Digest) {
 
 // CommitLayer makes the folder t the layer id, for ever unchanged. When the
 // layer is there already, t is removed and that is success: what has one id
-// is equal. t is used up in either case, unless there is an error.
+// is equal. What stands for a layer (AwayName) is replaced, by one moment's
+// rename. t is used up in either case, unless there is an error.
 func (s *Store) CommitLayer(t *Temp, id digest.Digest) error {
 	if t.lock == nil {
 		return fmt.Errorf("layer %s: its temporary folder is gone", id.Short())
@@ -94,6 +106,7 @@ func (s *Store) CommitLayer(t *Temp, id digest.Digest) error {
 }
 
 // place moves from to where the layer belongs, unless a sound one is there.
+// Without it, from may hold what lay there.
 func (s *Store) place(from string, id digest.Digest) (placed bool, err error) {
 	to := s.LayerDir(id)
 	err = withParent(to, func() error { return renameNew(from, to) })
@@ -107,8 +120,11 @@ func (s *Store) place(from string, id digest.Digest) (placed bool, err error) {
 	}
 	defer l.Close()
 	st, err := s.look(to)
-	if err != nil || st.there && st.bad == "" {
+	if err != nil || st.there && st.bad == "" && !st.away {
 		return false, err
+	}
+	if st.away && unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE) == nil {
+		return false, nil
 	}
 	if _, err := s.trash(to); err != nil {
 		return false, err
@@ -118,6 +134,24 @@ func (s *Store) place(from string, id digest.Digest) (placed bool, err error) {
 		return err == nil, err
 	}
 	return false, nil // another process made it meanwhile
+}
+
+// DropAway removes what stands for a layer that cannot be had. Its records go
+// with it. A layer that is here stays.
+func (s *Store) DropAway(id digest.Digest) error {
+	l, err := s.lockPart(id, "")
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	st, err := s.look(s.LayerDir(id))
+	if err == nil && st.away {
+		_, err = s.trash(s.LayerDir(id))
+	}
+	if err != nil {
+		return fmt.Errorf("layer %s: %w", id.Short(), err)
+	}
+	return nil
 }
 
 // renameNew renames without replacing. Where the file system cannot promise

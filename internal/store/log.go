@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -112,7 +113,9 @@ func (s *Store) logs() []buildLog {
 		}
 		return nil
 	})
-	slices.SortFunc(logs, func(a, b buildLog) int { return cmp.Or(b.at.Compare(a.at), strings.Compare(a.path, b.path)) })
+	sort.Slice(logs, func(i, k int) bool {
+		return cmp.Or(logs[k].at.Compare(logs[i].at), strings.Compare(logs[i].path, logs[k].path)) < 0
+	})
 	return logs
 }
 

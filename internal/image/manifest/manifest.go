@@ -53,8 +53,8 @@ const (
 // them, four times over.
 const MaxSize = 16 << 20
 
-// maxEntries bounds the layers of a manifest and the manifests of an index.
-const maxEntries = 4096
+// MaxEntries bounds the layers of a manifest and the manifests of an index.
+const MaxEntries = 4096
 
 // Descriptor names a blob.
 type Descriptor struct {
@@ -69,6 +69,7 @@ type Descriptor struct {
 type Manifest struct {
 	SchemaVersion int               `json:"schemaVersion"`
 	MediaType     string            `json:"mediaType"`
+	ArtifactType  string            `json:"artifactType,omitempty"` // of what is no image
 	Config        Descriptor        `json:"config"`
 	Layers        []Descriptor      `json:"layers"`
 	Annotations   map[string]string `json:"annotations,omitempty"`
@@ -107,6 +108,14 @@ func New(style Style, config Descriptor, layers []Descriptor, annotations map[st
 		m.Layers[i] = l
 	}
 	return encode(m, m.MediaType)
+}
+
+// NewArtifact makes the manifest of what is no image: its bytes and its
+// descriptor. config is of the two bytes "{}", as the image-spec has it
+// (manifest.md, "Guidance for an Empty Descriptor").
+func NewArtifact(artifactType string, config Descriptor, layers []Descriptor) ([]byte, Descriptor, error) {
+	config.MediaType = v1.MediaTypeEmptyJSON
+	return encode(Manifest{SchemaVersion: 2, MediaType: OCIManifest, ArtifactType: artifactType, Config: config, Layers: layers}, OCIManifest)
 }
 
 // NewIndex makes an index of manifests: its bytes and its descriptor.
@@ -261,8 +270,8 @@ func (p *Parsed) check() error {
 }
 
 func checkAll(what string, ds []Descriptor) error {
-	if len(ds) > maxEntries {
-		return fmt.Errorf("%d %s, more than %d", len(ds), what, maxEntries)
+	if len(ds) > MaxEntries {
+		return fmt.Errorf("%d %s, more than %d", len(ds), what, MaxEntries)
 	}
 	for i, d := range ds {
 		if err := d.check(); err != nil {

@@ -150,7 +150,7 @@ func TestAttack25_AmbiguousManifestsAreRefused(t *testing.T) {
 		"unknown type":                    {`{"schemaVersion":2,"mediaType":"text/html","layers":[]}`, "", "not one of a container image"},
 		"a list":                          {`[]`, "", "not a JSON object"},
 		"deep nesting":                    {okHead + `"x":` + strings.Repeat(`[`, 100) + strings.Repeat(`]`, 100) + `}`, "", "nested"},
-		"too many layers":                 {okHead + `"config":` + okDesc + `,"layers":[` + strings.Repeat(okDesc+",", maxEntries) + okDesc + `]}`, "", "4097 layers"},
+		"too many layers":                 {okHead + `"config":` + okDesc + `,"layers":[` + strings.Repeat(okDesc+",", MaxEntries) + okDesc + `]}`, "", "4097 layers"},
 		"too long":                        {okHead + `"x":"` + strings.Repeat("x", MaxSize) + `"}`, "", "more than"},
 	}
 	for name, tt := range tests {

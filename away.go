@@ -1,0 +1,276 @@
+package whittle
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/image"
+	"github.com/whittle-build/whittle/internal/image/manifest"
+	"github.com/whittle-build/whittle/internal/layer"
+	"github.com/whittle-build/whittle/internal/progress"
+	"github.com/whittle-build/whittle/internal/registry"
+	"github.com/whittle-build/whittle/internal/rootfs"
+	"github.com/whittle-build/whittle/internal/store"
+)
+
+// A layer that nobody has read yet need not be here: the store has a placeholder
+// for it, which says what it is and where its bytes are, and the first that
+// opens it fetches it. So a base image of which nothing but files that are known
+// already is copied, or on which nothing is run, never travels.
+
+// originName is the part of a layer's folder that says where it was fetched
+// from; a placeholder has the same in store.AwayName.
+const originName = "origin.json"
+
+// origin is a place that has a layer.
+type origin struct {
+	Name string              `json:"name"` // of an image or a cache; its repository counts
+	Blob manifest.Descriptor `json:"blob"`
+}
+
+func originsOf(n image.Name, l registry.Layer) []origin {
+	return []origin{{n.String(), l.Descriptor}}
+}
+
+func writeOrigins(path string, from []origin) error {
+	b, err := json.Marshal(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, b, 0o644)
+}
+
+func readOrigins(path string) ([]origin, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var from []origin
+	if err := json.Unmarshal(b, &from); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return from, nil
+}
+
+// withOrigin adds to a layer what is known of its compressed form: what was
+// fetched need not be compressed again to be pushed.
+func (w *Whittle) withOrigin(l image.Layer) image.Layer {
+	dir := w.store.LayerDir(l.ID)
+	for _, name := range []string{originName, store.AwayName} {
+		from, err := readOrigins(filepath.Join(dir, name))
+		if err == nil && len(from) > 0 {
+			l.Blob, l.Source = &from[0].Blob, from[0].Name
+			return l
+		}
+	}
+	return l
+}
+
+// placeholders notes the layers of r, which n names, that the store has not.
+func (w *Whittle) placeholders(r *registry.Remote, n image.Name) error {
+	for _, l := range r.Layers {
+		if _, ok := w.haveLayer(l.DiffID); ok {
+			continue
+		}
+		if err := w.putAway(l.DiffID, layer.Meta{DiffID: l.DiffID, Size: l.Size}, originsOf(n, l)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putAway makes a placeholder for the layer id, unless the layer is here. meta is
+// what is known of it.
+func (w *Whittle) putAway(id digest.Digest, meta layer.Meta, from []origin) (err error) {
+	tmp, err := w.store.Temp("away")
+	if err != nil {
+		return err
+	}
+	defer join(&err, tmp.Remove)
+	meta.Form = layer.FormAway
+	if err := errors.Join(layer.WriteMeta(tmp.Path, meta), writeOrigins(filepath.Join(tmp.Path, store.AwayName), from)); err != nil {
+		return w.store.Explain(err)
+	}
+	return w.store.CommitLayer(tmp, id)
+}
+
+// hereAlready says whether a layer can be opened without being fetched.
+func (w *Whittle) hereAlready(id digest.Digest) bool {
+	if !w.store.HasLayer(id) {
+		return false
+	}
+	meta, err := layer.ReadMeta(w.store.LayerDir(id))
+	return err == nil && meta.Form != layer.FormAway
+}
+
+// fetchLayer makes sure that a layer is here. Of several processes that need it
+// one fetches it and the others wait.
+func (w *Whittle) fetchLayer(ctx context.Context, id digest.Digest) error {
+	if w.hereAlready(id) {
+		return nil
+	}
+	k := digest.NewKey("fetch")
+	k.Digest("layer", id)
+	one, err := w.store.LockKey(ctx, k.Sum(), func() {})
+	if err != nil {
+		return err
+	}
+	defer one.Close()
+	dir := w.store.LayerDir(id)
+	meta, err := layer.ReadMeta(dir)
+	if err != nil || meta.Form != layer.FormAway {
+		return err
+	}
+	from, err := readOrigins(filepath.Join(dir, store.AwayName))
+	if err != nil {
+		return err
+	}
+	lost := &rootfs.LostError{Layer: id}
+	for _, o := range from {
+		err := fetchingOf(ctx, w).layer(ctx, id, meta.DiffID, o)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		var full *store.FullError
+		if err = w.store.Explain(err); errors.As(err, &full) {
+			return err
+		}
+		lost.Err = errors.Join(lost.Err, err)
+	}
+	return lost
+}
+
+// reachable says whether some place has a layer that is not here.
+func (w *Whittle) reachable(ctx context.Context, id digest.Digest) bool {
+	from, _ := readOrigins(filepath.Join(w.store.LayerDir(id), store.AwayName))
+	for _, o := range from {
+		n, err := image.ParseName(o.Name)
+		if err != nil {
+			continue
+		}
+		if ok, err := fetchingOf(ctx, w).client(n).HasBlob(ctx, reference(n), o.Blob); ok && err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// gather fetches the layers of an image that are not here, and tells sink.
+func (w *Whittle) gather(ctx context.Context, m *image.Image, sink progress.Sink) error {
+	return w.rootFS().Gather(withFetching(ctx, w, sink), chainOf(m))
+}
+
+// fetching is what fetches layers for one build or verb, and shows it: a step
+// for each repository that layers come from, which ends when none is on its way.
+type fetching struct {
+	w     *Whittle
+	sink  progress.Sink
+	slots chan struct{}
+
+	mu    sync.Mutex
+	repos map[string]*fetchedRepo
+}
+
+// fetchedRepo is a repository that layers come from.
+type fetchedRepo struct {
+	client *registry.Client
+	shown  *transfer // nil when nothing is on its way
+	users  int
+}
+
+type fetchingKey struct{}
+
+// withFetching has layers that are fetched under ctx tell sink.
+func withFetching(ctx context.Context, w *Whittle, sink progress.Sink) context.Context {
+	return context.WithValue(ctx, fetchingKey{}, newFetching(w, sink))
+}
+
+func newFetching(w *Whittle, sink progress.Sink) *fetching {
+	return &fetching{w: w, sink: orNone(sink), slots: make(chan struct{}, maxFetches), repos: map[string]*fetchedRepo{}}
+}
+
+// maxFetches is how many layers come at once: what a pull has.
+const maxFetches = 4
+
+// fetchingOf is that of ctx, or one that tells nobody.
+func fetchingOf(ctx context.Context, w *Whittle) *fetching {
+	if f, ok := ctx.Value(fetchingKey{}).(*fetching); ok {
+		return f
+	}
+	return newFetching(w, nil)
+}
+
+// layer fetches one layer from o.
+func (f *fetching) layer(ctx context.Context, id, diffID digest.Digest, o origin) (err error) {
+	n, err := image.ParseName(o.Name)
+	if err != nil {
+		return err
+	}
+	select {
+	case f.slots <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-f.slots }()
+	c := f.enter(n)
+	defer func() { f.leave(n, err) }()
+	return c.Fetch(ctx, reference(n), o.Blob, func(r io.Reader) error {
+		_, err := f.w.takeLayerFrom(ctx, r, diffID, id, []origin{o})
+		return err
+	})
+}
+
+// enter returns the client for n's repository, from which one more layer comes.
+func (f *fetching) enter(n image.Name) *registry.Client {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r := f.repo(n)
+	if r.users++; r.shown == nil {
+		r.shown = f.w.transfer("pull", n, f.sink)
+	}
+	return r.client
+}
+
+// repo is n's repository. The caller holds mu.
+func (f *fetching) repo(n image.Name) *fetchedRepo {
+	r := f.repos[n.Repository()]
+	if r == nil {
+		r = &fetchedRepo{}
+		r.client = f.w.client(func(e registry.Event) { f.event(r, e) })
+		f.repos[n.Repository()] = r
+	}
+	return r
+}
+
+// client is what n's repository is asked with, while no layer comes.
+func (f *fetching) client(n image.Name) *registry.Client {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.repo(n).client
+}
+
+func (f *fetching) event(r *fetchedRepo, e registry.Event) {
+	f.mu.Lock()
+	t := r.shown
+	f.mu.Unlock()
+	if t != nil {
+		t.event(e)
+	}
+}
+
+func (f *fetching) leave(n image.Name, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r := f.repos[n.Repository()]
+	if r.users--; r.users == 0 {
+		r.shown.done(err)
+		r.shown = nil
+	}
+}

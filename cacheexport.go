@@ -1,0 +1,176 @@
+package whittle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/image"
+	"github.com/whittle-build/whittle/internal/image/manifest"
+	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/registry"
+	"github.com/whittle-build/whittle/internal/sharedcache"
+	"github.com/whittle-build/whittle/internal/solve"
+	"github.com/whittle-build/whittle/internal/trace"
+)
+
+// exportedCache is a cache to write.
+type exportedCache struct {
+	Cache
+	name image.Name
+}
+
+// export adds what this build knows to a cache that the request names.
+func (c *caches) export(ctx context.Context, r *receiver, p *plan.Plan, solved *solve.Result) error {
+	err := c.exportTo(ctx, r.cache, r.shown.client(), p, solved)
+	r.shown.done(err)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	err = fmt.Errorf("cache %s: was not written: %w", r.name.Familiar(), err)
+	if r.cache.IgnoreError {
+		c.note("%v", err)
+		return nil
+	}
+	return err
+}
+
+func (c *caches) exportTo(ctx context.Context, to *exportedCache, client *registry.Client, p *plan.Plan, solved *solve.Result) error {
+	span := trace.Begin(trace.Lane(ctx, "cache "+to.name.Familiar()), "write the shared cache")
+	defer span.End()
+	known, err := readCache(ctx, client, to.name)
+	if errors.Is(err, registry.ErrNotFound) {
+		known, err = sharedcache.New(), nil
+	}
+	if err != nil {
+		return err
+	}
+	mine, err := c.known(ctx, to, client, known, p, solved)
+	if err != nil {
+		return err
+	}
+	added := mine.Without(known)
+	if added.Empty() {
+		return nil
+	}
+	if err := addToCache(ctx, client, to.name, added); err != nil {
+		return err
+	}
+	c.note("cache %s: %s added", to.name.Familiar(), count(added.Len(), "record"))
+	return nil
+}
+
+// addToCache adds a set to a cache: first as a segment, which is enough for it
+// not to be lost whoever else writes, and then to the union.
+func addToCache(ctx context.Context, client *registry.Client, n image.Name, added *sharedcache.Set) error {
+	segment, err := putSet(ctx, client, n, "", added)
+	if err != nil {
+		return err
+	}
+	// Others may have written since: the union is of what is there now.
+	known, err := readCache(ctx, client, n)
+	if err != nil {
+		return err
+	}
+	known.Merge(added)
+	known.Include(segment)
+	known.Trim()
+	_, err = putSet(ctx, client, n, n.Tag, known)
+	return err
+}
+
+// putSet stores a set under tag, or without one under that of a segment, which
+// it returns.
+func putSet(ctx context.Context, client *registry.Client, n image.Name, tag string, set *sharedcache.Set) (string, error) {
+	b, err := set.Encode()
+	if err != nil {
+		return "", err
+	}
+	ref := reference(n)
+	if ref.Tag = tag; tag == "" {
+		ref.Tag = sharedcache.SegmentTag(n.Tag, b)
+	}
+	return ref.Tag, client.PutArtifact(ctx, ref, b, set.Manifest)
+}
+
+// known is what this build can tell: the records of its steps, with the blobs of
+// the layers that the cache is to have, which are sent if it lacks them.
+func (c *caches) known(ctx context.Context, to *exportedCache, client *registry.Client, there *sharedcache.Set, p *plan.Plan, solved *solve.Result) (*sharedcache.Set, error) {
+	set := sharedcache.New()
+	c.mu.Lock()
+	for name, d := range c.copied {
+		set.AddContent(name, d)
+	}
+	c.mu.Unlock()
+	ofImage := map[digest.Digest]bool{}
+	for _, id := range solved.Chain(p.Target.Root) {
+		ofImage[id] = true
+	}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	var errs []error
+	slots := make(chan struct{}, maxFetches)
+	for _, s := range p.Steps {
+		done := solved.Steps[s]
+		rec, err := c.build.store.Record(done.Key)
+		if err != nil || done.Layer.IsZero() {
+			continue // pruned since: nobody else could use it either
+		}
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			l, err := c.send(ctx, to, client, there.Blob(done.Layer), done.Layer, to.Max || ofImage[done.Layer])
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				errs = append(errs, err)
+				return
+			}
+			l.Size, l.Entries = rec.Size, rec.Entries
+			set.Add(sharedcache.Record{Key: done.Key, Layer: done.Layer, Kind: rec.Kind, Size: rec.Size,
+				Entries: rec.Entries, Created: rec.Created, Text: rec.Text}, l)
+		})
+	}
+	wg.Wait()
+	return set, errors.Join(errs...)
+}
+
+// send describes a layer, and makes the cache have its blob if it is to have it.
+// One that is elsewhere and cannot be lent is not fetched for that.
+func (c *caches) send(ctx context.Context, to *exportedCache, client *registry.Client, there *manifest.Descriptor, id digest.Digest, wanted bool) (sharedcache.Layer, error) {
+	l, err := c.build.imageLayer(ctx, id)
+	out := sharedcache.Layer{ID: id, DiffID: l.DiffID, Blob: there}
+	if err != nil || there != nil || !wanted {
+		return out, err
+	}
+	d, err := client.PutLayer(ctx, reference(to.name), c.upload(l, to))
+	if errors.Is(err, errAway) {
+		return out, nil
+	}
+	out.Blob = &manifest.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
+	return out, err
+}
+
+// errAway is for a layer that is not sent because it is not here.
+var errAway = errors.New("the layer is elsewhere")
+
+// upload is a layer on its way into a cache. The repositories of the names that
+// the image is pushed under may lend it.
+func (c *caches) upload(l image.Layer, to *exportedCache) registry.UploadLayer {
+	up := c.build.upload(&image.Image{}, l, to.Compression)
+	send := up.Blob
+	up.Blob = func(ctx context.Context) (manifest.Descriptor, error) {
+		if !c.build.hereAlready(l.ID) {
+			return manifest.Descriptor{}, errAway
+		}
+		return send(ctx)
+	}
+	if c.build.req.Push {
+		for _, n := range c.build.tags {
+			up.From = append(up.From, reference(n))
+		}
+	}
+	return up
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/whittle-build/whittle"
+)
+
+// cacheFlags are the shared caches as they are written.
+type cacheFlags struct {
+	from, to []string
+}
+
+func (f *cacheFlags) add(fl *pflag.FlagSet) {
+	fl.StringArrayVar(&f.from, "cache-from", nil, "take steps from the shared cache `REF`, or type=registry,ref=REF; may be repeated")
+	fl.StringArrayVar(&f.to, "cache-to", nil, "add this build's steps to the shared cache type=registry,ref=`REF`[,mode=max]; may be repeated")
+}
+
+// complete makes the request of them.
+func (f *cacheFlags) complete(r *whittle.Request) error {
+	for _, list := range []struct {
+		flag  string
+		texts []string
+		into  *[]whittle.Cache
+	}{{"cache-from", f.from, &r.CacheFrom}, {"cache-to", f.to, &r.CacheTo}} {
+		for _, text := range list.texts {
+			c, err := parseCache(list.flag, text)
+			if err != nil {
+				return err
+			}
+			*list.into = append(*list.into, c)
+		}
+	}
+	if r.Push && len(r.Tags) == 0 {
+		return &usageError{errors.New("--push: the image has no name"), "say where it goes: -t HOST/NAME:TAG"}
+	}
+	return nil
+}
+
+// parseCache reads docker's --cache-from and --cache-to, as far as they are about
+// a registry.
+func parseCache(flag, text string) (c whittle.Cache, err error) {
+	bad := func(msg, way string) (whittle.Cache, error) {
+		return c, &usageError{fmt.Errorf("--%s %q: %s", flag, text, msg), way}
+	}
+	const form = "for example type=registry,ref=HOST/NAME:cache"
+	fields, err := csvFields(text)
+	if err != nil || text == "" {
+		return bad("want REF or KEY=VALUE,KEY=VALUE…", form)
+	}
+	if len(fields) == 1 && !strings.Contains(text, "=") {
+		return whittle.Cache{Ref: text}, nil
+	}
+	kind := ""
+	for _, field := range fields {
+		k, v, _ := strings.Cut(field, "=")
+		switch {
+		case k == "type":
+			kind = v
+		case k == "ref":
+			c.Ref = v
+		case flag == "cache-to" && k == "oci-mediatypes" && v == "true", flag == "cache-to" && k == "image-manifest" && v == "true":
+			// which is how it is always written
+		case flag == "cache-to":
+			if err := setExport(&c, k, v); err != nil {
+				return bad(err.Error(), form)
+			}
+		default:
+			return bad(fmt.Sprintf("unknown key %q", k), form)
+		}
+	}
+	switch {
+	case kind != "registry":
+		return bad(fmt.Sprintf("type %q: there is registry only", kind), form)
+	case c.Ref == "":
+		return bad("has no ref", form)
+	}
+	return c, nil
+}
+
+// setExport sets one option of --cache-to.
+func setExport(c *whittle.Cache, k, v string) (err error) {
+	switch k {
+	case "mode":
+		if v != "min" && v != "max" {
+			return fmt.Errorf("mode %q: there are min and max", v)
+		}
+		c.Max = v == "max"
+	case "ignore-error":
+		if c.IgnoreError, err = strconv.ParseBool(v); err != nil {
+			return fmt.Errorf("ignore-error %q: want true or false", v)
+		}
+	case "compression":
+		c.Compression.Format = v
+		return c.Compression.Check()
+	case "compression-level":
+		if c.Compression.Level, err = strconv.Atoi(v); err != nil {
+			return fmt.Errorf("compression-level %q: want a number", v)
+		}
+	default:
+		return fmt.Errorf("unknown key %q", k)
+	}
+	return nil
+}

@@ -1,0 +1,230 @@
+package sharedcache
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/image/manifest"
+)
+
+func named(s string) digest.Digest { return digest.Of([]byte(s)) }
+
+var moment = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// of makes a set of records, written "KEY LAYER", the layers of which have blobs
+// when their names are in capitals.
+func of(records ...string) *Set {
+	s := New()
+	for _, text := range records {
+		key, name, _ := strings.Cut(text, " ")
+		id := named(strings.ToLower(name))
+		l := Layer{ID: id, DiffID: named("tar of " + strings.ToLower(name)), Size: 5}
+		if strings.ToUpper(name) == name {
+			l.Blob = &manifest.Descriptor{MediaType: manifest.OCILayerGzip, Digest: named("blob of " + name), Size: 7}
+		}
+		s.Add(Record{Key: named(key), Layer: l.ID, Kind: "run", Size: 5, Created: moment.Add(time.Duration(name[0]) * time.Second), Text: "RUN " + key}, l)
+	}
+	return s
+}
+
+func TestASetComesBackAsItWas(t *testing.T) {
+	s := of("one A", "two b", "two C")
+	s.AddContent(named("content").Hex(), named("its digest"))
+	s.Include("cache.w-1")
+	b, err := s.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := Decode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(back, s) {
+		t.Errorf("got %+v, want %+v", back, s)
+	}
+	again, _ := back.Encode()
+	if !bytes.Equal(again, b) {
+		t.Error("the same set gives other bytes")
+	}
+}
+
+func TestTheOrderOfMergesMakesNoDifference(t *testing.T) {
+	parts := []*Set{of("one a"), of("one A", "two b"), of("one c", "three D"), of("three d", "four E"), of()}
+	parts[2].AddContent(named("x").Hex(), named("y"))
+	var want []byte
+	for range 50 {
+		s := New()
+		for _, i := range rand.Perm(len(parts)) {
+			s.Merge(parts[i])
+		}
+		got, err := s.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want == nil {
+			want = got
+		}
+		if !bytes.Equal(got, want) {
+			t.Fatal("another order of merges, another union")
+		}
+	}
+}
+
+func TestOfTwoLayersUnderOneKeyTheOlderCounts(t *testing.T) {
+	s := of("one C", "one B", "one D")
+	r, l, ok := s.Record(named("one"))
+	if !ok || r.Layer != named("b") || l.ID != named("b") {
+		t.Errorf("got %v %v, want that of layer B", r, ok)
+	}
+	if s.Len() != 3 {
+		t.Errorf("%d records are kept, want all 3", s.Len())
+	}
+	if _, _, ok := s.Record(named("two")); ok {
+		t.Error("a record under a key that nobody wrote")
+	}
+}
+
+func TestWithoutIsWhatTheOtherLacks(t *testing.T) {
+	has := of("one A", "two b")
+	for _, c := range []struct {
+		mine *Set
+		want int
+	}{
+		{of("one A"), 0}, {of("one a"), 0}, {of("one A", "three C"), 1}, {of("one B"), 1}, {of(), 0},
+	} {
+		got := c.mine.Without(has)
+		if got.Len() != c.want || got.Empty() != (c.want == 0) {
+			t.Errorf("%d records, want %d", got.Len(), c.want)
+		}
+	}
+	// A layer whose blob only now is there is news.
+	now := New()
+	l := Layer{ID: named("b"), DiffID: named("tar of b"), Blob: &manifest.Descriptor{MediaType: manifest.OCILayer, Digest: named("blob"), Size: 1}}
+	now.Add(Record{Key: named("two"), Layer: l.ID}, l)
+	if now.Without(has).Blob(named("b")) == nil {
+		t.Error("the blob of a layer that had none is not told")
+	}
+}
+
+func TestTrimKeepsTheYoungestBlobs(t *testing.T) {
+	s := of("one A", "two B", "three C")
+	s.trim(2)
+	if s.Blob(named("a")) != nil || s.Blob(named("b")) == nil || s.Blob(named("c")) == nil {
+		t.Errorf("the blobs are %v", s.Blobs())
+	}
+	if s.Len() != 3 {
+		t.Error("a record went with its blob")
+	}
+}
+
+func TestSegmentsAreThoseOfTheirCache(t *testing.T) {
+	own := SegmentTag("main", []byte("x"))
+	got := Segments("main", []string{"main", own, "main2", SegmentTag("main2", []byte("x")), "other"})
+	if len(got) != 1 || got[0] != own {
+		t.Errorf("got %q", got)
+	}
+	if n := len(SegmentTag(strings.Repeat("x", MaxTag), nil)); n != 128 {
+		t.Errorf("the longest tag has %d bytes", n)
+	}
+}
+
+func TestTheManifestNamesAllBlobs(t *testing.T) {
+	s := of("one A", "two b", "three C")
+	doc := manifest.Descriptor{Digest: named("doc"), Size: 9}
+	b, _, err := s.Manifest(manifest.Descriptor{Digest: named("{}"), Size: 2}, doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := manifest.Parse(b, manifest.OCIManifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Document(p.Manifest); err != nil || got.Digest != doc.Digest {
+		t.Errorf("the document is %v: %v", got, err)
+	}
+	if len(p.Manifest.Layers) != 3 || p.Manifest.ArtifactType != ArtifactType {
+		t.Errorf("got %+v", p.Manifest)
+	}
+}
+
+func TestWhatIsNoCacheIsRefused(t *testing.T) {
+	for _, m := range []*manifest.Manifest{nil, {}, {Layers: []manifest.Descriptor{{MediaType: manifest.OCILayerGzip}}}} {
+		if _, err := Document(m); !errors.Is(err, ErrNoCache) {
+			t.Errorf("%+v: %v", m, err)
+		}
+	}
+	if _, err := Document(&manifest.Manifest{Layers: []manifest.Descriptor{{MediaType: RecordsType, Size: MaxDocument + 1}}}); err == nil {
+		t.Error("a document of any size is read")
+	}
+}
+
+// zipped is the document with this text.
+func zipped(text string) []byte {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	z.Write([]byte(text))
+	z.Close()
+	return b.Bytes()
+}
+
+func TestHostileDocumentsAreRefused(t *testing.T) {
+	id, tar := named("id").String(), named("tar").String()
+	for name, text := range map[string]string{
+		"another format":            `{"format":2}`,
+		"no JSON":                   `{`,
+		"a layer without an id":     `{"format":1,"layers":[{"diffID":"` + tar + `"}]}`,
+		"a layer without a diffID":  `{"format":1,"layers":[{"id":"` + id + `"}]}`,
+		"a negative size":           `{"format":1,"layers":[{"id":"` + id + `","diffID":"` + tar + `","size":-1}]}`,
+		"a blob that is no layer":   `{"format":1,"layers":[{"id":"` + id + `","diffID":"` + tar + `","blob":{"mediaType":"text/plain","digest":"` + id + `","size":1}}]}`,
+		"a record without a layer":  `{"format":1,"records":[{"key":"` + id + `","layer":"` + id + `"}]}`,
+		"a content without a name":  `{"format":1,"contents":{"../x":"` + id + `"}}`,
+		"a content without a value": `{"format":1,"contents":{"` + named("x").Hex() + `":""}}`,
+	} {
+		if _, err := Decode(zipped(text)); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if _, err := Decode([]byte("not gzip")); err == nil {
+		t.Error("what is not compressed is read")
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	b, _ := of("one A", "two b").Encode()
+	z, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		f.Fatal(err)
+	}
+	text, err := io.ReadAll(z)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(string(text))
+	f.Add(`{"format":1,"records":[],"contents":{},"layers":[],"includes":["x"]}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		s, err := Decode(zipped(text))
+		if err != nil {
+			return
+		}
+		// What is accepted can be written, and is the same then.
+		b, err := s.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := Decode(b)
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		if again, _ := back.Encode(); !bytes.Equal(b, again) {
+			t.Errorf("%s: comes back otherwise", text)
+		}
+	})
+}

@@ -1,0 +1,384 @@
+package whittle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/execute"
+	"github.com/whittle-build/whittle/internal/image"
+	"github.com/whittle-build/whittle/internal/layer"
+	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/progress"
+	"github.com/whittle-build/whittle/internal/registry"
+	"github.com/whittle-build/whittle/internal/rootfs"
+	"github.com/whittle-build/whittle/internal/sharedcache"
+	"github.com/whittle-build/whittle/internal/solve"
+	"github.com/whittle-build/whittle/internal/store"
+	"github.com/whittle-build/whittle/internal/trace"
+)
+
+// Cache is a shared cache in a registry.
+type Cache struct {
+	Ref string // the reference that it has there
+	// Max exports the layers of all stages, and not only those of the image. The
+	// records of all steps go there in any case.
+	Max bool
+	// Compression is the form of the layers that are exported.
+	Compression Compression
+	// IgnoreError makes an export that fails a note, and not a failure.
+	IgnoreError bool
+}
+
+// cacheName reads the reference of a cache, which is told by its tag.
+func cacheName(ref string) (image.Name, error) {
+	n, err := image.ParseName(ref)
+	switch {
+	case err != nil:
+		return n, fmt.Errorf("cache %s: %w", ref, err)
+	case !n.Digest.IsZero():
+		return n, &hinted{fmt.Errorf("cache %s: has a digest", ref), "a cache grows: name it by a tag"}
+	case len(n.Tag) > sharedcache.MaxTag:
+		return n, &hinted{fmt.Errorf("cache %s: its tag has more than %d bytes", ref, sharedcache.MaxTag), "each writer adds a few to it; choose a shorter one"}
+	}
+	return n, nil
+}
+
+// caches are the shared caches of one build. What is found in one is taken into
+// the store: a placeholder for the layer, and the record.
+type caches struct {
+	build *build
+	stop  func() // ends the reading and waits for it
+	from  []*importedCache
+	to    []*exportedCache
+
+	mu   sync.Mutex
+	lost map[digest.Digest]bool // layers that no place has, whatever a cache says
+	// copied are the contents that copies of this build were found to have.
+	copied map[string]digest.Digest
+}
+
+// importedCache is a cache to read: from the beginning on where the store is
+// empty, else when the first step is not in the store. A build of which nothing
+// has changed asks nobody.
+type importedCache struct {
+	name  image.Name
+	begin func()
+	done  chan struct{}
+	set   *sharedcache.Set // after done; empty if it could not be read
+}
+
+// openCaches checks the caches of the request, of which those that steps may come
+// from can be read until closeCaches.
+func (b *build) openCaches(ctx context.Context) error {
+	c := &caches{build: b, lost: map[digest.Digest]bool{}, copied: map[string]digest.Digest{}}
+	for _, one := range b.req.CacheFrom {
+		n, err := cacheName(one.Ref)
+		if err != nil {
+			return err
+		}
+		c.from = append(c.from, &importedCache{name: n, done: make(chan struct{}), set: sharedcache.New()})
+	}
+	for _, one := range b.req.CacheTo {
+		n, err := cacheName(one.Ref)
+		if err == nil {
+			err = one.Compression.Check()
+		}
+		if err != nil {
+			return err
+		}
+		c.to = append(c.to, &exportedCache{Cache: one, name: n})
+	}
+	if len(c.from)+len(c.to) == 0 {
+		return nil
+	}
+	b.caches = c
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	c.stop = func() { cancel(); wg.Wait() }
+	for _, one := range c.from {
+		one.begin = sync.OnceFunc(func() {
+			wg.Go(func() {
+				defer close(one.done)
+				c.read(ctx, one)
+			})
+		})
+	}
+	if b.store.HasNoLayers() {
+		c.begin()
+	}
+	return nil
+}
+
+func (c *caches) begin() {
+	for _, one := range c.from {
+		one.begin()
+	}
+}
+
+func (b *build) closeCaches() {
+	if b.caches != nil {
+		b.caches.stop()
+	}
+}
+
+// read takes in what a cache knows. One that cannot be read is a cache in which
+// nothing is: the build goes on without it.
+func (c *caches) read(ctx context.Context, one *importedCache) {
+	span := trace.Begin(trace.Lane(ctx, "cache "+one.name.Familiar()), "read the shared cache")
+	defer span.End()
+	t := c.build.transfer("read the cache", one.name, c.build.sink)
+	set, err := readCache(ctx, t.client(), one.name)
+	switch {
+	case err == nil:
+		one.set = set
+		c.note("cache %s: %s", one.name.Familiar(), count(set.Len(), "record"))
+	case errors.Is(err, registry.ErrNotFound):
+		c.note("cache %s: is not there yet", one.name.Familiar())
+	case ctx.Err() == nil:
+		c.note("cache %s: cannot be read, and the build goes on without it: %v", one.name.Familiar(), err)
+	}
+}
+
+func (c *caches) note(format string, args ...any) {
+	c.build.sink.Emit(progress.Event{Kind: progress.Note, Time: c.build.opt.Now(), Text: fmt.Sprintf(format, args...)})
+}
+
+// readCache reads the union under the cache's tag, and the segments that are not
+// in it yet. A segment that vanishes meanwhile is in the next union: then all is
+// read again.
+func readCache(ctx context.Context, client *registry.Client, n image.Name) (*sharedcache.Set, error) {
+	const tries = 3
+	var err error
+	for range tries {
+		var set *sharedcache.Set
+		if set, err = readCacheOnce(ctx, client, n); err == nil || !errors.Is(err, errSegment) {
+			return set, err
+		}
+	}
+	return nil, err
+}
+
+// errSegment is for a segment that was listed and is not there.
+var errSegment = errors.New("a part of it vanished")
+
+func readCacheOnce(ctx context.Context, client *registry.Client, n image.Name) (*sharedcache.Set, error) {
+	set, err := readSet(ctx, client, n, n.Tag)
+	missing := errors.Is(err, registry.ErrNotFound)
+	if err != nil && !missing {
+		return nil, err
+	}
+	tags, terr := client.Tags(ctx, reference(n))
+	if terr != nil {
+		if missing {
+			return nil, terr
+		}
+		return set, nil // a registry that lists no tags: the union is all there is
+	}
+	if missing {
+		set = sharedcache.New()
+	}
+	segments := sharedcache.Segments(n.Tag, tags)
+	if missing && len(segments) == 0 {
+		return nil, err
+	}
+	for _, tag := range segments {
+		if set.Includes(tag) {
+			continue
+		}
+		one, err := readSet(ctx, client, n, tag)
+		if errors.Is(err, registry.ErrNotFound) {
+			return nil, fmt.Errorf("%w: %w", errSegment, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		set.Merge(one)
+		set.Include(tag)
+	}
+	return set, nil
+}
+
+func readSet(ctx context.Context, client *registry.Client, n image.Name, tag string) (*sharedcache.Set, error) {
+	ref := reference(n)
+	ref.Tag = tag
+	b, err := client.Document(ctx, ref, sharedcache.Document)
+	if err != nil {
+		return nil, err
+	}
+	return sharedcache.Decode(b)
+}
+
+// wait returns the sets, when they are read.
+func (c *caches) wait(ctx context.Context) []*importedCache {
+	c.begin()
+	for _, one := range c.from {
+		select {
+		case <-one.done:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return c.from
+}
+
+// Find looks for a record that the store lacks, and takes it into the store.
+func (c *caches) Find(ctx context.Context, key digest.Digest) (bool, error) {
+	for _, one := range c.wait(ctx) {
+		r, l, ok := one.set.Record(key)
+		if !ok || c.isLost(l.ID) {
+			continue
+		}
+		var from []origin
+		if l.Blob != nil {
+			from = append(from, origin{one.name.String(), *l.Blob})
+		}
+		meta := layer.Meta{DiffID: l.DiffID, Size: l.Size, Entries: l.Entries}
+		if !c.build.hereAlready(l.ID) {
+			if err := c.build.putAway(l.ID, meta, from); err != nil {
+				return false, err
+			}
+		}
+		err := c.build.store.PutRecord(key, &store.Record{
+			Layer: r.Layer, Kind: r.Kind, Size: r.Size, Entries: r.Entries, Created: r.Created, Text: r.Text,
+			Extra: map[string]string{"from": one.name.String()},
+		})
+		return err == nil, err
+	}
+	return false, nil
+}
+
+// Content is the digest of what a copy reads, as far as a cache knows it.
+func (c *caches) Content(ctx context.Context, name string) (digest.Digest, bool) {
+	for _, one := range c.wait(ctx) {
+		if d, ok := one.set.Content(name); ok {
+			return d, true
+		}
+	}
+	return digest.Digest{}, false
+}
+
+// Copied keeps what a copy of this build was found to have, for those who read
+// the caches that it is exported to.
+func (c *caches) Copied(name string, d digest.Digest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.copied[name] = d
+}
+
+// known is what steps ask for contents of copies: nil where nothing is shared.
+func (b *build) known() execute.Known {
+	if b.caches == nil {
+		return nil
+	}
+	return b.caches
+}
+
+// reach makes sure that some place has each layer of chain which is not here. It
+// may be called of nil.
+func (c *caches) reach(ctx context.Context, chain rootfs.Chain) error {
+	if c == nil {
+		return nil
+	}
+	bases := c.build.baseLayers()
+	var errs []error
+	for _, id := range chain {
+		if slices.Contains(bases, id) || c.build.hereAlready(id) {
+			continue
+		}
+		if !c.build.reachable(ctx, id) {
+			errs = append(errs, &rootfs.LostError{Layer: id})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *caches) isLost(id digest.Digest) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lost[id]
+}
+
+// solveWhole solves until all layers that it found in shared caches can be had
+// where they are needed: a cache may have lost some.
+func (b *build) solveWhole(ctx context.Context, s *solve.Solver, p *plan.Plan) (*solve.Result, error) {
+	span := trace.Begin(ctx, "solve")
+	defer span.End()
+	for {
+		solved, err := s.Solve(ctx, p)
+		if err == nil && b.shell == nil {
+			err = b.whole(ctx, solved.Chain(p.Target.Root))
+		}
+		if err == nil || ctx.Err() != nil || b.caches == nil {
+			return solved, err
+		}
+		again, gerr := b.caches.giveUp(err)
+		if gerr != nil || !again {
+			return solved, errors.Join(err, gerr)
+		}
+	}
+}
+
+// whole makes sure that all layers of the image are here, or of one that is only
+// pushed, that they can be had.
+func (b *build) whole(ctx context.Context, chain rootfs.Chain) error {
+	if !b.onlyPushed() {
+		return b.rootFS().Gather(ctx, chain)
+	}
+	return b.caches.reach(ctx, chain)
+}
+
+// onlyPushed says whether nothing reads the layers of the image here.
+func (b *build) onlyPushed() bool { return b.req.Push && len(b.req.Outputs) == 0 }
+
+// giveUp forgets the layers in err that no place has, so that the steps that
+// make them run. It reports whether there were any that a step makes.
+func (c *caches) giveUp(err error) (bool, error) {
+	lost := lostIn(err)
+	for _, id := range c.build.baseLayers() {
+		delete(lost, id) // nothing here makes it
+	}
+	for id := range lost {
+		if err := c.build.store.DropAway(id); err != nil {
+			return false, err
+		}
+		c.note("layer %s: no cache has its files any more, or had them: the step that makes it runs again", id.Short())
+		c.mu.Lock()
+		c.lost[id] = true
+		c.mu.Unlock()
+	}
+	return len(lost) > 0, nil
+}
+
+// lostIn collects the layers that the errors joined in err are about.
+func lostIn(err error) map[digest.Digest]bool {
+	lost := map[digest.Digest]bool{}
+	var walk func(err error)
+	walk = func(err error) {
+		if l, ok := err.(*rootfs.LostError); ok {
+			lost[l.Layer] = true
+		}
+		switch e := err.(type) {
+		case interface{ Unwrap() []error }:
+			for _, one := range e.Unwrap() {
+				walk(one)
+			}
+		case interface{ Unwrap() error }:
+			walk(e.Unwrap())
+		}
+	}
+	walk(err)
+	return lost
+}
+
+// baseLayers are those that base images brought.
+func (b *build) baseLayers() []digest.Digest {
+	var ids []digest.Digest
+	for _, m := range b.images {
+		ids = append(ids, chainOf(m)...)
+	}
+	return ids
+}
