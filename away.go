@@ -14,6 +14,7 @@ import (
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/image/manifest"
 	"github.com/whittle-build/whittle/internal/layer"
+	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/progress"
 	"github.com/whittle-build/whittle/internal/registry"
 	"github.com/whittle-build/whittle/internal/rootfs"
@@ -61,16 +62,32 @@ func readOrigins(path string) ([]origin, error) {
 
 // withOrigin adds to a layer what is known of its compressed form: what was
 // fetched need not be compressed again to be pushed.
-func (w *Whittle) withOrigin(l image.Layer) image.Layer {
-	dir := w.store.LayerDir(l.ID)
-	for _, name := range []string{originName, store.AwayName} {
-		from, err := readOrigins(filepath.Join(dir, name))
-		if err == nil && len(from) > 0 {
-			l.Blob, l.Source = &from[0].Blob, from[0].Name
-			return l
-		}
+func (w *Whittle) withOrigin(l image.Layer, form string) image.Layer {
+	name := originName
+	if form == layer.FormAway {
+		name = store.AwayName
+	}
+	from, err := readOrigins(filepath.Join(w.store.LayerDir(l.ID), name))
+	if err == nil && len(from) > 0 {
+		l.Blob, l.Source = &from[0].Blob, from[0].Name
 	}
 	return l
+}
+
+// passOn brings the compressed form of a layer that is elsewhere into the store,
+// to be sent on as it is.
+func (w *Whittle) passOn(ctx context.Context, l image.Layer) (manifest.Descriptor, error) {
+	n, err := image.ParseName(l.Source)
+	if err != nil {
+		return manifest.Descriptor{}, err
+	}
+	if _, err := w.store.StatBlob(l.Blob.Digest); err == nil {
+		return *l.Blob, nil
+	}
+	return *l.Blob, fetchingOf(ctx, w).from(ctx, n, *l.Blob, func(r io.Reader) error {
+		_, _, err := w.store.PutBlob(r)
+		return err
+	})
 }
 
 // placeholders notes the layers of r, which n names, that the store has not.
@@ -167,6 +184,43 @@ func (w *Whittle) gather(ctx context.Context, m *image.Image, sink progress.Sink
 	return w.rootFS().Gather(withFetching(ctx, w, sink), chainOf(m))
 }
 
+// fetching is the context of all that fetches layers in this build. stop ends
+// what fetchAhead has begun, and waits for it.
+func (b *build) fetching(ctx context.Context) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(withFetching(ctx, b.Whittle, b.sink))
+	return ctx, func() { cancel(); b.fetches.Wait() }
+}
+
+// fetchAhead begins to fetch the base images that this build will need: that of
+// the target where the image stays here, and where no shared cache may know what
+// steps make, those under steps that look into them. Who needs a layer before it
+// is here waits for it; an error comes again then.
+func (b *build) fetchAhead(ctx context.Context, p *plan.Plan) {
+	bases := map[plan.Ref]bool{}
+	if base := baseUnder(p.Target.Root); base != nil && b.shell == nil && !b.onlyPushed() {
+		bases[*base] = true
+	}
+	for _, s := range p.Steps {
+		linked := s.Copy != nil && s.Copy.Link
+		if base := baseUnder(s.Below); base != nil && !linked && len(b.req.CacheFrom) == 0 {
+			bases[*base] = true
+		}
+	}
+	for base := range bases {
+		if m := b.images[base]; m != nil {
+			b.fetches.Go(func() { _ = b.rootFS().Gather(ctx, chainOf(m)) })
+		}
+	}
+}
+
+// baseUnder is the image that a file system begins with, nil for none.
+func baseUnder(root plan.Root) *plan.Ref {
+	for root.Step != nil {
+		root = root.Step.Below
+	}
+	return root.Image
+}
+
 // fetching is what fetches layers for one build or verb, and shows it: a step
 // for each repository that layers come from, which ends when none is on its way.
 type fetching struct {
@@ -208,11 +262,19 @@ func fetchingOf(ctx context.Context, w *Whittle) *fetching {
 }
 
 // layer fetches one layer from o.
-func (f *fetching) layer(ctx context.Context, id, diffID digest.Digest, o origin) (err error) {
+func (f *fetching) layer(ctx context.Context, id, diffID digest.Digest, o origin) error {
 	n, err := image.ParseName(o.Name)
 	if err != nil {
 		return err
 	}
+	return f.from(ctx, n, o.Blob, func(r io.Reader) error {
+		_, err := f.w.takeLayerFrom(ctx, r, diffID, id, []origin{o})
+		return err
+	})
+}
+
+// from gives one blob of n's repository to take, as registry.Fetch does.
+func (f *fetching) from(ctx context.Context, n image.Name, d manifest.Descriptor, take func(io.Reader) error) (err error) {
 	select {
 	case f.slots <- struct{}{}:
 	case <-ctx.Done():
@@ -221,10 +283,7 @@ func (f *fetching) layer(ctx context.Context, id, diffID digest.Digest, o origin
 	defer func() { <-f.slots }()
 	c := f.enter(n)
 	defer func() { f.leave(n, err) }()
-	return c.Fetch(ctx, reference(n), o.Blob, func(r io.Reader) error {
-		_, err := f.w.takeLayerFrom(ctx, r, diffID, id, []origin{o})
-		return err
-	})
+	return c.Fetch(ctx, reference(n), d, take)
 }
 
 // enter returns the client for n's repository, from which one more layer comes.

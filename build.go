@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/whittle-build/whittle/internal/dockerfile"
@@ -117,10 +118,13 @@ type build struct {
 	caches *caches // nil: none is shared
 
 	receivers []*receiver // of what is made
-	log       *recorder
-	failing   failing
-	target    *plan.Stage
-	shell     *shell // the build is for a shell
+
+	fetches sync.WaitGroup // of base images, ahead of who needs them
+
+	log     *recorder
+	failing failing
+	target  *plan.Stage
+	shell   *shell // the build is for a shell
 }
 
 // Build runs req and returns what is left; of a build that fails while steps
@@ -143,7 +147,8 @@ func (w *Whittle) Build(ctx context.Context, req Request) (_ *Result, err error)
 	}
 	defer join(&err, lock.Close)
 	defer b.closeContexts()
-	ctx = withFetching(ctx, w, b.sink)
+	ctx, stop := b.fetching(ctx)
+	defer stop()
 	if err := b.openCaches(ctx); err != nil {
 		return nil, err
 	}
@@ -213,7 +218,6 @@ func (b *build) solve(ctx context.Context) (*plan.Plan, *solve.Result, error) {
 	ahead := b.sealAhead(ctx, p)
 	defer ahead.stop()
 	s.Landed = ahead.landed
-	ahead.fetch(p)
 	stop := local.Prefetch(ctx, p)
 	solved, err := b.solveWhole(ctx, s, p)
 	ahead.end(err != nil)
@@ -342,6 +346,9 @@ func (b *build) inspect(ctx context.Context) (p *plan.Plan, mistakes dockerfile.
 	}
 	if !collect(&mistakes, err) || p == nil {
 		return nil, mistakes, err
+	}
+	if len(mistakes) == 0 {
+		b.fetchAhead(ctx, p)
 	}
 	span = trace.Begin(ctx, "scan the context")
 	err = b.openContexts(ctx, p)

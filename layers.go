@@ -27,7 +27,7 @@ func (w *Whittle) imageLayer(ctx context.Context, id digest.Digest) (image.Layer
 		return image.Layer{}, fmt.Errorf("layer %s: %w", id.Short(), err)
 	}
 	if !meta.DiffID.IsZero() {
-		return w.withOrigin(image.Layer{ID: id, DiffID: meta.DiffID, Size: meta.Size}), nil
+		return w.withOrigin(image.Layer{ID: id, DiffID: meta.DiffID, Size: meta.Size}, meta.Form), nil
 	}
 	sealed, err := layer.ReadMeta(filepath.Join(dir, sealedForm))
 	if errors.Is(err, os.ErrNotExist) {

@@ -66,21 +66,6 @@ func (b *build) receive() []*receiver {
 	return out
 }
 
-// fetch begins to fetch the layers of the target's base, which no step may need
-// but the image does. Who needs one before it is here waits for it, and an error
-// comes again at the end of the build.
-func (s *sealing) fetch(p *plan.Plan) {
-	root := p.Target.Root
-	for root.Step != nil {
-		root = root.Step.Below
-	}
-	if root.Image == nil || s.build.shell != nil || s.build.onlyPushed() {
-		return
-	}
-	chain := chainOf(s.build.images[*root.Image])
-	s.wg.Go(func() { _ = s.build.rootFS().Gather(s.ctx, chain) })
-}
-
 // landed is told of each step that was run.
 func (s *sealing) landed(step *plan.Step, id digest.Digest) {
 	var to []*receiver

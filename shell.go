@@ -53,6 +53,8 @@ func (w *Whittle) Shell(ctx context.Context, req Request, sh ShellRequest) (st s
 	}
 	defer join(&err, lock.Close)
 	defer b.closeContexts()
+	ctx, stop := b.fetching(ctx)
+	defer stop()
 	_, solved, err := b.solve(ctx)
 	if err != nil {
 		return st, err

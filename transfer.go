@@ -245,6 +245,10 @@ func (w *Whittle) upload(m *image.Image, l image.Layer, c Compression) registry.
 	var d manifest.Descriptor
 	up := registry.UploadLayer{
 		Blob: func(ctx context.Context) (_ manifest.Descriptor, err error) {
+			if l.Blob != nil && !w.hereAlready(l.ID) {
+				d, err = w.passOn(ctx, l)
+				return d, err
+			}
 			if err := w.fetchLayer(ctx, l.ID); err != nil {
 				return d, err
 			}

@@ -57,20 +57,35 @@ type state struct {
 	touched time.Time
 }
 
-// look examines the layer in dir as far as that is cheap.
+// look examines the layer in dir as far as that is cheap. A layer may take the
+// place of what stands for it at any moment: then what was seen in parts of the
+// one and of the other counts for nothing.
 func (s *Store) look(dir string) (state, error) {
+	for {
+		st, was, err := s.lookOnce(dir)
+		if err == nil && st.there && st.bad == "" || was == nil {
+			return st, err
+		}
+		if is, serr := os.Lstat(dir); serr != nil || os.SameFile(was, is) {
+			return st, err
+		}
+	}
+}
+
+// lookOnce also returns the folder that it saw, if there was one.
+func (s *Store) lookOnce(dir string) (state, fs.FileInfo, error) {
 	f, err := os.Open(dir)
 	if err != nil {
-		return state{}, ignoreAbsent(err)
+		return state{}, nil, ignoreAbsent(err)
 	}
 	defer f.Close()
 	fi, err := f.Stat()
 	if err != nil {
-		return state{}, err
+		return state{}, nil, err
 	}
 	names, err := f.Readdirnames(-1)
 	if err != nil {
-		return state{}, ignoreAbsent(err) // a pruning has removed it since it was opened
+		return state{}, fi, ignoreAbsent(err) // a pruning has removed it since it was opened
 	}
 	st := state{there: true, touched: fi.ModTime()}
 	for _, n := range names {
@@ -82,7 +97,7 @@ func (s *Store) look(dir string) (state, error) {
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // became durable just now
 		case err != nil:
-			return state{}, err
+			return state{}, fi, err
 		case string(boot) == s.boot():
 			st.fresh = true
 		case n == freshMark:
@@ -94,7 +109,7 @@ func (s *Store) look(dir string) (state, error) {
 	if st.bad == "" {
 		st.bad, err = unlike(dir)
 	}
-	return st, err
+	return st, fi, err
 }
 
 // Sync makes everything durable that is in the store now, with one flush of
