@@ -274,7 +274,7 @@ func (f *fetching) layer(ctx context.Context, id, diffID digest.Digest, o origin
 }
 
 // from gives one blob of n's repository to take, as registry.Fetch does.
-func (f *fetching) from(ctx context.Context, n image.Name, d manifest.Descriptor, take func(io.Reader) error) (err error) {
+func (f *fetching) from(ctx context.Context, n image.Name, d manifest.Descriptor, take func(io.Reader) error) error {
 	select {
 	case f.slots <- struct{}{}:
 	case <-ctx.Done():
@@ -282,7 +282,7 @@ func (f *fetching) from(ctx context.Context, n image.Name, d manifest.Descriptor
 	}
 	defer func() { <-f.slots }()
 	c := f.enter(n)
-	defer func() { f.leave(n, err) }()
+	defer f.leave(n)
 	return c.Fetch(ctx, reference(n), d, take)
 }
 
@@ -324,12 +324,14 @@ func (f *fetching) event(r *fetchedRepo, e registry.Event) {
 	}
 }
 
-func (f *fetching) leave(n image.Name, err error) {
+// leave ends what enter began. What went wrong is told by who needed the layer, if
+// it is worth telling.
+func (f *fetching) leave(n image.Name) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r := f.repos[n.Repository()]
 	if r.users--; r.users == 0 {
-		r.shown.done(err)
+		r.shown.done(nil)
 		r.shown = nil
 	}
 }

@@ -423,6 +423,12 @@ func (b *build) storeInside(dir string) []string {
 // announce tells the display what is going to happen.
 func (b *build) announce(p *plan.Plan) {
 	b.sink.Emit(progress.Event{Kind: progress.Context, Time: b.opt.Now(), Bytes: b.contextSize()})
+	b.begin(p)
+	b.warn(p.Warnings)
+}
+
+// begin tells which steps there are. Those that are over are to be done again.
+func (b *build) begin(p *plan.Plan) {
 	begin := progress.Event{Kind: progress.Begin, Time: b.opt.Now()}
 	for _, l := range p.Lines {
 		begin.Vertices = append(begin.Vertices, progress.Vertex{
@@ -431,7 +437,6 @@ func (b *build) announce(p *plan.Plan) {
 		})
 	}
 	b.sink.Emit(begin)
-	b.warn(p.Warnings)
 }
 
 func (b *build) warn(list []dockerfile.Warning) {

@@ -319,6 +319,7 @@ func (b *build) solveWhole(ctx context.Context, s *solve.Solver, p *plan.Plan) (
 		if gerr != nil || !again {
 			return solved, errors.Join(err, gerr)
 		}
+		b.begin(p)
 	}
 }
 
@@ -341,16 +342,19 @@ func (c *caches) giveUp(err error) (bool, error) {
 	for _, id := range c.build.baseLayers() {
 		delete(lost, id) // nothing here makes it
 	}
+	if len(lost) == 0 {
+		return false, nil
+	}
+	if err := c.build.store.DropAway(lost); err != nil {
+		return false, err
+	}
 	for id := range lost {
-		if err := c.build.store.DropAway(id); err != nil {
-			return false, err
-		}
 		c.note("layer %s: no cache has its files any more, or had them: the step that makes it runs again", id.Short())
 		c.mu.Lock()
 		c.lost[id] = true
 		c.mu.Unlock()
 	}
-	return len(lost) > 0, nil
+	return true, nil
 }
 
 // lostIn collects the layers that the errors joined in err are about.

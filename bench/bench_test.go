@@ -101,7 +101,7 @@ func TestMemoryIsThatOfTheBuildersProgramsAndBytesAreThoseOfAll(t *testing.T) {
 }
 
 func TestACommandThatFailsSaysWhy(t *testing.T) {
-	if _, err := timed(exec.Command("sh", "-c", "echo because >&2; exit 3"), nil); err == nil || !strings.Contains(err.Error(), "exit status 3\nbecause") {
+	if _, err := timed(exec.Command("sh", "-c", "echo because >&2; exit 3"), nil); err == nil || !strings.Contains(err.Error(), "sh: exit status 3: because\n") {
 		t.Errorf("%v", err)
 	}
 }

@@ -27,10 +27,18 @@ type sample struct {
 
 // quiet runs a command of which only the failure is of interest.
 func quiet(cmd *exec.Cmd) error {
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, out)
+	out, err := cmd.CombinedOutput()
+	return failed(cmd, err, out)
+}
+
+// failed says how a command ended badly: with the last that it said, in one line,
+// and then with all of it.
+func failed(cmd *exec.Cmd, err error, said []byte) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	lines := strings.Split(strings.TrimSpace(string(said)), "\n")
+	return fmt.Errorf("%s: %w: %s\n%s\n%s", filepath.Base(cmd.Args[0]), err, lines[len(lines)-1], strings.Join(cmd.Args, " "), said)
 }
 
 // settle writes back what earlier runs left dirty, so that no run pays for
@@ -80,10 +88,7 @@ func timed(cmd *exec.Cmd, b builder) (sample, error) {
 		after := allCounts(b)
 		s.read, s.written = after.read-before.read, after.written-before.written
 	}
-	if err != nil {
-		err = fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, said.Bytes())
-	}
-	return s, err
+	return s, failed(cmd, err, said.Bytes())
 }
 
 // counts are bytes.
@@ -164,9 +169,16 @@ type watcher struct {
 	peak chan int64
 }
 
-// A command is looked at after this time, and then each time that a hundredth
-// of how long it has run has gone by: a watcher shall cost nothing that counts.
-const often = 2 * time.Millisecond
+// relist is how long the list of all processes serves, which takes some
+// milliseconds to make.
+const relist = 100 * time.Millisecond
+
+// pause is how long a watcher leaves a command alone that has run for this time:
+// a look takes a fifth of a millisecond, and shall cost nothing that counts, in a
+// command of a tenth of a second neither.
+func pause(ran time.Duration) time.Duration {
+	return max(2*time.Millisecond, min(ran/10, 20*time.Millisecond), ran/100)
+}
 
 func watchOf(pid int, b builder) *watcher {
 	w := &watcher{done: make(chan struct{}), peak: make(chan int64, 1)}
@@ -177,9 +189,8 @@ func watchOf(pid int, b builder) *watcher {
 		listed := began
 		for {
 			peak = max(peak, memory(append(others, pid), b.programs()))
-			pause := max(often, time.Since(began)/100)
-			// To list all processes of the machine takes some milliseconds.
-			if time.Since(listed) > 20*pause {
+			ran := time.Since(began)
+			if time.Since(listed) > max(relist, ran/5) {
 				parents := processes()
 				others = append(append(below(pid, parents), below(b.daemon(), parents)...), b.daemon())
 				listed = time.Now()
@@ -188,7 +199,7 @@ func watchOf(pid int, b builder) *watcher {
 			case <-w.done:
 				w.peak <- peak
 				return
-			case <-time.After(pause):
+			case <-time.After(pause(ran)):
 			}
 		}
 	}()

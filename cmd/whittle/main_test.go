@@ -58,7 +58,7 @@ func TestScript(t *testing.T) {
 			"httpget":   httpget,
 			"freeport":  freeport,
 			"registry":  startRegistry,
-			"lose":      loseLayers,
+			"layers":    loseLayers,
 			"serve":     serve,
 			"jsonlines": jsonLines,
 			"sshkey":    newKey,

@@ -19,8 +19,9 @@ import (
 
 // startRegistry serves an empty registry on the loopback for as long as the
 // script runs, and puts its host:port into a variable. With USER:PASSWORD it
-// lets nobody else in. What it is asked stands in the file VAR.log, and it has
-// nothing of which the digest stands in VAR.lost.
+// lets nobody else in. What it is asked stands in the file VAR.log; it has
+// nothing of which the digest stands in VAR.lost, and of what stands in
+// VAR.spoiled the first byte is another.
 func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 || len(args) > 2 {
 		ts.Fatalf("usage: registry VAR [USER:PASSWORD]")
@@ -32,9 +33,13 @@ func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(asked, r.Method, r.URL)
 		lost, _ := os.ReadFile(ts.MkAbs(args[0] + ".lost"))
-		if d := path.Base(r.URL.Path); strings.HasPrefix(d, "sha256:") && strings.Contains(string(lost), d) {
+		spoiled, _ := os.ReadFile(ts.MkAbs(args[0] + ".spoiled"))
+		switch d := path.Base(r.URL.Path); {
+		case strings.HasPrefix(d, "sha256:") && strings.Contains(string(lost), d):
 			http.Error(w, `{"errors":[{"code":"BLOB_UNKNOWN","message":"it was lost"}]}`, http.StatusNotFound)
 			return
+		case strings.HasPrefix(d, "sha256:") && strings.Contains(string(spoiled), d):
+			w = &spoiler{ResponseWriter: w}
 		}
 		quiet.ServeHTTP(w, r)
 	})
@@ -46,11 +51,25 @@ func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], strings.TrimPrefix(s.URL, "http://"))
 }
 
+// spoiler changes the first byte of what is answered.
+type spoiler struct {
+	http.ResponseWriter
+	began bool
+}
+
+func (s *spoiler) Write(b []byte) (int, error) {
+	if !s.began && len(b) > 0 {
+		s.began = true
+		b = append([]byte{b[0] ^ 1}, b[1:]...)
+	}
+	return s.ResponseWriter.Write(b)
+}
+
 // loseLayers makes a registry that startRegistry serves lose the layers of a
-// reference in it.
+// reference in it, or spoil them.
 func loseLayers(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: lose VAR REPOSITORY:TAG")
+	if neg || len(args) != 3 || args[2] != "lost" && args[2] != "spoiled" {
+		ts.Fatalf("usage: layers VAR REPOSITORY:TAG lost|spoiled")
 	}
 	repo, tag, _ := strings.Cut(args[1], ":")
 	resp, err := http.Get("http://" + ts.Getenv(args[0]) + "/v2/" + repo + "/manifests/" + tag)
@@ -69,7 +88,7 @@ func loseLayers(ts *testscript.TestScript, neg bool, args []string) {
 	if lost.Len() == 0 {
 		ts.Fatalf("%s has no layers to lose", args[1])
 	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".lost"), []byte(lost.String()), 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+"."+args[2]), []byte(lost.String()), 0o644))
 }
 
 // guarded asks for basic authentication.

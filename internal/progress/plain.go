@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 	"time"
 )
@@ -227,7 +228,11 @@ func (p *plain) yield() {
 
 func (p *plain) general(e Event) {
 	switch e.Kind {
-	case Begin, Failed:
+	case Begin:
+		// A step that is to be done again gets a new number.
+		maps.DeleteFunc(p.lanes, func(s *step, l *lane) bool { return l.over && s.state == waiting })
+		return
+	case Failed:
 		return
 	case Context:
 		l := p.lane(&step{Vertex: Vertex{Label: "[internal] load build context"}})

@@ -59,8 +59,12 @@ func (t *tracker) step(id int) *step {
 	return s
 }
 
+// add takes a step in. One that is over is to be done once more.
 func (t *tracker) add(v Vertex) *step {
 	if s := t.byID[v.ID]; s != nil {
+		if s.state.over() {
+			*s = step{}
+		}
 		s.Vertex = v
 		return s
 	}

@@ -308,11 +308,13 @@ func (r *run) step(ctx context.Context, line *plan.Line) (*Done, error) {
 }
 
 // failed reports a line's failure to whoever watches. A step that was stopped
-// because another failed, or because the build was, did not fail itself.
+// because another failed, or because the build was, did not fail itself, nor did
+// one whose input is lost.
 // key is nil when it could not be made.
 func (r *run) failed(ctx context.Context, line *plan.Line, began time.Time, key *digest.Key, err error) error {
 	e := progress.Event{Kind: progress.Done, Vertex: line.Number, Err: err}
-	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
+	var lost *rootfs.LostError
+	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) || errors.As(err, &lost) {
 		e.Err = context.Canceled
 		r.emit(e)
 		return err

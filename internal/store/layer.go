@@ -136,9 +136,25 @@ func (s *Store) place(from string, id digest.Digest) (placed bool, err error) {
 	return false, nil // another process made it meanwhile
 }
 
-// DropAway removes what stands for a layer that cannot be had. Its records go
-// with it. A layer that is here stays.
-func (s *Store) DropAway(id digest.Digest) error {
+// DropAway removes what stands for layers that cannot be had, and their records.
+// A layer that is here stays.
+func (s *Store) DropAway(ids map[digest.Digest]bool) error {
+	for id := range ids {
+		if err := s.dropPlaceholder(id); err != nil {
+			return fmt.Errorf("layer %s: %w", id.Short(), err)
+		}
+	}
+	return s.eachSharded(recordDir, func(path string, key digest.Digest, ok bool) error {
+		if b, err := os.ReadFile(path); err != nil || !ok {
+			return ignoreAbsent(err)
+		} else if file, err := parseRecord(key, b); err != nil || !ids[file.Layer] || s.HasLayer(file.Layer) {
+			return nil
+		}
+		return ignoreAbsent(os.Remove(path))
+	})
+}
+
+func (s *Store) dropPlaceholder(id digest.Digest) error {
 	l, err := s.lockPart(id, "")
 	if err != nil {
 		return err
@@ -146,12 +162,9 @@ func (s *Store) DropAway(id digest.Digest) error {
 	defer l.Close()
 	st, err := s.look(s.LayerDir(id))
 	if err == nil && st.away {
-		_, err = s.trash(s.LayerDir(id))
+		_, err = s.discard(s.LayerDir(id))
 	}
-	if err != nil {
-		return fmt.Errorf("layer %s: %w", id.Short(), err)
-	}
-	return nil
+	return err
 }
 
 // renameNew renames without replacing. Where the file system cannot promise
