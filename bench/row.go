@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // row is a figure of the suite: one kind of work, done by all builders.
@@ -207,6 +209,19 @@ func (s *suite) scaled(n int) int {
 // built is the prime of rows whose runs find things done.
 func built(j job) func(context.Context, builder) error {
 	return func(ctx context.Context, b builder) error { return quiet(b.build(ctx, j)) }
+}
+
+// plenty is the room that rows of a gigabyte want to see on the disk.
+const plenty = 20 << 30
+
+// room makes a builder forget what its runs have left, and build j anew, when the
+// disk gets full.
+func (s *suite) room(ctx context.Context, b builder, j job) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(s.dir, &fs); err != nil || fs.Bavail*uint64(fs.Bsize) > plenty {
+		return err
+	}
+	return errors.Join(b.forget(ctx), quiet(b.build(ctx, j)))
 }
 
 // emptied is the ready of rows that begin with the bases and nothing else.

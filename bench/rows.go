@@ -240,7 +240,7 @@ COPY --from=big /big /big
 	err = errors.Join(edit(0), quiet(exec.CommandContext(ctx, "dd", "if=/dev/urandom", "of="+file, "bs=1M", fmt.Sprintf("count=%d", size))))
 	return &scene{
 		job: j, prime: built(j), close: func() error { return os.Remove(file) },
-		ready: func(_ context.Context, _ builder, n int) error { return edit(n) },
+		ready: func(ctx context.Context, b builder, n int) error { return errors.Join(s.room(ctx, b, j), edit(n)) },
 		floor: func(ctx context.Context, _ int) (sample, error) {
 			defer os.Remove(file + ".link")
 			return timed(exec.CommandContext(ctx, "sh", "-c", `ln "$0" "$0.link" && sha256sum "$0.link"`, file), nil)
@@ -257,7 +257,10 @@ ARG N
 RUN chmod -R go-rwx /data && : $N
 `, s.scaled(1000)))
 	j := numbered(job{dir: dir}, 0)
-	return &scene{job: job{dir: dir}, prime: built(j), vary: numbered}, err
+	return &scene{
+		job: job{dir: dir}, prime: built(j), vary: numbered,
+		ready: func(ctx context.Context, b builder, _ int) error { return s.room(ctx, b, j) },
+	}, err
 }
 
 func parallelSleep(_ context.Context, s *suite) (*scene, error) {
