@@ -275,9 +275,7 @@ func (f *fetching) layer(ctx context.Context, id, diffID digest.Digest, o origin
 
 // from gives one blob of n's repository to take, as registry.Fetch does.
 func (f *fetching) from(ctx context.Context, n image.Name, d manifest.Descriptor, take func(io.Reader) error) error {
-	select {
-	case f.slots <- struct{}{}:
-	case <-ctx.Done():
+	if !slot(ctx, f.slots) {
 		return context.Cause(ctx)
 	}
 	defer func() { <-f.slots }()

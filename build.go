@@ -183,6 +183,9 @@ func (w *Whittle) newBuild(req Request) *build {
 
 // end is the last that happens in a build.
 func (b *build) end(err *error) {
+	for _, r := range b.receivers {
+		r.shown.done(nil)
+	}
 	if *err != nil {
 		e := failure(*err)
 		var bad *FailedBuild
@@ -253,6 +256,9 @@ func (b *build) read(ctx context.Context) error {
 	}
 	if b.annotations, err = b.req.annotations(b.platform); err != nil {
 		return err
+	}
+	if b.req.Push && len(b.tags) == 0 {
+		return &hinted{errors.New("push: the image has no name"), "name it HOST/NAME:TAG"}
 	}
 	b.takeEpoch()
 	if err := errors.Join(b.req.checkSecrets(), b.req.checkAllow(), b.req.checkOutputs()); err != nil {

@@ -31,7 +31,7 @@ func (c *caches) export(ctx context.Context, r *receiver, p *plan.Plan, solved *
 	}
 	err = fmt.Errorf("cache %s: was not written: %w", r.name.Familiar(), err)
 	if r.cache.IgnoreError {
-		c.note("%v", err)
+		c.build.note("%v", err)
 		return nil
 	}
 	return err
@@ -47,6 +47,7 @@ func (c *caches) exportTo(ctx context.Context, to *exportedCache, client *regist
 	if err != nil {
 		return err
 	}
+	known.Lose(c.lost)
 	mine, err := c.known(ctx, to, client, known, p, solved)
 	if err != nil {
 		return err
@@ -55,16 +56,17 @@ func (c *caches) exportTo(ctx context.Context, to *exportedCache, client *regist
 	if added.Empty() {
 		return nil
 	}
-	if err := addToCache(ctx, client, to.name, added); err != nil {
+	if err := addToCache(ctx, client, to.name, added, c.lost); err != nil {
 		return err
 	}
-	c.note("cache %s: %s added", to.name.Familiar(), count(added.Len(), "record"))
+	c.build.note("cache %s: %s added", to.name.Familiar(), count(added.Len(), "record"))
 	return nil
 }
 
 // addToCache adds a set to a cache: first as a segment, which is enough for it
-// not to be lost whoever else writes, and then to the union.
-func addToCache(ctx context.Context, client *registry.Client, n image.Name, added *sharedcache.Set) error {
+// not to be lost whoever else writes, and then to the union, in which the layers
+// of lost have no blobs any more.
+func addToCache(ctx context.Context, client *registry.Client, n image.Name, added *sharedcache.Set, lost map[digest.Digest]bool) error {
 	segment, err := putSet(ctx, client, n, "", added)
 	if err != nil {
 		return err
@@ -74,6 +76,7 @@ func addToCache(ctx context.Context, client *registry.Client, n image.Name, adde
 	if err != nil {
 		return err
 	}
+	known.Lose(lost)
 	known.Merge(added)
 	known.Include(segment)
 	known.Trim()

@@ -32,8 +32,12 @@ func (w *Whittle) Images() ([]image.Summary, error) {
 // fetched since m was stored had none.
 func (w *Whittle) measure(m *image.Image) {
 	for i := range m.Layers {
-		if n := w.layerSize(m.Layers[i].ID); n > 0 {
-			m.Layers[i].Size = n
+		l := &m.Layers[i]
+		if l.Blob == nil {
+			continue // it never was elsewhere
+		}
+		if n := w.layerSize(l.ID); n > 0 {
+			l.Size = n
 		}
 	}
 }

@@ -22,6 +22,7 @@ type sealing struct {
 	stop  context.CancelFunc
 	image map[*plan.Step]bool // whose layers the image will have
 	slots chan struct{}
+	sends chan struct{}
 	wg    sync.WaitGroup
 }
 
@@ -36,7 +37,7 @@ type receiver struct {
 
 // sealAhead begins with none. stop must be called, before or after end.
 func (b *build) sealAhead(ctx context.Context, p *plan.Plan) *sealing {
-	s := &sealing{build: b, image: map[*plan.Step]bool{}, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	s := &sealing{build: b, image: map[*plan.Step]bool{}, slots: make(chan struct{}, runtime.GOMAXPROCS(0)), sends: make(chan struct{}, maxFetches)}
 	s.ctx, s.stop = context.WithCancel(ctx)
 	if b.shell == nil { // a shell makes no image
 		for step := p.Target.Root.Step; step != nil; step = step.Below.Step {
@@ -79,19 +80,28 @@ func (s *sealing) landed(step *plan.Step, id digest.Digest) {
 	}
 	s.wg.Go(func() {
 		l, err := s.seal(id)
-		if err != nil {
+		if err != nil || !slot(s.ctx, s.sends) {
 			return
 		}
+		defer func() { <-s.sends }()
 		for _, r := range to {
 			_, _ = r.shown.client().PutLayer(s.ctx, reference(r.name), r.upload(l))
 		}
 	})
 }
 
-func (s *sealing) seal(id digest.Digest) (image.Layer, error) {
+// slot takes one of the slots, unless ctx ends first.
+func slot(ctx context.Context, slots chan struct{}) bool {
 	select {
-	case s.slots <- struct{}{}:
-	case <-s.ctx.Done():
+	case slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (s *sealing) seal(id digest.Digest) (image.Layer, error) {
+	if !slot(s.ctx, s.slots) {
 		return image.Layer{}, context.Cause(s.ctx)
 	}
 	defer func() { <-s.slots }()
@@ -104,9 +114,4 @@ func (s *sealing) end(failed bool) {
 		s.stop()
 	}
 	s.wg.Wait()
-	for _, r := range s.build.receivers {
-		if failed {
-			r.shown.done(nil)
-		}
-	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -135,16 +136,16 @@ func (c *caches) read(ctx context.Context, one *importedCache) {
 	switch {
 	case err == nil:
 		one.set = set
-		c.note("cache %s: %s", one.name.Familiar(), count(set.Len(), "record"))
+		c.build.note("cache %s: %s", one.name.Familiar(), count(set.Len(), "record"))
 	case errors.Is(err, registry.ErrNotFound):
-		c.note("cache %s: is not there yet", one.name.Familiar())
+		c.build.note("cache %s: is not there yet", one.name.Familiar())
 	case ctx.Err() == nil:
-		c.note("cache %s: cannot be read, and the build goes on without it: %v", one.name.Familiar(), err)
+		c.build.note("cache %s: cannot be read, and the build goes on without it: %v", one.name.Familiar(), err)
 	}
 }
 
-func (c *caches) note(format string, args ...any) {
-	c.build.sink.Emit(progress.Event{Kind: progress.Note, Time: c.build.opt.Now(), Text: fmt.Sprintf(format, args...)})
+func (b *build) note(format string, args ...any) {
+	b.sink.Emit(progress.Event{Kind: progress.Note, Time: b.opt.Now(), Text: fmt.Sprintf(format, args...)})
 }
 
 // readCache reads the union under the cache's tag, and the segments that are not
@@ -166,12 +167,16 @@ func readCache(ctx context.Context, client *registry.Client, n image.Name) (*sha
 var errSegment = errors.New("a part of it vanished")
 
 func readCacheOnce(ctx context.Context, client *registry.Client, n image.Name) (*sharedcache.Set, error) {
+	var tags []string
+	var terr error
+	var listing sync.WaitGroup
+	listing.Go(func() { tags, terr = client.Tags(ctx, reference(n)) })
 	set, err := readSet(ctx, client, n, n.Tag)
+	listing.Wait()
 	missing := errors.Is(err, registry.ErrNotFound)
 	if err != nil && !missing {
 		return nil, err
 	}
-	tags, terr := client.Tags(ctx, reference(n))
 	if terr != nil {
 		if missing {
 			return nil, terr
@@ -277,19 +282,16 @@ func (b *build) known() execute.Known {
 	return b.caches
 }
 
-// reach makes sure that some place has each layer of chain which is not here. It
-// may be called of nil.
-func (c *caches) reach(ctx context.Context, chain rootfs.Chain) error {
-	if c == nil {
-		return nil
-	}
-	bases := c.build.baseLayers()
+// reach makes sure that some place has each layer of chain which is not here. Of
+// bases the registry has just said so.
+func (b *build) reach(ctx context.Context, chain rootfs.Chain) error {
+	bases := b.baseLayers()
 	var errs []error
 	for _, id := range chain {
-		if slices.Contains(bases, id) || c.build.hereAlready(id) {
+		if slices.Contains(bases, id) || b.hereAlready(id) {
 			continue
 		}
-		if !c.build.reachable(ctx, id) {
+		if !b.reachable(ctx, id) {
 			errs = append(errs, &rootfs.LostError{Layer: id})
 		}
 	}
@@ -312,10 +314,10 @@ func (b *build) solveWhole(ctx context.Context, s *solve.Solver, p *plan.Plan) (
 		if err == nil && b.shell == nil {
 			err = b.whole(ctx, solved.Chain(p.Target.Root))
 		}
-		if err == nil || ctx.Err() != nil || b.caches == nil {
+		if err == nil || ctx.Err() != nil {
 			return solved, err
 		}
-		again, gerr := b.caches.giveUp(err)
+		again, gerr := b.giveUp(err)
 		if gerr != nil || !again {
 			return solved, errors.Join(err, gerr)
 		}
@@ -329,7 +331,7 @@ func (b *build) whole(ctx context.Context, chain rootfs.Chain) error {
 	if !b.onlyPushed() {
 		return b.rootFS().Gather(ctx, chain)
 	}
-	return b.caches.reach(ctx, chain)
+	return b.reach(ctx, chain)
 }
 
 // onlyPushed says whether nothing reads the layers of the image here.
@@ -337,22 +339,24 @@ func (b *build) onlyPushed() bool { return b.req.Push && len(b.req.Outputs) == 0
 
 // giveUp forgets the layers in err that no place has, so that the steps that
 // make them run. It reports whether there were any that a step makes.
-func (c *caches) giveUp(err error) (bool, error) {
+func (b *build) giveUp(err error) (bool, error) {
 	lost := lostIn(err)
-	for _, id := range c.build.baseLayers() {
+	for _, id := range b.baseLayers() {
 		delete(lost, id) // nothing here makes it
 	}
 	if len(lost) == 0 {
 		return false, nil
 	}
-	if err := c.build.store.DropAway(lost); err != nil {
+	if err := b.store.DropAway(lost); err != nil {
 		return false, err
 	}
 	for id := range lost {
-		c.note("layer %s: no cache has its files any more, or had them: the step that makes it runs again", id.Short())
+		b.note("layer %s: no cache has its files any more, or had them: the step that makes it runs again", id.Short())
+	}
+	if c := b.caches; c != nil {
 		c.mu.Lock()
-		c.lost[id] = true
-		c.mu.Unlock()
+		defer c.mu.Unlock()
+		maps.Copy(c.lost, lost)
 	}
 	return true, nil
 }

@@ -64,18 +64,18 @@ func TestACacheThatIsNotThereYetIsNotFound(t *testing.T) {
 // writer put into the union.
 func TestAWriterThatWritesAnOldUnionTakesNothingAway(t *testing.T) {
 	n, c := cacheRegistry(t), &registry.Client{}
-	if err := addToCache(t.Context(), c, n, oneRecord("first")); err != nil {
+	if err := addToCache(t.Context(), c, n, oneRecord("first"), nil); err != nil {
 		t.Fatal(err)
 	}
 	old := mustKnow(t, n, "first")
-	if err := addToCache(t.Context(), c, n, oneRecord("second")); err != nil {
+	if err := addToCache(t.Context(), c, n, oneRecord("second"), nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := putSet(t.Context(), c, n, n.Tag, old); err != nil {
 		t.Fatal(err)
 	}
 	mustKnow(t, n, "first", "second")
-	if err := addToCache(t.Context(), c, n, oneRecord("third")); err != nil {
+	if err := addToCache(t.Context(), c, n, oneRecord("third"), nil); err != nil {
 		t.Fatal(err)
 	}
 	union, err := readSet(t.Context(), c, n, n.Tag)
@@ -103,7 +103,7 @@ func TestManyWritersAtOnceLoseNothing(t *testing.T) {
 		key := fmt.Sprint("step ", i)
 		keys = append(keys, key)
 		wg.Go(func() {
-			if err := addToCache(t.Context(), &registry.Client{}, n, oneRecord(key)); err != nil {
+			if err := addToCache(t.Context(), &registry.Client{}, n, oneRecord(key), nil); err != nil {
 				t.Error(err)
 			}
 		})

@@ -75,13 +75,14 @@ func (t *transfer) event(e registry.Event) {
 	t.emit(progress.Event{Kind: progress.Status, Name: blob, Current: e.Done, Total: e.Blob.Size})
 }
 
-// done ends what was shown. Why it failed the caller tells, once: a display
+// done ends what was shown, if it was not ended before. Why it failed the caller tells, once: a display
 // would say it twice more.
 func (t *transfer) done(err error) {
 	if err != nil && !errors.Is(err, context.Canceled) {
 		err = errors.New("did not end well")
 	}
 	if t.began {
+		t.began = false
 		t.emit(progress.Event{Kind: progress.Done, Err: err})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"sync"
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -20,7 +21,7 @@ import (
 // startRegistry serves an empty registry on the loopback for as long as the
 // script runs, and puts its host:port into a variable. With USER:PASSWORD it
 // lets nobody else in. What it is asked stands in the file VAR.log; it has
-// nothing of which the digest stands in VAR.lost, and of what stands in
+// nothing of which the digest stands in VAR.lost until it is sent that, and of what stands in
 // VAR.spoiled the first byte is another.
 func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 || len(args) > 2 {
@@ -29,10 +30,19 @@ func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	asked, err := os.OpenFile(ts.MkAbs(args[0]+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	ts.Check(err)
 	ts.Defer(func() { asked.Close() })
+	var one sync.Mutex // who changes VAR.lost
 	quiet := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(asked, r.Method, r.URL)
+		one.Lock()
 		lost, _ := os.ReadFile(ts.MkAbs(args[0] + ".lost"))
+		if d := r.URL.Query().Get("digest"); r.Method == http.MethodPut && d != "" && strings.Contains(string(lost), d) {
+			lost = []byte(strings.ReplaceAll(string(lost), d, "")) // and has it again
+			if err := os.WriteFile(ts.MkAbs(args[0]+".lost"), lost, 0o644); err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+			}
+		}
+		one.Unlock()
 		spoiled, _ := os.ReadFile(ts.MkAbs(args[0] + ".spoiled"))
 		switch d := path.Base(r.URL.Path); {
 		case strings.HasPrefix(d, "sha256:") && strings.Contains(string(lost), d):

@@ -131,15 +131,30 @@ func (s *Set) AddContent(name string, d digest.Digest) {
 	}
 }
 
-// Record returns what is recorded under key, the oldest first: then all that
-// read one set take the same layers, and find the same keys above them.
+// Record returns what is recorded under key: of several that have a blob the
+// oldest, else the oldest of all. So all that read one set take the same layers,
+// and find the same keys above them.
 func (s *Set) Record(key digest.Digest) (Record, Layer, bool) {
-	for _, r := range s.records[key] {
-		if l, ok := s.layers[r.Layer]; ok {
-			return r, l, true
+	list := s.records[key]
+	if len(list) == 0 {
+		return Record{}, Layer{}, false
+	}
+	best := list[0]
+	if i := slices.IndexFunc(list, func(r Record) bool { return s.layers[r.Layer].Blob != nil }); i > 0 {
+		best = list[i]
+	}
+	return best, s.layers[best.Layer], true
+}
+
+// Lose takes note that the blobs of these layers are not where the set says, so
+// that others are taken, or sent again.
+func (s *Set) Lose(layers map[digest.Digest]bool) {
+	for id := range layers {
+		if l, ok := s.layers[id]; ok {
+			l.Blob = nil
+			s.layers[id] = l
 		}
 	}
-	return Record{}, Layer{}, false
 }
 
 // Content returns the digest of what a copy reads out of layers, by the name
@@ -222,9 +237,7 @@ func (s *Set) trim(most int) {
 	ids := sorted(made)
 	sort.SliceStable(ids, func(i, k int) bool { return made[ids[k]].Before(made[ids[i]]) })
 	for _, id := range ids[min(most, len(ids)):] {
-		l := s.layers[id]
-		l.Blob = nil
-		s.layers[id] = l
+		s.Lose(map[digest.Digest]bool{id: true})
 	}
 }
 

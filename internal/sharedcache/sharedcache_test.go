@@ -92,6 +92,23 @@ func TestOfTwoLayersUnderOneKeyTheOlderCounts(t *testing.T) {
 	}
 }
 
+func TestALostBlobGivesWayToAnother(t *testing.T) {
+	s := of("one A", "one b", "one C")
+	s.Lose(map[digest.Digest]bool{named("a"): true, named("unknown"): true})
+	if r, _, _ := s.Record(named("one")); r.Layer != named("c") {
+		t.Error("the record of a layer without a blob is taken before one with")
+	}
+	s.Lose(map[digest.Digest]bool{named("c"): true})
+	if r, l, ok := s.Record(named("one")); !ok || r.Layer != named("a") || l.Blob != nil {
+		t.Error("without any blob it is not the oldest that is taken")
+	}
+	// What is sent again counts.
+	s.Merge(of("one A"))
+	if s.Blob(named("a")) == nil {
+		t.Error("a blob that came back is not known")
+	}
+}
+
 func TestWithoutIsWhatTheOtherLacks(t *testing.T) {
 	has := of("one A", "two b")
 	for _, c := range []struct {
