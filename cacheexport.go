@@ -85,8 +85,44 @@ func addToCache(ctx context.Context, client *registry.Client, n image.Name, adde
 }
 
 // putSet stores a set under tag, or without one under that of a segment, which
-// it returns.
+// it returns. Blobs that the registry has lost are in it no more.
 func putSet(ctx context.Context, client *registry.Client, n image.Name, tag string, set *sharedcache.Set) (string, error) {
+	tag, err := putWhole(ctx, client, n, tag, set)
+	if !registry.IsIncomplete(err) {
+		return tag, err
+	}
+	lost, herr := lostBlobs(ctx, client, n, set)
+	if herr != nil || len(lost) == 0 {
+		return tag, err
+	}
+	set.LoseBlobs(lost)
+	return putWhole(ctx, client, n, tag, set)
+}
+
+// lostBlobs are those of a set that the repository has not.
+func lostBlobs(ctx context.Context, client *registry.Client, n image.Name, set *sharedcache.Set) (map[digest.Digest]bool, error) {
+	blobs := set.Blobs()
+	has, errs := make([]bool, len(blobs)), make([]error, len(blobs))
+	slots := make(chan struct{}, maxFetches)
+	var wg sync.WaitGroup
+	for i, d := range blobs {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			has[i], errs[i] = client.HasBlob(ctx, reference(n), d)
+		})
+	}
+	wg.Wait()
+	lost := map[digest.Digest]bool{}
+	for i, d := range blobs {
+		if !has[i] {
+			lost[d.Digest] = true
+		}
+	}
+	return lost, errors.Join(errs...)
+}
+
+func putWhole(ctx context.Context, client *registry.Client, n image.Name, tag string, set *sharedcache.Set) (string, error) {
 	b, err := set.Encode()
 	if err != nil {
 		return "", err

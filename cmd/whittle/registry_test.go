@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/subtle"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 
@@ -43,6 +45,14 @@ func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 			}
 		}
 		one.Unlock()
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") {
+			b, err := io.ReadAll(r.Body)
+			if err != nil || names(b, string(lost)) {
+				http.Error(w, `{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"it names what is not here"}]}`, http.StatusBadRequest)
+				return
+			}
+			r.Body = io.NopCloser(bytes.NewReader(b))
+		}
 		spoiled, _ := os.ReadFile(ts.MkAbs(args[0] + ".spoiled"))
 		switch d := path.Base(r.URL.Path); {
 		case strings.HasPrefix(d, "sha256:") && strings.Contains(string(lost), d):
@@ -59,6 +69,11 @@ func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	s := httptest.NewServer(h)
 	ts.Defer(s.Close)
 	ts.Setenv(args[0], strings.TrimPrefix(s.URL, "http://"))
+}
+
+// names says whether a manifest names something of a list of digests.
+func names(manifest []byte, digests string) bool {
+	return slices.ContainsFunc(strings.Fields(digests), func(d string) bool { return bytes.Contains(manifest, []byte(d)) })
 }
 
 // spoiler changes the first byte of what is answered.

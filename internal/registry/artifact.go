@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -102,6 +103,18 @@ func (s *session) nextPage(from string, header http.Header) (string, error) {
 		return "", fatalf("list of tags: its next page is on %s", to.Host)
 	}
 	return to.String(), nil
+}
+
+// IsIncomplete says whether err is a registry's refusal of a manifest that names
+// blobs which it has not, or no longer.
+func IsIncomplete(err error) bool {
+	var status *transport.Error
+	if !errors.As(err, &status) {
+		return false
+	}
+	return slices.ContainsFunc(status.Errors, func(d transport.Diagnostic) bool {
+		return d.Code == transport.ManifestBlobUnknownErrorCode || d.Code == transport.BlobUnknownErrorCode
+	})
 }
 
 // HasBlob says whether a repository has a blob.

@@ -221,6 +221,15 @@ func (s *Set) Without(o *Set) *Set {
 // Empty says whether there is nothing in s to tell.
 func (s *Set) Empty() bool { return len(s.records) == 0 && len(s.contents) == 0 }
 
+// LoseBlobs takes note that these blobs are not where the set says.
+func (s *Set) LoseBlobs(blobs map[digest.Digest]bool) {
+	for id, l := range s.layers {
+		if l.Blob != nil && blobs[l.Blob.Digest] {
+			s.Lose(map[digest.Digest]bool{id: true})
+		}
+	}
+}
+
 // Trim leaves no more blobs than one manifest can name: those of the layers that
 // were made last. Of the others only the records stay.
 func (s *Set) Trim() { s.trim(manifest.MaxEntries - 1) }
