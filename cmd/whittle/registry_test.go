@@ -6,13 +6,19 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
+	"os/exec"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -21,10 +27,11 @@ import (
 )
 
 // startRegistry serves an empty registry on the loopback for as long as the
-// script runs, and puts its host:port into a variable. With USER:PASSWORD it
-// lets nobody else in. What it is asked stands in the file VAR.log; it has
-// nothing of which the digest stands in VAR.lost until it is sent that, and of what stands in
-// VAR.spoiled the first byte is another.
+// script runs, and puts its host:port into a variable: Debian's, where that is
+// installed, else one of this process. With USER:PASSWORD it lets nobody else in.
+// What it is asked stands in the file VAR.log; it has nothing of which the digest
+// stands in VAR.lost until it is sent that, and of what stands in VAR.spoiled the
+// first byte is another.
 func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 || len(args) > 2 {
 		ts.Fatalf("usage: registry VAR [USER:PASSWORD]")
@@ -32,43 +39,91 @@ func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	asked, err := os.OpenFile(ts.MkAbs(args[0]+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	ts.Check(err)
 	ts.Defer(func() { asked.Close() })
-	var one sync.Mutex // who changes VAR.lost
-	quiet := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintln(asked, r.Method, r.URL)
-		one.Lock()
-		lost, _ := os.ReadFile(ts.MkAbs(args[0] + ".lost"))
-		if d := r.URL.Query().Get("digest"); r.Method == http.MethodPut && d != "" && strings.Contains(string(lost), d) {
-			lost = []byte(strings.ReplaceAll(string(lost), d, "")) // and has it again
-			if err := os.WriteFile(ts.MkAbs(args[0]+".lost"), lost, 0o644); err != nil {
-				http.Error(w, err.Error(), http.StatusInternalServerError)
-			}
-		}
-		one.Unlock()
-		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") {
-			b, err := io.ReadAll(r.Body)
-			if err != nil || names(b, string(lost)) {
-				http.Error(w, `{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"it names what is not here"}]}`, http.StatusBadRequest)
-				return
-			}
-			r.Body = io.NopCloser(bytes.NewReader(b))
-		}
-		spoiled, _ := os.ReadFile(ts.MkAbs(args[0] + ".spoiled"))
-		switch d := path.Base(r.URL.Path); {
-		case strings.HasPrefix(d, "sha256:") && strings.Contains(string(lost), d):
-			http.Error(w, `{"errors":[{"code":"BLOB_UNKNOWN","message":"it was lost"}]}`, http.StatusNotFound)
-			return
-		case strings.HasPrefix(d, "sha256:") && strings.Contains(string(spoiled), d):
-			w = &spoiler{ResponseWriter: w}
-		}
-		quiet.ServeHTTP(w, r)
-	})
+	var h http.Handler = &faulty{good: registryHandler(ts, args[0]), asked: asked, lost: ts.MkAbs(args[0] + ".lost"), spoiled: ts.MkAbs(args[0] + ".spoiled")}
 	if len(args) == 2 {
 		h = guarded(h, args[1])
 	}
 	s := httptest.NewServer(h)
 	ts.Defer(s.Close)
 	ts.Setenv(args[0], strings.TrimPrefix(s.URL, "http://"))
+}
+
+// registryHandler leads to an empty registry.
+func registryHandler(ts *testscript.TestScript, name string) http.Handler {
+	program, err := exec.LookPath("docker-registry")
+	if err != nil {
+		return registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	host := l.Addr().String()
+	ts.Check(l.Close())
+	dir := ts.MkAbs("." + name)
+	ts.Check(os.Mkdir(dir, 0o755))
+	config := filepath.Join(dir, "config.yml")
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %q}}\nhttp: {addr: %q}\n", dir, host)
+	ts.Check(os.WriteFile(config, []byte(text), 0o644))
+	cmd := exec.Command(program, "serve", config)
+	ts.Check(cmd.Start())
+	ts.Defer(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	for range 500 {
+		if c, err := net.Dial("tcp", host); err == nil {
+			c.Close()
+			return httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: host})
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	ts.Fatalf("docker-registry does not answer on %s", host)
+	return nil
+}
+
+// faulty is a registry that may have lost something.
+type faulty struct {
+	good          http.Handler
+	asked         io.Writer
+	lost, spoiled string // files of digests
+
+	mu sync.Mutex // who reads and changes lost
+}
+
+func (f *faulty) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	fmt.Fprintln(f.asked, r.Method, r.URL)
+	lost := f.losses(r)
+	spoiled, _ := os.ReadFile(f.spoiled)
+	switch d := path.Base(r.URL.Path); {
+	case strings.HasPrefix(d, "sha256:") && strings.Contains(lost, d):
+		http.Error(w, `{"errors":[{"code":"BLOB_UNKNOWN","message":"it was lost"}]}`, http.StatusNotFound)
+		return
+	case strings.HasPrefix(d, "sha256:") && strings.Contains(string(spoiled), d):
+		w = &spoiler{ResponseWriter: w}
+	case r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/"):
+		b, err := io.ReadAll(r.Body)
+		if err != nil || names(b, lost) {
+			http.Error(w, `{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"it names what is not here"}]}`, http.StatusBadRequest)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(b))
+	}
+	f.good.ServeHTTP(w, r)
+}
+
+// losses are the digests that are lost. One that is sent is there again.
+func (f *faulty) losses(r *http.Request) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b, _ := os.ReadFile(f.lost)
+	d := r.URL.Query().Get("digest")
+	if r.Method != http.MethodPut || d == "" || !bytes.Contains(b, []byte(d)) {
+		return string(b)
+	}
+	b = bytes.ReplaceAll(b, []byte(d), nil)
+	if err := os.WriteFile(f.lost, b, 0o644); err != nil {
+		panic(err)
+	}
+	return string(b)
 }
 
 // names says whether a manifest names something of a list of digests.
@@ -97,7 +152,10 @@ func loseLayers(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: layers VAR REPOSITORY:TAG lost|spoiled")
 	}
 	repo, tag, _ := strings.Cut(args[1], ":")
-	resp, err := http.Get("http://" + ts.Getenv(args[0]) + "/v2/" + repo + "/manifests/" + tag)
+	req, err := http.NewRequest(http.MethodGet, "http://"+ts.Getenv(args[0])+"/v2/"+repo+"/manifests/"+tag, nil)
+	ts.Check(err)
+	req.Header.Set("Accept", manifest.OCIManifest)
+	resp, err := http.DefaultClient.Do(req)
 	ts.Check(err)
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
