@@ -10,7 +10,7 @@ export CGO_ENABLED = 0
 # of structs are sorted by package sort: slices.SortFunc is 12 KB for each type.
 UNHURRIED = google.golang.org/protobuf/... golang.org/x/crypto/... github.com/spf13/... github.com/docker/... github.com/google/... \
 	crypto/tls crypto/x509 net/http net/url math/big net encoding/asn1 crypto/internal/fips140/nistec/... vendor/golang.org/x/... . ./cmd/whittle ./internal/container ./internal/fetch ./internal/image/... \
-	./internal/sharedcache ./internal/registry ./internal/cachemount ./internal/progress ./internal/sshagent ./internal/address ./internal/config
+	./internal/sharedcache ./internal/registry ./internal/cachemount ./internal/progress ./internal/sshagent ./internal/address ./internal/config ./internal/dockerfile
 BUILD = $(GO) build -trimpath -buildvcs=false -tags nethttpomithttp2 $(UNHURRIED:%=-gcflags=%=-l) \
 	-ldflags "-s -w -X main.version=$(VERSION)"
 

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/whittle-build/whittle/internal/digest"
@@ -32,12 +34,25 @@ const originName = "origin.json"
 
 // origin is a place that has a layer.
 type origin struct {
-	Name string              `json:"name"` // of an image or a cache; its repository counts
-	Blob manifest.Descriptor `json:"blob"`
+	Name string `json:"name"` // of an image or a cache; its repository counts
+	Blob blob   `json:"blob"`
+}
+
+// blob is a compressed form of a layer.
+type blob struct {
+	MediaType string        `json:"mediaType"`
+	Digest    digest.Digest `json:"digest"`
+	Size      int64         `json:"size"`
+}
+
+func blobOf(d manifest.Descriptor) blob { return blob{d.MediaType, d.Digest, d.Size} }
+
+func (b blob) descriptor() manifest.Descriptor {
+	return manifest.Descriptor{MediaType: b.MediaType, Digest: b.Digest, Size: b.Size}
 }
 
 func originsOf(n image.Name, l registry.Layer) []origin {
-	return []origin{{n.String(), l.Descriptor}}
+	return []origin{{n.String(), blobOf(l.Descriptor)}}
 }
 
 func writeOrigins(path string, from []origin) error {
@@ -69,7 +84,8 @@ func (w *Whittle) withOrigin(l image.Layer, form string) image.Layer {
 	}
 	from, err := readOrigins(filepath.Join(w.store.LayerDir(l.ID), name))
 	if err == nil && len(from) > 0 {
-		l.Blob, l.Source = &from[0].Blob, from[0].Name
+		d := from[0].Blob.descriptor()
+		l.Blob, l.Source = &d, from[0].Name
 	}
 	return l
 }
@@ -103,9 +119,30 @@ func (w *Whittle) placeholders(r *registry.Remote, n image.Name) error {
 	return nil
 }
 
-// putAway makes a placeholder for the layer id, unless the layer is here. meta is
-// what is known of it.
+// errOther is for a layer of which something else is known than is said now.
+var errOther = errors.New("another layer has this id")
+
+// putAway makes a placeholder for the layer id, unless the layer is here, or adds
+// places to the one that is there. meta is what is known of it.
 func (w *Whittle) putAway(id digest.Digest, meta layer.Meta, from []origin) (err error) {
+	dir := w.store.LayerDir(id)
+	if w.store.HasLayer(id) {
+		was, err := layer.ReadMeta(dir)
+		if err != nil || was.Form != layer.FormAway {
+			return err
+		}
+		if was.DiffID != meta.DiffID {
+			return fmt.Errorf("layer %s: %w", id.Short(), errOther)
+		}
+		known, err := readOrigins(filepath.Join(dir, store.AwayName))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // it has come meanwhile
+			return err
+		}
+		if from = merged(from, known); slices.Equal(from, known) {
+			return nil
+		}
+		meta = was
+	}
 	tmp, err := w.store.Temp("away")
 	if err != nil {
 		return err
@@ -116,6 +153,19 @@ func (w *Whittle) putAway(id digest.Digest, meta layer.Meta, from []origin) (err
 		return w.store.Explain(err)
 	}
 	return w.store.CommitLayer(tmp, id)
+}
+
+// merged are the places of both, those of a first.
+func merged(a, b []origin) []origin {
+	const most = 8
+	out := slices.Clone(a)
+	for _, o := range b {
+		same := func(p origin) bool { return p.Name == o.Name && p.Blob.Digest == o.Blob.Digest }
+		if !slices.ContainsFunc(out, same) && len(out) < most {
+			out = append(out, o)
+		}
+	}
+	return out
 }
 
 // hereAlready says whether a layer can be opened without being fetched.
@@ -172,7 +222,7 @@ func (w *Whittle) reachable(ctx context.Context, id digest.Digest) bool {
 		if err != nil {
 			continue
 		}
-		if ok, err := fetchingOf(ctx, w).client(n).HasBlob(ctx, reference(n), o.Blob); ok && err == nil {
+		if ok, err := fetchingOf(ctx, w).client(n).HasBlob(ctx, reference(n), o.Blob.descriptor()); ok && err == nil {
 			return true
 		}
 	}
@@ -181,7 +231,12 @@ func (w *Whittle) reachable(ctx context.Context, id digest.Digest) bool {
 
 // gather fetches the layers of an image that are not here, and tells sink.
 func (w *Whittle) gather(ctx context.Context, m *image.Image, sink progress.Sink) error {
-	return w.rootFS().Gather(withFetching(ctx, w, sink), chainOf(m))
+	err := w.rootFS().Gather(withFetching(ctx, w, sink), chainOf(m))
+	if n := len(lostIn(err)); n > 0 && ctx.Err() == nil {
+		err = &hinted{fmt.Errorf("image %s: %s that nothing needed until now cannot be fetched: %w", m.ID.Short(), count(n, "layer"), err),
+			"when its registry can be reached, whittle pull brings all of an image"}
+	}
+	return err
 }
 
 // fetching is the context of all that fetches layers in this build. stop ends
@@ -267,8 +322,15 @@ func (f *fetching) layer(ctx context.Context, id, diffID digest.Digest, o origin
 	if err != nil {
 		return err
 	}
-	return f.from(ctx, n, o.Blob, func(r io.Reader) error {
+	return f.from(ctx, n, o.Blob.descriptor(), func(r io.Reader) error {
 		_, err := f.w.takeLayerFrom(ctx, r, diffID, id, []origin{o})
+		var broken *layer.BrokenError
+		if errors.As(err, &broken) {
+			// What is wrong with the blob as a whole says more than where it showed.
+			if _, whole := io.Copy(io.Discard, &cancelled{ctx, r}); whole != nil {
+				return whole
+			}
+		}
 		return err
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/dockerfile"
 	"github.com/whittle-build/whittle/internal/execute"
 	"github.com/whittle-build/whittle/internal/fetch"
@@ -119,6 +120,9 @@ type build struct {
 
 	receivers []*receiver // of what is made
 
+	lostLock sync.Mutex
+	lost     map[digest.Digest]bool // layers that no place has that can be reached
+
 	fetches sync.WaitGroup // of base images, ahead of who needs them
 
 	log     *recorder
@@ -215,6 +219,7 @@ func (b *build) solve(ctx context.Context) (*plan.Plan, *solve.Result, error) {
 		Jobs: b.req.Jobs, NoCache: b.anew, Epoch: b.epochText(), Now: b.opt.Now,
 		Origin: b.path, Changes: b.changes,
 	}
+	s.Avoid = b.avoid
 	if b.caches != nil {
 		s.Elsewhere = b.caches
 	}
@@ -243,22 +248,15 @@ func (b *build) read(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, t := range b.req.Tags {
-		n, err := image.ParseName(t)
-		if err != nil {
-			return err
-		}
-		b.tags = append(b.tags, n)
+	err := b.takeTags()
+	if err != nil {
+		return err
 	}
-	var err error
 	if b.platform, err = b.req.wanted(); err != nil {
 		return err
 	}
 	if b.annotations, err = b.req.annotations(b.platform); err != nil {
 		return err
-	}
-	if b.req.Push && len(b.tags) == 0 {
-		return &hinted{errors.New("push: the image has no name"), "name it HOST/NAME:TAG"}
 	}
 	b.takeEpoch()
 	if err := errors.Join(b.req.checkSecrets(), b.req.checkAllow(), b.req.checkOutputs()); err != nil {

@@ -11,8 +11,10 @@ import (
 	"github.com/whittle-build/whittle/internal/image/manifest"
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/registry"
+	"github.com/whittle-build/whittle/internal/sandbox"
 	"github.com/whittle-build/whittle/internal/sharedcache"
 	"github.com/whittle-build/whittle/internal/solve"
+	"github.com/whittle-build/whittle/internal/store"
 	"github.com/whittle-build/whittle/internal/trace"
 )
 
@@ -29,13 +31,31 @@ func (c *caches) export(ctx context.Context, r *receiver, p *plan.Plan, solved *
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	err = fmt.Errorf("cache %s: was not written: %w", r.name.Familiar(), err)
+	err = &CacheError{Name: r.name.Familiar(), Err: err}
 	if r.cache.IgnoreError {
 		c.build.note("%v", err)
 		return nil
 	}
 	return err
 }
+
+// CacheError is a shared cache that could not be written, by a build that did all
+// else that it was to do.
+type CacheError struct {
+	Name string
+	Err  error
+}
+
+func (e *CacheError) Error() string {
+	return fmt.Sprintf("cache %s: was not written, though all else is done: %v", e.Name, e.Err)
+}
+
+// Hint returns the way out.
+func (e *CacheError) Hint() string {
+	return "the image is as it should be: run the build again for the cache, or add ,ignore-error=true to --cache-to"
+}
+
+func (e *CacheError) Unwrap() error { return e.Err }
 
 func (c *caches) exportTo(ctx context.Context, to *exportedCache, client *registry.Client, p *plan.Plan, solved *solve.Result) error {
 	span := trace.Begin(trace.Lane(ctx, "cache "+to.name.Familiar()), "write the shared cache")
@@ -47,7 +67,8 @@ func (c *caches) exportTo(ctx context.Context, to *exportedCache, client *regist
 	if err != nil {
 		return err
 	}
-	known.Lose(c.lost)
+	lost := c.build.lostLayers()
+	known.Lose(lost)
 	mine, err := c.known(ctx, to, client, known, p, solved)
 	if err != nil {
 		return err
@@ -56,7 +77,7 @@ func (c *caches) exportTo(ctx context.Context, to *exportedCache, client *regist
 	if added.Empty() {
 		return nil
 	}
-	if err := addToCache(ctx, client, to.name, added, c.lost); err != nil {
+	if err := addToCache(ctx, client, to.name, added, lost); err != nil {
 		return err
 	}
 	c.build.note("cache %s: %s added", to.name.Familiar(), count(added.Len(), "record"))
@@ -168,12 +189,48 @@ func (c *caches) known(ctx context.Context, to *exportedCache, client *registry.
 				return
 			}
 			l.Size, l.Entries = rec.Size, rec.Entries
+			if l.ID != l.DiffID && !c.births().of(&l) {
+				return // nobody could tell whether the layer is what it says
+			}
+			single := rec.Extra[extraSingle] == "true" || rec.Extra[extraFrom] == "" && rec.Kind == "run" && sandbox.OneID() != nil
 			set.Add(sharedcache.Record{Key: done.Key, Layer: done.Layer, Kind: rec.Kind, Size: rec.Size,
-				Entries: rec.Entries, Created: rec.Created, Text: rec.Text}, l)
+				Entries: rec.Entries, Created: rec.Created, Text: rec.Text, Single: single}, l)
 		})
 	}
 	wg.Wait()
 	return set, errors.Join(errs...)
+}
+
+// births tell of layers that were born as trees which run made them.
+type births map[digest.Digest]birth
+
+type birth struct {
+	key   digest.Digest
+	nonce string
+}
+
+// of adds to l what its id follows from, if that is known.
+func (b births) of(l *sharedcache.Layer) bool {
+	made, ok := b[l.ID]
+	l.Key, l.Nonce = made.key, made.nonce
+	return ok
+}
+
+// readBirths looks through all records. That of the step which has the layer now
+// need not be the one of the run that made it: a COPY may write what another wrote.
+func (b *build) readBirths() births {
+	all := births{}
+	_ = b.store.Records(func(key digest.Digest, r *store.Record) bool {
+		made := birth{key, r.Nonce}
+		if k, err := digest.ParseHex(r.Extra[extraKey]); err == nil {
+			made = birth{k, r.Extra[extraNonce]}
+		}
+		if store.TreeID(made.key, made.nonce) == r.Layer {
+			all[r.Layer] = made
+		}
+		return true
+	})
+	return all
 }
 
 // send describes a layer, and makes the cache have its blob if it is to have it.

@@ -3,6 +3,7 @@ package whittle
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"runtime"
 	"slices"
@@ -18,6 +19,24 @@ import (
 	"github.com/whittle-build/whittle/internal/solve"
 	"github.com/whittle-build/whittle/internal/trace"
 )
+
+// takeTags reads the names that the image gets.
+func (b *build) takeTags() error {
+	for _, t := range b.req.Tags {
+		n, err := image.ParseName(t)
+		if err != nil {
+			return err
+		}
+		if !n.Digest.IsZero() {
+			return &hinted{fmt.Errorf("tag %s: a name with a digest is given by what is in the image", t), "leave out @" + n.Digest.String()}
+		}
+		b.tags = append(b.tags, n)
+	}
+	if b.req.Push && len(b.tags) == 0 {
+		return &hinted{errors.New("push: the image has no name"), "name it HOST/NAME:TAG"}
+	}
+	return nil
+}
 
 // leave makes the image of the target, names it, and says what is left.
 func (b *build) leave(ctx context.Context, p *plan.Plan, solved *solve.Result) (*Result, error) {
@@ -48,11 +67,12 @@ func (b *build) leave(ctx context.Context, p *plan.Plan, solved *solve.Result) (
 	if err := b.output(ctx, p, solved); err != nil {
 		return res, err
 	}
-	if res.Manifest, err = b.send(ctx, p, solved, m); err != nil {
-		return res, err
+	res.Manifest, err = b.send(ctx, p, solved, m)
+	var cache *CacheError
+	if err == nil || errors.As(err, &cache) {
+		b.say(res)
 	}
-	b.say(res)
-	return res, nil
+	return res, err
 }
 
 // send pushes the image and exports what is known, as far as the request asks

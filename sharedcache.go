@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/execute"
@@ -16,6 +17,7 @@ import (
 	"github.com/whittle-build/whittle/internal/progress"
 	"github.com/whittle-build/whittle/internal/registry"
 	"github.com/whittle-build/whittle/internal/rootfs"
+	"github.com/whittle-build/whittle/internal/sandbox"
 	"github.com/whittle-build/whittle/internal/sharedcache"
 	"github.com/whittle-build/whittle/internal/solve"
 	"github.com/whittle-build/whittle/internal/store"
@@ -34,6 +36,12 @@ type Cache struct {
 	IgnoreError bool
 }
 
+// Check reports what no cache can be.
+func (c Cache) Check() error {
+	_, err := cacheName(c.Ref)
+	return errors.Join(err, c.Compression.Check())
+}
+
 // cacheName reads the reference of a cache, which is told by its tag.
 func cacheName(ref string) (image.Name, error) {
 	n, err := image.ParseName(ref)
@@ -44,6 +52,8 @@ func cacheName(ref string) (image.Name, error) {
 		return n, &hinted{fmt.Errorf("cache %s: has a digest", ref), "a cache grows: name it by a tag"}
 	case len(n.Tag) > sharedcache.MaxTag:
 		return n, &hinted{fmt.Errorf("cache %s: its tag has more than %d bytes", ref, sharedcache.MaxTag), "each writer adds a few to it; choose a shorter one"}
+	case sharedcache.IsSegment(n.Tag):
+		return n, &hinted{fmt.Errorf("cache %s: that is a part of a cache", ref), "leave out .w- and what comes after it"}
 	}
 	return n, nil
 }
@@ -56,8 +66,8 @@ type caches struct {
 	from  []*importedCache
 	to    []*exportedCache
 
-	mu   sync.Mutex
-	lost map[digest.Digest]bool // layers that no place has, whatever a cache says
+	births func() births // read once
+	mu     sync.Mutex
 	// copied are the contents that copies of this build were found to have.
 	copied map[string]digest.Digest
 }
@@ -68,6 +78,7 @@ type caches struct {
 type importedCache struct {
 	name  image.Name
 	begin func()
+	told  sync.Once // that it takes long
 	done  chan struct{}
 	set   *sharedcache.Set // after done; empty if it could not be read
 }
@@ -75,21 +86,24 @@ type importedCache struct {
 // openCaches checks the caches of the request, of which those that steps may come
 // from can be read until closeCaches.
 func (b *build) openCaches(ctx context.Context) error {
-	c := &caches{build: b, lost: map[digest.Digest]bool{}, copied: map[string]digest.Digest{}}
+	c := &caches{build: b, copied: map[string]digest.Digest{}, births: sync.OnceValue(b.readBirths)}
 	for _, one := range b.req.CacheFrom {
 		n, err := cacheName(one.Ref)
 		if err != nil {
 			return err
 		}
+		if b.req.NoCache {
+			continue // nothing would come of it
+		}
 		c.from = append(c.from, &importedCache{name: n, done: make(chan struct{}), set: sharedcache.New()})
 	}
 	for _, one := range b.req.CacheTo {
 		n, err := cacheName(one.Ref)
-		if err == nil {
-			err = one.Compression.Check()
-		}
 		if err != nil {
 			return err
+		}
+		if b.req.Push && slices.ContainsFunc(b.tags, func(t image.Name) bool { return t.Repository() == n.Repository() && t.Tag == n.Tag }) {
+			return &hinted{fmt.Errorf("cache %s: the image is pushed under that name", n.Familiar()), "a cache has a repository or a tag of its own: " + n.FamiliarRepository() + "/cache"}
 		}
 		c.to = append(c.to, &exportedCache{Cache: one, name: n})
 	}
@@ -132,7 +146,9 @@ func (c *caches) read(ctx context.Context, one *importedCache) {
 	span := trace.Begin(trace.Lane(ctx, "cache "+one.name.Familiar()), "read the shared cache")
 	defer span.End()
 	t := c.build.transfer("read the cache", one.name, c.build.sink)
-	set, err := readCache(ctx, t.client(), one.name)
+	within, cancel := context.WithTimeoutCause(ctx, maxCacheRead, fmt.Errorf("it was not read within %v", maxCacheRead))
+	defer cancel()
+	set, err := readCache(within, t.client(), one.name)
 	switch {
 	case err == nil:
 		one.set = set
@@ -154,9 +170,9 @@ func (b *build) note(format string, args ...any) {
 func readCache(ctx context.Context, client *registry.Client, n image.Name) (*sharedcache.Set, error) {
 	const tries = 3
 	var err error
-	for range tries {
+	for i := range tries {
 		var set *sharedcache.Set
-		if set, err = readCacheOnce(ctx, client, n); err == nil || !errors.Is(err, errSegment) {
+		if set, err = readCacheOnce(ctx, client, n, i == tries-1); err == nil || !errors.Is(err, errSegment) {
 			return set, err
 		}
 	}
@@ -166,7 +182,7 @@ func readCache(ctx context.Context, client *registry.Client, n image.Name) (*sha
 // errSegment is for a segment that was listed and is not there.
 var errSegment = errors.New("a part of it vanished")
 
-func readCacheOnce(ctx context.Context, client *registry.Client, n image.Name) (*sharedcache.Set, error) {
+func readCacheOnce(ctx context.Context, client *registry.Client, n image.Name, last bool) (*sharedcache.Set, error) {
 	var tags []string
 	var terr error
 	var listing sync.WaitGroup
@@ -195,6 +211,9 @@ func readCacheOnce(ctx context.Context, client *registry.Client, n image.Name) (
 			continue
 		}
 		one, err := readSet(ctx, client, n, tag)
+		if errors.Is(err, sharedcache.ErrNoCache) || errors.Is(err, sharedcache.ErrBad) || last && errors.Is(err, registry.ErrNotFound) {
+			continue // it spoils nothing but itself
+		}
 		if errors.Is(err, registry.ErrNotFound) {
 			return nil, fmt.Errorf("%w: %w", errSegment, err)
 		}
@@ -217,40 +236,62 @@ func readSet(ctx context.Context, client *registry.Client, n image.Name, tag str
 	return sharedcache.Decode(b)
 }
 
+const (
+	// maxCacheRead bounds how long a build waits for a registry that does not
+	// answer, and could do without it.
+	maxCacheRead = time.Minute
+	// patience is after what time it says that it waits.
+	patience = 3 * time.Second
+)
+
 // wait returns the sets, when they are read.
 func (c *caches) wait(ctx context.Context) []*importedCache {
 	c.begin()
 	for _, one := range c.from {
+		long := time.AfterFunc(patience, func() {
+			one.told.Do(func() { c.build.note("waiting for the cache %s, for up to %v", one.name.Familiar(), maxCacheRead) })
+		})
 		select {
 		case <-one.done:
 		case <-ctx.Done():
+		}
+		long.Stop()
+		if ctx.Err() != nil {
 			return nil
 		}
 	}
 	return c.from
 }
 
+// What is kept with a record that came from a cache.
+const (
+	extraFrom   = "from"   // the cache
+	extraKey    = "key"    // of the run that made the layer
+	extraNonce  = "nonce"  // of that run
+	extraSingle = "single" // "true": see sharedcache.Record
+)
+
 // Find looks for a record that the store lacks, and takes it into the store.
 func (c *caches) Find(ctx context.Context, key digest.Digest) (bool, error) {
 	for _, one := range c.wait(ctx) {
-		r, l, ok := one.set.Record(key)
-		if !ok || c.isLost(l.ID) {
+		r, l, ok := one.set.Record(key, sandbox.OneID() != nil)
+		if !ok || c.build.avoid(l.ID) {
 			continue
 		}
 		var from []origin
 		if l.Blob != nil {
-			from = append(from, origin{one.name.String(), *l.Blob})
+			from = append(from, origin{one.name.String(), blobOf(*l.Blob)})
 		}
-		meta := layer.Meta{DiffID: l.DiffID, Size: l.Size, Entries: l.Entries}
-		if !c.build.hereAlready(l.ID) {
-			if err := c.build.putAway(l.ID, meta, from); err != nil {
-				return false, err
-			}
+		err := c.build.putAway(l.ID, layer.Meta{DiffID: l.DiffID, Size: l.Size, Entries: l.Entries}, from)
+		if errors.Is(err, errOther) {
+			continue
 		}
-		err := c.build.store.PutRecord(key, &store.Record{
-			Layer: r.Layer, Kind: r.Kind, Size: r.Size, Entries: r.Entries, Created: r.Created, Text: r.Text,
-			Extra: map[string]string{"from": one.name.String()},
-		})
+		if err == nil {
+			err = c.build.store.PutRecord(key, &store.Record{
+				Layer: r.Layer, Kind: r.Kind, Size: r.Size, Entries: r.Entries, Created: r.Created, Text: r.Text,
+				Extra: map[string]string{extraFrom: one.name.String(), extraKey: l.Key.Hex(), extraNonce: l.Nonce, extraSingle: fmt.Sprint(r.Single)},
+			})
+		}
 		return err == nil, err
 	}
 	return false, nil
@@ -298,10 +339,13 @@ func (b *build) reach(ctx context.Context, chain rootfs.Chain) error {
 	return errors.Join(errs...)
 }
 
-func (c *caches) isLost(id digest.Digest) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.lost[id]
+// avoid says whether a layer was found to be in no place that can be reached, and
+// has not been made again since.
+func (b *build) avoid(id digest.Digest) bool {
+	b.lostLock.Lock()
+	lost := b.lost[id]
+	b.lostLock.Unlock()
+	return lost && !b.hereAlready(id)
 }
 
 // solveWhole solves until all layers that it found in shared caches can be had
@@ -317,9 +361,8 @@ func (b *build) solveWhole(ctx context.Context, s *solve.Solver, p *plan.Plan) (
 		if err == nil || ctx.Err() != nil {
 			return solved, err
 		}
-		again, gerr := b.giveUp(err)
-		if gerr != nil || !again {
-			return solved, errors.Join(err, gerr)
+		if !b.giveUp(err) {
+			return solved, err
 		}
 		b.begin(p)
 	}
@@ -337,37 +380,45 @@ func (b *build) whole(ctx context.Context, chain rootfs.Chain) error {
 // onlyPushed says whether nothing reads the layers of the image here.
 func (b *build) onlyPushed() bool { return b.req.Push && len(b.req.Outputs) == 0 }
 
-// giveUp forgets the layers in err that no place has, so that the steps that
-// make them run. It reports whether there were any that a step makes.
-func (b *build) giveUp(err error) (bool, error) {
+// lostLayers are those that this build does without.
+func (b *build) lostLayers() map[digest.Digest]bool {
+	b.lostLock.Lock()
+	defer b.lostLock.Unlock()
+	return maps.Clone(b.lost)
+}
+
+// giveUp has this build do without the layers in err that cannot be fetched, so
+// that the steps that make them run. It reports whether there were any new ones
+// that a step makes. In the store nothing changes: images may name them, and
+// another time they may come.
+func (b *build) giveUp(err error) bool {
 	lost := lostIn(err)
 	for _, id := range b.baseLayers() {
 		delete(lost, id) // nothing here makes it
 	}
-	if len(lost) == 0 {
-		return false, nil
+	b.lostLock.Lock()
+	defer b.lostLock.Unlock()
+	more := false
+	for id, why := range lost {
+		if _, known := b.lost[id]; known {
+			continue
+		}
+		if b.lost == nil {
+			b.lost = map[digest.Digest]bool{}
+		}
+		b.lost[id], more = true, true
+		b.note("%v: the step that makes it runs again", why)
 	}
-	if err := b.store.DropAway(lost); err != nil {
-		return false, err
-	}
-	for id := range lost {
-		b.note("layer %s: no cache has its files any more, or had them: the step that makes it runs again", id.Short())
-	}
-	if c := b.caches; c != nil {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		maps.Copy(c.lost, lost)
-	}
-	return true, nil
+	return more
 }
 
 // lostIn collects the layers that the errors joined in err are about.
-func lostIn(err error) map[digest.Digest]bool {
-	lost := map[digest.Digest]bool{}
+func lostIn(err error) map[digest.Digest]*rootfs.LostError {
+	lost := map[digest.Digest]*rootfs.LostError{}
 	var walk func(err error)
 	walk = func(err error) {
 		if l, ok := err.(*rootfs.LostError); ok {
-			lost[l.Layer] = true
+			lost[l.Layer] = l
 		}
 		switch e := err.(type) {
 		case interface{ Unwrap() []error }:

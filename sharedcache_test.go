@@ -34,7 +34,8 @@ func cacheRegistry(t *testing.T) image.Name {
 // oneRecord is a set with the record of one key.
 func oneRecord(key string) *sharedcache.Set {
 	s := sharedcache.New()
-	l := sharedcache.Layer{ID: digest.Of([]byte("layer of " + key)), DiffID: digest.Of([]byte("tar of " + key))}
+	tar := digest.Of([]byte("tar of " + key))
+	l := sharedcache.Layer{ID: tar, DiffID: tar}
 	s.Add(sharedcache.Record{Key: digest.Of([]byte(key)), Layer: l.ID, Created: time.Unix(1, 0)}, l)
 	return s
 }
@@ -46,7 +47,7 @@ func mustKnow(t *testing.T, n image.Name, keys ...string) *sharedcache.Set {
 		t.Fatal(err)
 	}
 	for _, k := range keys {
-		if _, _, ok := set.Record(digest.Of([]byte(k))); !ok {
+		if _, _, ok := set.Record(digest.Of([]byte(k)), false); !ok {
 			t.Errorf("the record of %s is lost", k)
 		}
 	}
@@ -93,6 +94,26 @@ func TestAWriterThatDiesBeforeTheUnionHasAddedWhatItSent(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustKnow(t, n, "first")
+}
+
+// What somebody has stored under a tag that looks like a part of the cache, or
+// what is left of one, spoils nothing but itself.
+func TestAPartThatIsNoneIsPassedOver(t *testing.T) {
+	n, c := cacheRegistry(t), &registry.Client{}
+	if err := addToCache(t.Context(), c, n, oneRecord("first"), nil); err != nil {
+		t.Fatal(err)
+	}
+	bad := reference(n)
+	bad.Tag = sharedcache.SegmentTag(n.Tag, []byte("bad"))
+	err := c.PutArtifact(t.Context(), bad, []byte("no document"), sharedcache.New().Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustKnow(t, n, "first")
+	if err := addToCache(t.Context(), c, n, oneRecord("second"), nil); err != nil {
+		t.Error(err)
+	}
+	mustKnow(t, n, "first", "second")
 }
 
 func TestManyWritersAtOnceLoseNothing(t *testing.T) {

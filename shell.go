@@ -55,6 +55,10 @@ func (w *Whittle) Shell(ctx context.Context, req Request, sh ShellRequest) (st s
 	defer b.closeContexts()
 	ctx, stop := b.fetching(ctx)
 	defer stop()
+	if err := b.openCaches(ctx); err != nil {
+		return st, err
+	}
+	defer b.closeCaches()
 	_, solved, err := b.solve(ctx)
 	if err != nil {
 		return st, err

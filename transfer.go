@@ -228,8 +228,10 @@ func (w *Whittle) Push(ctx context.Context, ref string, c Compression, sink prog
 
 // pushImage uploads m under the name n, and ends t, which shows it.
 func (w *Whittle) pushImage(ctx context.Context, n image.Name, m *image.Image, c Compression, t *transfer) (digest.Digest, error) {
+	var sent []manifest.Descriptor
 	up := registry.Upload{Ref: reference(n), Config: m.Raw,
 		Manifest: func(c manifest.Descriptor, layers []manifest.Descriptor) ([]byte, manifest.Descriptor, error) {
+			sent = layers
 			return manifest.New(manifest.OCI, c, layers, m.Annotations)
 		},
 	}
@@ -238,7 +240,24 @@ func (w *Whittle) pushImage(ctx context.Context, n image.Name, m *image.Image, c
 	}
 	done, err := t.client().Push(ctx, up)
 	t.done(err)
+	if err == nil {
+		err = w.nowAt(n, m, sent)
+	}
 	return done.Digest, err
+}
+
+// nowAt notes of the layers of m that are elsewhere that n has them too.
+func (w *Whittle) nowAt(n image.Name, m *image.Image, sent []manifest.Descriptor) error {
+	for i, l := range m.Layers {
+		meta, err := layer.ReadMeta(w.store.LayerDir(l.ID))
+		if err != nil || meta.Form != layer.FormAway {
+			continue
+		}
+		if err := w.putAway(l.ID, meta, []origin{{n.String(), blobOf(sent[i])}}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // upload is one layer of a push, compressed when the registry lacks it.

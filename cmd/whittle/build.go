@@ -78,7 +78,7 @@ Steps that nothing changed for are not run again. The image's ID goes to standar
 	fl.StringVar(&f.trace, "trace", "", "write what was done when to `FILE`, for Perfetto and Chrome's trace viewer")
 	fl.StringVar(&f.metaFile, "metadata-file", "", "write what was built, or why it was not, to `FILE` as JSON")
 	fl.BoolVar(&r.Push, "push", false, "upload the image to the registries in its names, while it is made")
-	f.cache.add(fl)
+	f.cache.addTo(fl)
 	f.from.addAnnotation(fl)
 	f.addCallFlags(fl)
 	p.addIsolation(fl)
@@ -105,6 +105,7 @@ func (f *buildFlags) addSources(fl *pflag.FlagSet) {
 	fl.IntVar(&r.Jobs, "jobs", whittle.DefaultJobs(), "run at most `N` steps at once, 0 for any number (default 4 for each processor, 16 at least)")
 	fl.Lookup("jobs").DefValue = "0" // help is the same on all machines
 	fl.StringVar(&r.Platform, "platform", "", "build for `OS/ARCH` (default this machine's); RUN needs a base that runs here, FROM --platform=$BUILDPLATFORM")
+	f.cache.addFrom(fl)
 	f.from.add(fl)
 	f.steps.add(fl)
 }
@@ -264,7 +265,8 @@ func (f *buildFlags) write(res *whittle.Result, failure error) error {
 			return err
 		}
 	}
-	if f.idFile == "" || failure != nil {
+	var cache *whittle.CacheError
+	if f.idFile == "" || failure != nil && !errors.As(failure, &cache) {
 		return nil
 	}
 	return os.WriteFile(f.idFile, []byte(res.ID.String()), 0o644)

@@ -16,8 +16,11 @@ type cacheFlags struct {
 	from, to []string
 }
 
-func (f *cacheFlags) add(fl *pflag.FlagSet) {
+func (f *cacheFlags) addFrom(fl *pflag.FlagSet) {
 	fl.StringArrayVar(&f.from, "cache-from", nil, "take steps from the shared cache `REF`, or type=registry,ref=REF; may be repeated")
+}
+
+func (f *cacheFlags) addTo(fl *pflag.FlagSet) {
 	fl.StringArrayVar(&f.to, "cache-to", nil, "add this build's steps to the shared cache type=registry,ref=`REF`[,mode=max]; may be repeated")
 }
 
@@ -32,6 +35,9 @@ func (f *cacheFlags) complete(r *whittle.Request) error {
 			c, err := parseCache(list.flag, text)
 			if err != nil {
 				return err
+			}
+			if err := c.Check(); err != nil {
+				return &usageError{fmt.Errorf("--%s: %w", list.flag, err), whittle.Hint(err)}
 			}
 			*list.into = append(*list.into, c)
 		}
@@ -56,12 +62,23 @@ func parseCache(flag, text string) (c whittle.Cache, err error) {
 	if len(fields) == 1 && !strings.Contains(text, "=") {
 		return whittle.Cache{Ref: text}, nil
 	}
-	kind := ""
+	kind, seen := "", map[string]bool{}
+	for _, field := range fields {
+		if k, v, _ := strings.Cut(field, "="); k == "type" {
+			kind = v
+		}
+	}
+	if kind != "registry" {
+		return bad(fmt.Sprintf("type %q: there is registry only", kind), form)
+	}
 	for _, field := range fields {
 		k, v, _ := strings.Cut(field, "=")
+		if seen[k] {
+			return bad(k+" is given twice", "write the flag once more for another cache")
+		}
+		seen[k] = true
 		switch {
 		case k == "type":
-			kind = v
 		case k == "ref":
 			c.Ref = v
 		case flag == "cache-to" && k == "oci-mediatypes" && v == "true", flag == "cache-to" && k == "image-manifest" && v == "true":
@@ -74,10 +91,7 @@ func parseCache(flag, text string) (c whittle.Cache, err error) {
 			return bad(fmt.Sprintf("unknown key %q", k), form)
 		}
 	}
-	switch {
-	case kind != "registry":
-		return bad(fmt.Sprintf("type %q: there is registry only", kind), form)
-	case c.Ref == "":
+	if c.Ref == "" {
 		return bad("has no ref", form)
 	}
 	return c, nil

@@ -97,15 +97,6 @@ func (l *Local) make(ctx context.Context, job solve.Job) (solve.Made, error) {
 	return solve.Made{}, fmt.Errorf("%s: a step without an operation", s.Line.Text)
 }
 
-// bornTree is the id of a layer that begins its life as a tree: its bytes are
-// not hashed until somebody wants them as a tar.
-func bornTree(job solve.Job) digest.Digest {
-	k := digest.NewKey("layer")
-	k.Digest("key", job.Key)
-	k.Text("nonce", job.Nonce)
-	return k.Sum()
-}
-
 // commitTree describes and commits the tree in tmp.
 func (l *Local) commitTree(job solve.Job, tmp *store.Temp) (solve.Made, error) {
 	meta, err := layer.TreeMeta(filepath.Join(tmp.Path, layer.TreeName))
@@ -115,7 +106,7 @@ func (l *Local) commitTree(job solve.Job, tmp *store.Temp) (solve.Made, error) {
 	if err := layer.WriteMeta(tmp.Path, meta); err != nil {
 		return solve.Made{}, err
 	}
-	return l.commit(tmp, bornTree(job), meta)
+	return l.commit(tmp, store.TreeID(job.Key, job.Nonce), meta)
 }
 
 // unfit explains that a RUN left what no layer can hold. Other errors pass

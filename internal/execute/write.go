@@ -11,6 +11,7 @@ import (
 	"github.com/whittle-build/whittle/internal/copying"
 	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/solve"
+	"github.com/whittle-build/whittle/internal/store"
 	"github.com/whittle-build/whittle/internal/trace"
 )
 
@@ -52,7 +53,7 @@ func (l *Local) write(ctx context.Context, job solve.Job, items *copying.Items, 
 	}
 	id := meta.DiffID
 	if id.IsZero() {
-		id = bornTree(job)
+		id = store.TreeID(job.Key, job.Nonce)
 	}
 	return l.commit(tmp, id, meta)
 }

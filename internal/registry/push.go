@@ -171,6 +171,9 @@ func (s *session) putBlob(ctx context.Context, d manifest.Descriptor, l UploadLa
 			}
 		}
 		if err := s.send(ctx, at, d, l.Open); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
 			s.c.event(Event{Action: Retrying, Blob: d, Err: err})
 			return err
 		}

@@ -33,6 +33,8 @@ import (
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/image/manifest"
 	"github.com/whittle-build/whittle/internal/layer"
+	"github.com/whittle-build/whittle/internal/lazyre"
+	"github.com/whittle-build/whittle/internal/store"
 )
 
 // Media types of the artifact and of its first layer.
@@ -57,12 +59,18 @@ type Record struct {
 	Entries int           `json:"entries"`
 	Created time.Time     `json:"created"`
 	Text    string        `json:"text,omitempty"` // of the step, for people
+	// Single says that whoever made it had a single id, so that a process in the
+	// step saw all files as root's: see Set.Record.
+	Single bool `json:"single,omitempty"`
 }
 
-// Layer is one that a record names.
+// Layer is one that a record names. Its id is its diffID, or follows from the run
+// that made it (store.TreeID): so no set can say what is in a layer of another's.
 type Layer struct {
 	ID      digest.Digest `json:"id"`
 	DiffID  digest.Digest `json:"diffID"`
+	Key     digest.Digest `json:"key,omitzero"` // of the step whose run made it
+	Nonce   string        `json:"nonce,omitempty"`
 	Size    int64         `json:"size"` // bytes of its files
 	Entries int           `json:"entries"`
 	// Blob is its compressed form in the same repository. A layer without one was
@@ -133,17 +141,23 @@ func (s *Set) AddContent(name string, d digest.Digest) {
 
 // Record returns what is recorded under key: of several that have a blob the
 // oldest, else the oldest of all. So all that read one set take the same layers,
-// and find the same keys above them.
-func (s *Set) Record(key digest.Digest) (Record, Layer, bool) {
+// and find the same keys above them. What somebody with a single id has made is
+// for others of that kind only: single says so of who asks.
+func (s *Set) Record(key digest.Digest, single bool) (Record, Layer, bool) {
+	best := -1
 	list := s.records[key]
-	if len(list) == 0 {
+	for i, r := range list {
+		if r.Single && !single {
+			continue
+		}
+		if best < 0 || s.layers[r.Layer].Blob != nil && s.layers[list[best].Layer].Blob == nil {
+			best = i
+		}
+	}
+	if best < 0 {
 		return Record{}, Layer{}, false
 	}
-	best := list[0]
-	if i := slices.IndexFunc(list, func(r Record) bool { return s.layers[r.Layer].Blob != nil }); i > 0 {
-		best = list[i]
-	}
-	return best, s.layers[best.Layer], true
+	return list[best], s.layers[list[best].Layer], true
 }
 
 // Lose takes note that the blobs of these layers are not where the set says, so
@@ -302,28 +316,37 @@ func (s *Set) Encode() ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// Decode reads a document. It refuses what no writer writes.
+// Decode reads a document. It refuses what no writer writes; all its errors are
+// ErrBad.
 func Decode(b []byte) (*Set, error) {
+	s, err := decode(b)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBad, err)
+	}
+	return s, nil
+}
+
+func decode(b []byte) (*Set, error) {
 	z, err := gzip.NewReader(bytes.NewReader(b))
 	if err != nil {
-		return nil, fmt.Errorf("records: %w", err)
+		return nil, fmt.Errorf("%w", err)
 	}
 	text, err := io.ReadAll(io.LimitReader(z, maxText+1))
 	if err != nil {
-		return nil, fmt.Errorf("records: %w", err)
+		return nil, fmt.Errorf("%w", err)
 	}
 	if len(text) > maxText {
-		return nil, fmt.Errorf("records: more than %d bytes", maxText)
+		return nil, fmt.Errorf("more than %d bytes", maxText)
 	}
 	var doc document
 	if err := json.Unmarshal(text, &doc); err != nil {
-		return nil, fmt.Errorf("records: %w", err)
+		return nil, fmt.Errorf("%w", err)
 	}
 	if doc.Format != 1 {
-		return nil, fmt.Errorf("records: format %d; this whittle knows 1", doc.Format)
+		return nil, fmt.Errorf("format %d; this whittle knows 1", doc.Format)
 	}
 	if len(doc.Records) > maxRecords || len(doc.Layers) > maxRecords {
-		return nil, fmt.Errorf("records: more than %d", maxRecords)
+		return nil, fmt.Errorf("more than %d", maxRecords)
 	}
 	return doc.set()
 }
@@ -332,20 +355,20 @@ func (doc *document) set() (*Set, error) {
 	s := New()
 	for _, l := range doc.Layers {
 		if err := l.check(); err != nil {
-			return nil, fmt.Errorf("records: layer %s: %w", l.ID.Short(), err)
+			return nil, fmt.Errorf("layer %s: %w", l.ID.Short(), err)
 		}
 		s.layers[l.ID] = l
 	}
 	for _, r := range doc.Records {
 		l, ok := s.layers[r.Layer]
 		if !ok || r.Key.IsZero() || r.Size < 0 || r.Entries < 0 {
-			return nil, fmt.Errorf("records: that of key %s is not whole", r.Key.Short())
+			return nil, fmt.Errorf("that of key %s is not whole", r.Key.Short())
 		}
 		s.Add(r, l)
 	}
 	for name, d := range doc.Contents {
 		if _, err := digest.ParseHex(name); err != nil || d.IsZero() {
-			return nil, fmt.Errorf("records: a content without a name or a digest")
+			return nil, fmt.Errorf("a content without a name or a digest")
 		}
 		s.contents[name] = d
 	}
@@ -359,6 +382,8 @@ func (l *Layer) check() error {
 	switch {
 	case l.ID.IsZero() || l.DiffID.IsZero():
 		return errors.New("has no id or no diffID")
+	case l.ID != l.DiffID && (l.Nonce == "" || l.ID != store.TreeID(l.Key, l.Nonce)):
+		return errors.New("its id is not that of what it says to be")
 	case l.Size < 0 || l.Entries < 0:
 		return errors.New("less than nothing is in it")
 	case l.Blob != nil && (l.Blob.Digest.IsZero() || l.Blob.Size < 0 || !manifest.IsLayer(l.Blob.MediaType)):
@@ -378,12 +403,17 @@ func SegmentTag(tag string, b []byte) string { return tag + tagSeparator + diges
 func Segments(tag string, tags []string) []string {
 	var out []string
 	for _, t := range tags {
-		if strings.HasPrefix(t, tag+tagSeparator) {
+		if strings.HasPrefix(t, tag+tagSeparator) && len(t) == len(tag+tagSeparator)+32 && IsSegment(t) {
 			out = append(out, t)
 		}
 	}
 	return out
 }
+
+var segmentForm = lazyre.New(`\.w-[0-9a-f]{32}$`)
+
+// IsSegment says whether a tag has the form of a segment's.
+func IsSegment(tag string) bool { return segmentForm.MatchString(tag) }
 
 // MaxTag is how long a cache's tag may be: a registry takes 128 bytes.
 const MaxTag = 128 - len(tagSeparator) - 32
@@ -405,6 +435,9 @@ func Document(m *manifest.Manifest) (manifest.Descriptor, error) {
 	}
 	return m.Layers[0], nil
 }
+
+// ErrBad is wrapped by errors about a document that no writer has written so.
+var ErrBad = errors.New("records that cannot be used")
 
 // ErrNoCache is for a reference that names something else than a cache.
 var ErrNoCache = errors.New("is an image, or something else that is no cache of whittle's")

@@ -13,11 +13,18 @@ import (
 
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/image/manifest"
+	"github.com/whittle-build/whittle/internal/store"
 )
 
 func named(s string) digest.Digest { return digest.Of([]byte(s)) }
 
 var moment = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// layerOf is one that a step has made.
+func layerOf(name string) Layer {
+	key := named("step that made " + name)
+	return Layer{ID: store.TreeID(key, name), DiffID: named("tar of " + name), Key: key, Nonce: name, Size: 5}
+}
 
 // of makes a set of records, written "KEY LAYER", the layers of which have blobs
 // when their names are in capitals.
@@ -25,8 +32,7 @@ func of(records ...string) *Set {
 	s := New()
 	for _, text := range records {
 		key, name, _ := strings.Cut(text, " ")
-		id := named(strings.ToLower(name))
-		l := Layer{ID: id, DiffID: named("tar of " + strings.ToLower(name)), Size: 5}
+		l := layerOf(strings.ToLower(name))
 		if strings.ToUpper(name) == name {
 			l.Blob = &manifest.Descriptor{MediaType: manifest.OCILayerGzip, Digest: named("blob of " + name), Size: 7}
 		}
@@ -80,32 +86,46 @@ func TestTheOrderOfMergesMakesNoDifference(t *testing.T) {
 
 func TestOfTwoLayersUnderOneKeyTheOlderCounts(t *testing.T) {
 	s := of("one C", "one B", "one D")
-	r, l, ok := s.Record(named("one"))
-	if !ok || r.Layer != named("b") || l.ID != named("b") {
+	r, l, ok := s.Record(named("one"), false)
+	if !ok || r.Layer != layerOf("b").ID || l.ID != layerOf("b").ID {
 		t.Errorf("got %v %v, want that of layer B", r, ok)
 	}
 	if s.Len() != 3 {
 		t.Errorf("%d records are kept, want all 3", s.Len())
 	}
-	if _, _, ok := s.Record(named("two")); ok {
+	if _, _, ok := s.Record(named("two"), false); ok {
 		t.Error("a record under a key that nobody wrote")
 	}
 }
 
 func TestALostBlobGivesWayToAnother(t *testing.T) {
 	s := of("one A", "one b", "one C")
-	s.Lose(map[digest.Digest]bool{named("a"): true, named("unknown"): true})
-	if r, _, _ := s.Record(named("one")); r.Layer != named("c") {
+	s.Lose(map[digest.Digest]bool{layerOf("a").ID: true, named("unknown"): true})
+	if r, _, _ := s.Record(named("one"), false); r.Layer != layerOf("c").ID {
 		t.Error("the record of a layer without a blob is taken before one with")
 	}
-	s.Lose(map[digest.Digest]bool{named("c"): true})
-	if r, l, ok := s.Record(named("one")); !ok || r.Layer != named("a") || l.Blob != nil {
+	s.Lose(map[digest.Digest]bool{layerOf("c").ID: true})
+	if r, l, ok := s.Record(named("one"), false); !ok || r.Layer != layerOf("a").ID || l.Blob != nil {
 		t.Error("without any blob it is not the oldest that is taken")
 	}
 	// What is sent again counts.
 	s.Merge(of("one A"))
-	if s.Blob(named("a")) == nil {
+	if s.Blob(layerOf("a").ID) == nil {
 		t.Error("a blob that came back is not known")
+	}
+}
+
+func TestWhatASingleIDMadeIsForThoseWhoHaveOne(t *testing.T) {
+	s := New()
+	for i, name := range []string{"a", "b"} {
+		l := layerOf(name)
+		s.Add(Record{Key: named("one"), Layer: l.ID, Single: i == 0, Created: moment.Add(time.Duration(i))}, l)
+	}
+	if r, _, _ := s.Record(named("one"), true); r.Layer != layerOf("a").ID {
+		t.Error("with a single id it is not the oldest that counts")
+	}
+	if r, _, _ := s.Record(named("one"), false); r.Layer != layerOf("b").ID {
+		t.Error("what a step saw with a single id is given to who has all")
 	}
 }
 
@@ -124,9 +144,10 @@ func TestWithoutIsWhatTheOtherLacks(t *testing.T) {
 	}
 	// A layer whose blob only now is there is news.
 	now := New()
-	l := Layer{ID: named("b"), DiffID: named("tar of b"), Blob: &manifest.Descriptor{MediaType: manifest.OCILayer, Digest: named("blob"), Size: 1}}
+	l := layerOf("b")
+	l.Blob = &manifest.Descriptor{MediaType: manifest.OCILayer, Digest: named("blob"), Size: 1}
 	now.Add(Record{Key: named("two"), Layer: l.ID}, l)
-	if now.Without(has).Blob(named("b")) == nil {
+	if now.Without(has).Blob(layerOf("b").ID) == nil {
 		t.Error("the blob of a layer that had none is not told")
 	}
 }
@@ -134,7 +155,7 @@ func TestWithoutIsWhatTheOtherLacks(t *testing.T) {
 func TestTrimKeepsTheYoungestBlobs(t *testing.T) {
 	s := of("one A", "two B", "three C")
 	s.trim(2)
-	if s.Blob(named("a")) != nil || s.Blob(named("b")) == nil || s.Blob(named("c")) == nil {
+	if s.Blob(layerOf("a").ID) != nil || s.Blob(layerOf("b").ID) == nil || s.Blob(layerOf("c").ID) == nil {
 		t.Errorf("the blobs are %v", s.Blobs())
 	}
 	if s.Len() != 3 {
@@ -144,7 +165,7 @@ func TestTrimKeepsTheYoungestBlobs(t *testing.T) {
 
 func TestSegmentsAreThoseOfTheirCache(t *testing.T) {
 	own := SegmentTag("main", []byte("x"))
-	got := Segments("main", []string{"main", own, "main2", SegmentTag("main2", []byte("x")), "other"})
+	got := Segments("main", []string{"main", own, "main2", SegmentTag("main2", []byte("x")), "other", "main.w-prod", SegmentTag("main.w-pr", nil)})
 	if len(got) != 1 || got[0] != own {
 		t.Errorf("got %q", got)
 	}
@@ -193,7 +214,7 @@ func zipped(text string) []byte {
 }
 
 func TestHostileDocumentsAreRefused(t *testing.T) {
-	id, tar := named("id").String(), named("tar").String()
+	id, tar := named("id").String(), named("id").String()
 	for name, text := range map[string]string{
 		"another format":            `{"format":2}`,
 		"no JSON":                   `{`,
@@ -201,6 +222,8 @@ func TestHostileDocumentsAreRefused(t *testing.T) {
 		"a layer without a diffID":  `{"format":1,"layers":[{"id":"` + id + `"}]}`,
 		"a negative size":           `{"format":1,"layers":[{"id":"` + id + `","diffID":"` + tar + `","size":-1}]}`,
 		"a blob that is no layer":   `{"format":1,"layers":[{"id":"` + id + `","diffID":"` + tar + `","blob":{"mediaType":"text/plain","digest":"` + id + `","size":1}}]}`,
+		"an id that is another's":   `{"format":1,"layers":[{"id":"` + id + `","diffID":"` + named("foreign").String() + `"}]}`,
+		"an id of no such run":      `{"format":1,"layers":[{"id":"` + id + `","diffID":"` + named("foreign").String() + `","key":"` + id + `","nonce":"n"}]}`,
 		"a record without a layer":  `{"format":1,"records":[{"key":"` + id + `","layer":"` + id + `"}]}`,
 		"a content without a name":  `{"format":1,"contents":{"../x":"` + id + `"}}`,
 		"a content without a value": `{"format":1,"contents":{"` + named("x").Hex() + `":""}}`,

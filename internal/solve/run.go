@@ -127,12 +127,12 @@ func (r *run) record(ctx context.Context, job Job) *Done {
 		return nil
 	}
 	rec, err := r.Store.Record(key)
-	if err != nil && r.Elsewhere != nil {
+	if (err != nil || r.Avoid != nil && r.Avoid(rec.Layer)) && r.Elsewhere != nil {
 		if found, ferr := r.Elsewhere.Find(ctx, key); ferr == nil && found {
 			rec, err = r.Store.Record(key)
 		}
 	}
-	if err != nil {
+	if err != nil || r.Avoid != nil && r.Avoid(rec.Layer) {
 		return nil // a broken record is a miss: the step runs again
 	}
 	return &Done{Key: key, Layer: rec.Layer, Cached: true, Size: rec.Size, Created: rec.Created}

@@ -74,9 +74,11 @@ type Solver struct {
 	Contents Contents
 	// Elsewhere, which may be nil, is asked for what the store has no record of.
 	Elsewhere Elsewhere
-	Sink      progress.Sink
-	Bases     map[plan.Ref]Base
-	Jobs      int // steps run at once; 0 means no limit
+	// Avoid, which may be nil, says of which layers no record counts.
+	Avoid func(layer digest.Digest) bool
+	Sink  progress.Sink
+	Bases map[plan.Ref]Base
+	Jobs  int // steps run at once; 0 means no limit
 	// NoCache says whether to run a step without looking for a record that an
 	// earlier build made; nil: none is.
 	NoCache func(*plan.Step) bool

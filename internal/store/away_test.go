@@ -1,7 +1,6 @@
 package store
 
 import (
-	"errors"
 	"os"
 	"sync"
 	"testing"
@@ -75,26 +74,6 @@ func TestALayerIsThereAtEachMomentOfItsComing(t *testing.T) {
 		_, err := s.discard(s.LayerDir(id))
 		check(t, err)
 	}
-}
-
-func TestDropAwayTakesPlaceholdersOnly(t *testing.T) {
-	s := open(t)
-	away := putAway(t, s, "away", "nowhere")
-	check(t, s.PutRecord(named("key"), &Record{Layer: away}))
-	here := commit(t, s, "here", "content")
-	for range 2 { // the second time there is nothing to drop
-		check(t, s.DropAway(map[digest.Digest]bool{away: true, here: true}))
-	}
-	if s.HasLayer(away) || !s.HasLayer(here) {
-		t.Error("dropped the wrong one")
-	}
-	sound(t, s)
-	if _, err := s.Record(named("key")); !errors.Is(err, ErrNotFound) {
-		t.Errorf("the record of what cannot be had: %v", err)
-	}
-	_, _, err := s.Sweep()
-	check(t, err)
-	sound(t, s)
 }
 
 func TestAnEmptyStoreSaysSo(t *testing.T) {

@@ -136,37 +136,6 @@ func (s *Store) place(from string, id digest.Digest) (placed bool, err error) {
 	return false, nil // another process made it meanwhile
 }
 
-// DropAway removes what stands for layers that cannot be had, and their records.
-// A layer that is here stays.
-func (s *Store) DropAway(ids map[digest.Digest]bool) error {
-	for id := range ids {
-		if err := s.dropPlaceholder(id); err != nil {
-			return fmt.Errorf("layer %s: %w", id.Short(), err)
-		}
-	}
-	return s.eachSharded(recordDir, func(path string, key digest.Digest, ok bool) error {
-		if b, err := os.ReadFile(path); err != nil || !ok {
-			return ignoreAbsent(err)
-		} else if file, err := parseRecord(key, b); err != nil || !ids[file.Layer] || s.HasLayer(file.Layer) {
-			return nil
-		}
-		return ignoreAbsent(os.Remove(path))
-	})
-}
-
-func (s *Store) dropPlaceholder(id digest.Digest) error {
-	l, err := s.lockPart(id, "")
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	st, err := s.look(s.LayerDir(id))
-	if err == nil && st.away {
-		_, err = s.discard(s.LayerDir(id))
-	}
-	return err
-}
-
 // renameNew renames without replacing. Where the file system cannot promise
 // that (NFS), rename(2) still never replaces a folder that holds something.
 func renameNew(from, to string) error {

@@ -31,6 +31,16 @@ type Record struct {
 	Used time.Time `json:"-"`
 }
 
+// TreeID is the id of a layer that is born as a tree, by the run of the step with
+// this key: its bytes are not hashed until somebody wants them as a tar. Nobody
+// can make a layer of another step, or an image's, have the same.
+func TreeID(key digest.Digest, nonce string) digest.Digest {
+	k := digest.NewKey("layer")
+	k.Digest("key", key)
+	k.Text("nonce", nonce)
+	return k.Sum()
+}
+
 // recordFile is the JSON of a record.
 type recordFile struct {
 	Key digest.Digest `json:"key"`
