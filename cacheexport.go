@@ -67,7 +67,7 @@ func (c *caches) exportTo(ctx context.Context, to *exportedCache, client *regist
 	if err != nil {
 		return err
 	}
-	lost := c.build.lostLayers()
+	lost := c.gone(ctx, to, client, known)
 	known.Lose(lost)
 	mine, err := c.known(ctx, to, client, known, p, solved)
 	if err != nil {
@@ -82,6 +82,20 @@ func (c *caches) exportTo(ctx context.Context, to *exportedCache, client *regist
 	}
 	c.build.note("cache %s: %s added", to.name.Familiar(), count(added.Len(), "record"))
 	return nil
+}
+
+// gone are the layers that could not be fetched and that this cache has not: some
+// other place may have failed.
+func (c *caches) gone(ctx context.Context, to *exportedCache, client *registry.Client, there *sharedcache.Set) map[digest.Digest]bool {
+	lost := c.build.lostLayers()
+	for id := range lost {
+		if d := there.Blob(id); d != nil {
+			if has, err := client.HasBlob(ctx, reference(to.name), *d); has || err != nil {
+				delete(lost, id)
+			}
+		}
+	}
+	return lost
 }
 
 // addToCache adds a set to a cache: first as a segment, which is enough for it
