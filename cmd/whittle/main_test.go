@@ -20,6 +20,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/whittle-build/whittle/internal/image/manifest"
 	"github.com/whittle-build/whittle/internal/sandbox"
 )
 
@@ -220,8 +221,11 @@ func httpget(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	client := http.Client{Timeout: 2 * time.Second}
 	deadline := time.Now().Add(20 * time.Second)
+	req, err := http.NewRequest(http.MethodGet, args[0], nil)
+	ts.Check(err)
+	req.Header.Set("Accept", manifest.OCIManifest+", */*") // which a registry wants to be told
 	for {
-		resp, err := client.Get(args[0])
+		resp, err := client.Do(req)
 		if err == nil {
 			body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 			resp.Body.Close()
