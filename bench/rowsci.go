@@ -49,7 +49,13 @@ CMD ["cat", "/out"]
 		}
 		return os.WriteFile(filepath.Join(dir, "src", "main"), fmt.Appendf(nil, "version %d\n", n), 0o644)
 	}
-	fresh := func(ctx context.Context, b builder) error { return errors.Join(b.forget(ctx), s.lose(ctx, b, tools)) }
+	fresh := func(ctx context.Context, b builder) error {
+		if b, ok := b.(*buildah); ok { // which keeps the layers of earlier builds otherwise
+			delete(s.has, builder(b))
+			return quiet(b.command(ctx, "rmi", "--all", "--force"))
+		}
+		return errors.Join(b.forget(ctx), s.lose(ctx, b, tools))
+	}
 	return &scene{
 		job: job{dir: dir}, close: func() error { return errors.Join(other.stop(), os.RemoveAll(dir), os.RemoveAll(layers)) },
 		prime: func(ctx context.Context, b builder) error {
