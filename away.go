@@ -34,25 +34,12 @@ const originName = "origin.json"
 
 // origin is a place that has a layer.
 type origin struct {
-	Name string `json:"name"` // of an image or a cache; its repository counts
-	Blob blob   `json:"blob"`
-}
-
-// blob is a compressed form of a layer.
-type blob struct {
-	MediaType string        `json:"mediaType"`
-	Digest    digest.Digest `json:"digest"`
-	Size      int64         `json:"size"`
-}
-
-func blobOf(d manifest.Descriptor) blob { return blob{d.MediaType, d.Digest, d.Size} }
-
-func (b blob) descriptor() manifest.Descriptor {
-	return manifest.Descriptor{MediaType: b.MediaType, Digest: b.Digest, Size: b.Size}
+	Name string              `json:"name"` // of an image or a cache; its repository counts
+	Blob manifest.Descriptor `json:"blob"`
 }
 
 func originsOf(n image.Name, l registry.Layer) []origin {
-	return []origin{{n.String(), blobOf(l.Descriptor)}}
+	return []origin{{n.String(), l.Descriptor.Bare()}}
 }
 
 func writeOrigins(path string, from []origin) error {
@@ -84,8 +71,7 @@ func (w *Whittle) withOrigin(l image.Layer, form string) image.Layer {
 	}
 	from, err := readOrigins(filepath.Join(w.store.LayerDir(l.ID), name))
 	if err == nil && len(from) > 0 {
-		d := from[0].Blob.descriptor()
-		l.Blob, l.Source = &d, from[0].Name
+		l.Blob, l.Source = &from[0].Blob, from[0].Name
 	}
 	return l
 }
@@ -109,9 +95,6 @@ func (w *Whittle) passOn(ctx context.Context, l image.Layer) (manifest.Descripto
 // placeholders notes the layers of r, which n names, that the store has not.
 func (w *Whittle) placeholders(r *registry.Remote, n image.Name) error {
 	for _, l := range r.Layers {
-		if _, ok := w.haveLayer(l.DiffID); ok {
-			continue
-		}
 		if err := w.putAway(l.DiffID, layer.Meta{DiffID: l.DiffID, Size: l.Size}, originsOf(n, l)); err != nil {
 			return err
 		}
@@ -138,7 +121,7 @@ func (w *Whittle) putAway(id digest.Digest, meta layer.Meta, from []origin) (err
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // it has come meanwhile
 			return err
 		}
-		if from = merged(from, known); slices.Equal(from, known) {
+		if from = merged(from, known); slices.EqualFunc(from, known, samePlace) {
 			return nil
 		}
 		meta = was
@@ -160,21 +143,28 @@ func merged(a, b []origin) []origin {
 	const most = 8
 	out := slices.Clone(a)
 	for _, o := range b {
-		same := func(p origin) bool { return p.Name == o.Name && p.Blob.Digest == o.Blob.Digest }
-		if !slices.ContainsFunc(out, same) && len(out) < most {
+		if !slices.ContainsFunc(out, func(p origin) bool { return samePlace(p, o) }) && len(out) < most {
 			out = append(out, o)
 		}
 	}
 	return out
 }
 
+func samePlace(a, b origin) bool { return a.Name == b.Name && a.Blob.Digest == b.Blob.Digest }
+
 // hereAlready says whether a layer can be opened without being fetched.
 func (w *Whittle) hereAlready(id digest.Digest) bool {
+	_, ok := w.metaHere(id)
+	return ok
+}
+
+// metaHere is the meta of a layer that can be opened without being fetched.
+func (w *Whittle) metaHere(id digest.Digest) (meta layer.Meta, ok bool) {
 	if !w.store.HasLayer(id) {
-		return false
+		return meta, false
 	}
 	meta, err := layer.ReadMeta(w.store.LayerDir(id))
-	return err == nil && meta.Form != layer.FormAway
+	return meta, err == nil && meta.Form != layer.FormAway
 }
 
 // fetchLayer makes sure that a layer is here. Of several processes that need it
@@ -222,7 +212,7 @@ func (w *Whittle) reachable(ctx context.Context, id digest.Digest) bool {
 		if err != nil {
 			continue
 		}
-		if ok, err := fetchingOf(ctx, w).client(n).HasBlob(ctx, reference(n), o.Blob.descriptor()); ok && err == nil {
+		if ok, err := fetchingOf(ctx, w).client(n).HasBlob(ctx, reference(n), o.Blob); ok && err == nil {
 			return true
 		}
 	}
@@ -251,14 +241,25 @@ func (b *build) fetching(ctx context.Context) (_ context.Context, stop func()) {
 // steps make, those under steps that look into them. Who needs a layer before it
 // is here waits for it; an error comes again then.
 func (b *build) fetchAhead(ctx context.Context, p *plan.Plan) {
+	under := map[*plan.Step]*plan.Ref{} // the image that a step's file system begins with
+	begins := func(root plan.Root) *plan.Ref {
+		if root.Step != nil {
+			return under[root.Step]
+		}
+		return root.Image
+	}
+	for _, s := range p.Steps { // each after the one below it
+		under[s] = begins(s.Below)
+	}
 	bases := map[plan.Ref]bool{}
-	if base := baseUnder(p.Target.Root); base != nil && b.shell == nil && !b.onlyPushed() {
+	if base := begins(p.Target.Root); base != nil && b.shell == nil && !b.onlyPushed() {
 		bases[*base] = true
 	}
-	for _, s := range p.Steps {
-		linked := s.Copy != nil && s.Copy.Link
-		if base := baseUnder(s.Below); base != nil && !linked && len(b.req.CacheFrom) == 0 {
-			bases[*base] = true
+	if len(b.req.CacheFrom) == 0 {
+		for s, base := range under {
+			if linked := s.Copy != nil && s.Copy.Link; base != nil && !linked {
+				bases[*base] = true
+			}
 		}
 	}
 	for base := range bases {
@@ -266,14 +267,6 @@ func (b *build) fetchAhead(ctx context.Context, p *plan.Plan) {
 			b.fetches.Go(func() { _ = b.rootFS().Gather(ctx, chainOf(m)) })
 		}
 	}
-}
-
-// baseUnder is the image that a file system begins with, nil for none.
-func baseUnder(root plan.Root) *plan.Ref {
-	for root.Step != nil {
-		root = root.Step.Below
-	}
-	return root.Image
 }
 
 // fetching is what fetches layers for one build or verb, and shows it: a step
@@ -322,7 +315,7 @@ func (f *fetching) layer(ctx context.Context, id, diffID digest.Digest, o origin
 	if err != nil {
 		return err
 	}
-	return f.from(ctx, n, o.Blob.descriptor(), func(r io.Reader) error {
+	return f.from(ctx, n, o.Blob, func(r io.Reader) error {
 		_, err := f.w.takeLayerFrom(ctx, r, diffID, id, []origin{o})
 		var broken *layer.BrokenError
 		if errors.As(err, &broken) {

@@ -126,35 +126,12 @@ func putSet(ctx context.Context, client *registry.Client, n image.Name, tag stri
 	if !registry.IsIncomplete(err) {
 		return tag, err
 	}
-	lost, herr := lostBlobs(ctx, client, n, set)
+	lost, herr := client.Lacks(ctx, reference(n), set.Blobs())
 	if herr != nil || len(lost) == 0 {
 		return tag, err
 	}
 	set.LoseBlobs(lost)
 	return putWhole(ctx, client, n, tag, set)
-}
-
-// lostBlobs are those of a set that the repository has not.
-func lostBlobs(ctx context.Context, client *registry.Client, n image.Name, set *sharedcache.Set) (map[digest.Digest]bool, error) {
-	blobs := set.Blobs()
-	has, errs := make([]bool, len(blobs)), make([]error, len(blobs))
-	slots := make(chan struct{}, maxFetches)
-	var wg sync.WaitGroup
-	for i, d := range blobs {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			has[i], errs[i] = client.HasBlob(ctx, reference(n), d)
-		})
-	}
-	wg.Wait()
-	lost := map[digest.Digest]bool{}
-	for i, d := range blobs {
-		if !has[i] {
-			lost[d.Digest] = true
-		}
-	}
-	return lost, errors.Join(errs...)
 }
 
 func putWhole(ctx context.Context, client *registry.Client, n image.Name, tag string, set *sharedcache.Set) (string, error) {
@@ -259,7 +236,7 @@ func (c *caches) send(ctx context.Context, to *exportedCache, client *registry.C
 	if errors.Is(err, errAway) {
 		return out, nil
 	}
-	out.Blob = &manifest.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
+	out.Blob = &d
 	return out, err
 }
 

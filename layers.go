@@ -22,7 +22,7 @@ const sealedForm = "sealed"
 // tree stays what steps run on.
 func (w *Whittle) imageLayer(ctx context.Context, id digest.Digest) (image.Layer, error) {
 	dir := w.store.LayerDir(id)
-	meta, err := layer.ReadMeta(dir)
+	meta, err := w.rootFS().Meta(id) // which was read when the layer was gathered
 	if err != nil {
 		return image.Layer{}, fmt.Errorf("layer %s: %w", id.Short(), err)
 	}
@@ -108,11 +108,8 @@ func (w *Whittle) takeLayerFrom(ctx context.Context, r io.Reader, want, id diges
 // haveLayer returns the layer of a tar that the store has. One that is only
 // known does not count.
 func (w *Whittle) haveLayer(diffID digest.Digest) (image.Layer, bool) {
-	if !w.store.HasLayer(diffID) {
-		return image.Layer{}, false
-	}
-	meta, err := layer.ReadMeta(w.store.LayerDir(diffID))
-	if err != nil || meta.DiffID != diffID || meta.Form == layer.FormAway {
+	meta, ok := w.metaHere(diffID)
+	if !ok || meta.DiffID != diffID {
 		return image.Layer{}, false
 	}
 	return image.Layer{ID: diffID, DiffID: diffID, Size: meta.Size}, true

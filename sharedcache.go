@@ -145,10 +145,9 @@ func (b *build) closeCaches() {
 func (c *caches) read(ctx context.Context, one *importedCache) {
 	span := trace.Begin(trace.Lane(ctx, "cache "+one.name.Familiar()), "read the shared cache")
 	defer span.End()
-	t := c.build.transfer("read the cache", one.name, c.build.sink)
 	within, cancel := context.WithTimeoutCause(ctx, maxCacheRead, fmt.Errorf("it was not read within %v", maxCacheRead))
 	defer cancel()
-	set, err := readCache(within, t.client(), one.name)
+	set, err := readCache(within, c.build.client(nil), one.name)
 	switch {
 	case err == nil:
 		one.set = set
@@ -280,7 +279,7 @@ func (c *caches) Find(ctx context.Context, key digest.Digest) (bool, error) {
 		}
 		var from []origin
 		if l.Blob != nil {
-			from = append(from, origin{one.name.String(), blobOf(*l.Blob)})
+			from = append(from, origin{one.name.String(), l.Blob.Bare()})
 		}
 		err := c.build.putAway(l.ID, layer.Meta{DiffID: l.DiffID, Size: l.Size, Entries: l.Entries}, from)
 		if errors.Is(err, errOther) {

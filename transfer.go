@@ -253,7 +253,7 @@ func (w *Whittle) nowAt(n image.Name, m *image.Image, sent []manifest.Descriptor
 		if err != nil || meta.Form != layer.FormAway {
 			continue
 		}
-		if err := w.putAway(l.ID, meta, []origin{{n.String(), blobOf(sent[i])}}); err != nil {
+		if err := w.putAway(l.ID, meta, []origin{{n.String(), sent[i]}}); err != nil {
 			return err
 		}
 	}

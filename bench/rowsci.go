@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 )
 
 // freshCI is a job on a machine that has nothing but a cache in a registry: the
@@ -40,7 +39,7 @@ CMD ["cat", "/out"]
 		return nil, err
 	}
 	j := func(b builder) job {
-		name := other.host + "/" + strings.ToLower(strings.ReplaceAll(b.name(), " ", "-"))
+		name := other.host + "/" + repository(b)
 		return job{dir: dir, push: name + "/app:latest", cache: name + "/cache"}
 	}
 	edit := func(n int) error {

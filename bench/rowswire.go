@@ -198,6 +198,9 @@ func (s *suite) pushAll(ctx context.Context, form, compressor string) (*scene, e
 	}, nil
 }
 
+// repository is a name in a registry that is b's alone.
+func repository(b builder) string { return strings.ToLower(strings.ReplaceAll(b.name(), " ", "-")) }
+
 func pushAgain(ctx context.Context, s *suite) (*scene, error) {
 	size := s.scaled(500<<20) / 5
 	dir, err := s.layered("scratch", 5, size)
@@ -209,7 +212,7 @@ func pushAgain(ctx context.Context, s *suite) (*scene, error) {
 		return nil, err
 	}
 	j := func(b builder) job {
-		return job{dir: dir, tag: other.host + "/" + strings.ToLower(strings.ReplaceAll(b.name(), " ", "-")) + ":latest", form: "gzip"}
+		return job{dir: dir, tag: other.host + "/" + repository(b) + ":latest", form: "gzip"}
 	}
 	return &scene{
 		job:   job{dir: dir},

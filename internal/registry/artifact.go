@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
@@ -125,6 +126,22 @@ func (c *Client) HasBlob(ctx context.Context, ref Ref, d manifest.Descriptor) (b
 	}
 	has, err := s.hasBlob(ctx, d)
 	return has, explain(ref, err, s.auth.way())
+}
+
+// Lacks tells which of some blobs a repository has not.
+func (c *Client) Lacks(ctx context.Context, ref Ref, blobs []manifest.Descriptor) (map[digest.Digest]bool, error) {
+	lacks := map[digest.Digest]bool{}
+	var mu sync.Mutex
+	err := each(ctx, blobs, c.jobs(), func(ctx context.Context, d manifest.Descriptor) error {
+		has, err := c.HasBlob(ctx, ref, d)
+		if err == nil && !has {
+			mu.Lock()
+			defer mu.Unlock()
+			lacks[d.Digest] = true
+		}
+		return err
+	})
+	return lacks, err
 }
 
 // PutLayer makes a repository have one layer's blob, and tells in which form.

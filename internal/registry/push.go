@@ -112,7 +112,7 @@ func (s *session) push(ctx context.Context, up Upload) (manifest.Descriptor, err
 // putLayer makes the registry have a layer and tells in which form.
 func (s *session) putLayer(ctx context.Context, l UploadLayer) (manifest.Descriptor, error) {
 	if l.Known != nil {
-		d := manifest.Descriptor{MediaType: l.Known.MediaType, Digest: l.Known.Digest, Size: l.Known.Size}
+		d := l.Known.Bare()
 		if ok, _, err := s.without(ctx, d, l.From); ok || err != nil {
 			return d, err
 		}

@@ -32,7 +32,7 @@ func (r *Roots) Gather(ctx context.Context, chain Chain) error {
 	var wg sync.WaitGroup
 	errs := make([]error, len(chain))
 	for i, id := range chain {
-		meta, err := r.meta(id)
+		meta, err := r.Meta(id)
 		if err != nil || meta.Form != layer.FormAway {
 			continue // an error comes again when the layer is opened
 		}
@@ -42,14 +42,14 @@ func (r *Roots) Gather(ctx context.Context, chain Chain) error {
 	return errors.Join(errs...)
 }
 
-// meta is what is known of a layer, here or elsewhere.
-func (r *Roots) meta(id digest.Digest) (layer.Meta, error) {
+// Meta is what is known of a layer, here or elsewhere.
+func (r *Roots) Meta(id digest.Digest) (layer.Meta, error) {
 	return r.metas.get(id.Hex(), func() (layer.Meta, error) { return layer.ReadMeta(r.store.LayerDir(id)) })
 }
 
 // fetched is the meta of a layer that is here, after it was fetched if need be.
 func (r *Roots) fetched(ctx context.Context, id digest.Digest) (layer.Meta, error) {
-	meta, err := r.meta(id)
+	meta, err := r.Meta(id)
 	if err != nil || meta.Form != layer.FormAway {
 		return meta, err
 	}
@@ -60,7 +60,7 @@ func (r *Roots) fetched(ctx context.Context, id digest.Digest) (layer.Meta, erro
 		return meta, err
 	}
 	r.metas.drop(id.Hex())
-	meta, err = r.meta(id)
+	meta, err = r.Meta(id)
 	if err == nil && meta.Form == layer.FormAway {
 		err = fmt.Errorf("layer %s: was fetched and is not here", id.Short())
 	}

@@ -164,10 +164,14 @@ func (s *Set) Record(key digest.Digest, single bool) (Record, Layer, bool) {
 // that others are taken, or sent again.
 func (s *Set) Lose(layers map[digest.Digest]bool) {
 	for id := range layers {
-		if l, ok := s.layers[id]; ok {
-			l.Blob = nil
-			s.layers[id] = l
-		}
+		s.lose(id)
+	}
+}
+
+func (s *Set) lose(id digest.Digest) {
+	if l, ok := s.layers[id]; ok {
+		l.Blob = nil
+		s.layers[id] = l
 	}
 }
 
@@ -239,7 +243,7 @@ func (s *Set) Empty() bool { return len(s.records) == 0 && len(s.contents) == 0 
 func (s *Set) LoseBlobs(blobs map[digest.Digest]bool) {
 	for id, l := range s.layers {
 		if l.Blob != nil && blobs[l.Blob.Digest] {
-			s.Lose(map[digest.Digest]bool{id: true})
+			s.lose(id)
 		}
 	}
 }
@@ -260,7 +264,7 @@ func (s *Set) trim(most int) {
 	ids := sorted(made)
 	sort.SliceStable(ids, func(i, k int) bool { return made[ids[k]].Before(made[ids[i]]) })
 	for _, id := range ids[min(most, len(ids)):] {
-		s.Lose(map[digest.Digest]bool{id: true})
+		s.lose(id)
 	}
 }
 

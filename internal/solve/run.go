@@ -126,16 +126,26 @@ func (r *run) record(ctx context.Context, job Job) *Done {
 	if r.NoCache != nil && r.NoCache(job.Step) && !r.own(key) {
 		return nil
 	}
-	rec, err := r.Store.Record(key)
-	if (err != nil || r.Avoid != nil && r.Avoid(rec.Layer)) && r.Elsewhere != nil {
-		if found, ferr := r.Elsewhere.Find(ctx, key); ferr == nil && found {
-			rec, err = r.Store.Record(key)
+	rec := r.usable(key)
+	if rec == nil && r.Elsewhere != nil {
+		if found, err := r.Elsewhere.Find(ctx, key); err == nil && found {
+			rec = r.usable(key)
 		}
 	}
-	if err != nil || r.Avoid != nil && r.Avoid(rec.Layer) {
-		return nil // a broken record is a miss: the step runs again
+	if rec == nil {
+		return nil
 	}
 	return &Done{Key: key, Layer: rec.Layer, Cached: true, Size: rec.Size, Created: rec.Created}
+}
+
+// usable is what the store has under key, or nil. A broken record is a miss: the
+// step runs again.
+func (r *run) usable(key digest.Digest) *store.Record {
+	rec, err := r.Store.Record(key)
+	if err != nil || r.Avoid != nil && r.Avoid(rec.Layer) {
+		return nil
+	}
+	return rec
 }
 
 // own reports whether this build has run key.

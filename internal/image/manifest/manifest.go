@@ -65,6 +65,11 @@ type Descriptor struct {
 	Platform    *Platform         `json:"platform,omitempty"`
 }
 
+// Bare is d without what somebody else said of it.
+func (d Descriptor) Bare() Descriptor {
+	return Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
+}
+
 // Manifest is one image: its config and its layers, the lowest first.
 type Manifest struct {
 	SchemaVersion int               `json:"schemaVersion"`
