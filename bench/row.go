@@ -51,6 +51,8 @@ type scene struct {
 	vary  func(j job, n int) job
 	floor func(ctx context.Context, n int) (sample, error)
 	close func() error
+	// files says that the work makes many files.
+	files bool
 }
 
 // figure is what came out for one builder in one row.
@@ -152,6 +154,11 @@ func (s *suite) once(ctx context.Context, sc *scene, b builder, n int) (sample, 
 	}
 	if sc.ready != nil {
 		if err := sc.ready(ctx, b, n); err != nil {
+			return sample{}, err
+		}
+	}
+	if sc.files {
+		if err := unburdened(b, b.build(ctx, j)); err != nil {
 			return sample{}, err
 		}
 	}

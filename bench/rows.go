@@ -146,14 +146,14 @@ func run20(_ context.Context, s *suite) (*scene, error) {
 
 func copyLarge(_ context.Context, s *suite) (*scene, error) {
 	dir, err := s.files(s.scaled(50_000), copyTree)
-	return &scene{job: job{dir: dir}, ready: emptied, close: func() error { return os.RemoveAll(dir) },
+	return &scene{job: job{dir: dir}, ready: emptied, files: true, close: func() error { return os.RemoveAll(dir) },
 		floor: func(ctx context.Context, _ int) (sample, error) { return s.tarOf(ctx, dir, "tree") }}, err
 }
 
 func editOne(_ context.Context, s *suite) (*scene, error) {
 	dir, err := s.files(s.scaled(50_000), copyTree)
 	j := job{dir: dir}
-	return &scene{job: j, prime: built(j), close: func() error { return os.RemoveAll(dir) },
+	return &scene{job: j, prime: built(j), files: true, close: func() error { return os.RemoveAll(dir) },
 		ready: func(_ context.Context, _ builder, n int) error {
 			return os.WriteFile(nthFile(dir, 777), fmt.Appendf(nil, "edited for the %dth time\n", n), 0o644)
 		},
@@ -169,7 +169,7 @@ func editOne(_ context.Context, s *suite) (*scene, error) {
 
 func copyThenRun(_ context.Context, s *suite) (*scene, error) {
 	dir, err := s.files(s.scaled(50_000), "ARG BUSYBOX\nFROM $BUSYBOX\nCOPY tree /tree\nRUN cat /tree/dir00000/file000000 | wc -c\nRUN cat /tree/*/* | wc -c\n")
-	return &scene{job: job{dir: dir}, ready: emptied, close: func() error { return os.RemoveAll(dir) }}, err
+	return &scene{job: job{dir: dir}, ready: emptied, files: true, close: func() error { return os.RemoveAll(dir) }}, err
 }
 
 // npmLike unpacks an archive, as package programs do, into many small files, of
@@ -208,7 +208,7 @@ COPY --from=deps /app/node_modules /app/node_modules
 		return nil, err
 	}
 	return &scene{
-		job: job{dir: dir, tag: "npm-like"}, close: func() error { return errors.Join(os.RemoveAll(dir), os.RemoveAll(kept)) },
+		job: job{dir: dir, tag: "npm-like"}, files: true, close: func() error { return errors.Join(os.RemoveAll(dir), os.RemoveAll(kept)) },
 		ready: func(_ context.Context, _ builder, n int) error {
 			return os.WriteFile(filepath.Join(dir, "package.json"), fmt.Appendf(nil, `{"version": "1.0.%d"}`, n), 0o644)
 		},
