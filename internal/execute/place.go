@@ -24,7 +24,8 @@ type Place struct {
 	local  *Local
 	tmp    *store.Temp
 	up     *rootfs.Upper
-	mounts *mounting // nil before the first process
+	mounts *mounting      // nil before the first process
+	going  sync.WaitGroup // roots of processes that have ended
 
 	planted *rootfs.Planted // in the place of up; nil where roots are mounted
 }
@@ -55,6 +56,7 @@ func (l *Local) Place(ctx context.Context, job solve.Job) (*Place, error) {
 // Close lets go of the place. It may be called again.
 func (p *Place) Close() error {
 	err := p.unmount()
+	p.going.Wait()
 	if p.planted != nil {
 		p.local.planted().Drop(p.planted)
 		p.planted = nil
@@ -115,7 +117,7 @@ func (p *Place) process(ctx context.Context, s *Session) (st sandbox.Status, err
 	if err != nil {
 		return st, err
 	}
-	defer func() { err = errors.Join(err, root.Close()) }()
+	defer p.letGo(root)
 	r := p.Job.Step.Run
 	list, err := scripts(r, p.tmp.Path)
 	if err != nil {
@@ -158,6 +160,7 @@ func (p *Place) mount(ctx context.Context) (err error) {
 // root mounts the root. A mount serves one process, see sandbox.Config, and
 // overlayfs wants a fresh work directory each time.
 func (p *Place) root(ctx context.Context) (*os.File, error) {
+	p.going.Wait()
 	if p.planted != nil {
 		return p.planted.Open()
 	}
@@ -166,6 +169,13 @@ func (p *Place) root(ctx context.Context) (*os.File, error) {
 		return nil, p.local.mountError(p.Job, err)
 	}
 	return root, nil
+}
+
+// letGo unmounts the root of a process that has ended. The kernel drops what it
+// remembers of every file then, which takes as long as reading the upper: both
+// go on at once. A descriptor that only names a mount has no error to tell.
+func (p *Place) letGo(root *os.File) {
+	p.going.Go(func() { _ = root.Close() })
 }
 
 // again readies an upper whose first mount is gone for another one.
