@@ -47,8 +47,9 @@ generated: whittle
 record:
 	$(GO) run ./conformance/record $(ARGS)
 
-# All figures, whittle beside its peers: an hour on an idle machine.
-# ARGS=-resume goes on with a run that was interrupted.
+# All figures, whittle beside its peers: three hours on an idle machine.
+# ARGS=-resume goes on with a run that was interrupted, ARGS='-row REGEXP'
+# measures some rows again.
 bench: whittle
 	@.ci/packages bench
 	@standins/make busybox golang

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 
 	"github.com/whittle-build/whittle/internal/digest"
@@ -248,11 +249,11 @@ var errAway = errors.New("the layer is elsewhere")
 func (c *caches) upload(l image.Layer, to *exportedCache) registry.UploadLayer {
 	up := c.build.upload(&image.Image{}, l, to.Compression)
 	send := up.Blob
-	up.Blob = func(ctx context.Context) (manifest.Descriptor, error) {
+	up.Blob = func(ctx context.Context, see func(io.ReadCloser)) (manifest.Descriptor, error) {
 		if !c.build.hereAlready(l.ID) {
 			return manifest.Descriptor{}, errAway
 		}
-		return send(ctx)
+		return send(ctx, see)
 	}
 	if c.build.req.Push {
 		for _, n := range c.build.tags {

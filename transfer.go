@@ -264,7 +264,7 @@ func (w *Whittle) nowAt(n image.Name, m *image.Image, sent []manifest.Descriptor
 func (w *Whittle) upload(m *image.Image, l image.Layer, c Compression) registry.UploadLayer {
 	var d manifest.Descriptor
 	up := registry.UploadLayer{
-		Blob: func(ctx context.Context) (_ manifest.Descriptor, err error) {
+		Blob: func(ctx context.Context, see func(io.ReadCloser)) (_ manifest.Descriptor, err error) {
 			if l.Blob != nil && !w.hereAlready(l.ID) {
 				d, err = w.passOn(ctx, l)
 				return d, err
@@ -272,7 +272,7 @@ func (w *Whittle) upload(m *image.Image, l image.Layer, c Compression) registry.
 			if err := w.fetchLayer(ctx, l.ID); err != nil {
 				return d, err
 			}
-			d, err = w.compressed(ctx, l, c)
+			d, err = w.compressed(ctx, l, c, see)
 			return d, err
 		},
 		Open: func() (io.ReadCloser, error) { return w.store.OpenBlob(d.Digest) },
@@ -290,9 +290,13 @@ func (w *Whittle) upload(m *image.Image, l image.Layer, c Compression) registry.
 	return up
 }
 
+// worthSeeing is how large a layer is that is sent while it is compressed: it takes
+// a request more.
+const worthSeeing = 1 << 20
+
 // compressed returns the form c of a layer, which is made once and kept as a
-// blob.
-func (w *Whittle) compressed(ctx context.Context, l image.Layer, c Compression) (d manifest.Descriptor, err error) {
+// blob. While a large one is made, see gets it.
+func (w *Whittle) compressed(ctx context.Context, l image.Layer, c Compression, see func(io.ReadCloser)) (d manifest.Descriptor, err error) {
 	const kind = "compressed"
 	alg, mediaType := c.algorithm()
 	name := l.DiffID.Hex() + "." + alg
@@ -317,7 +321,10 @@ func (w *Whittle) compressed(ctx context.Context, l image.Layer, c Compression) 
 	var compressing sync.WaitGroup
 	compressing.Go(func() { pw.CloseWithError(layer.Compress(pw, &cancelled{ctx, in}, alg, c.Level)) })
 	d = manifest.Descriptor{MediaType: mediaType}
-	d.Digest, d.Size, err = w.store.PutBlob(pr)
+	if l.Size < worthSeeing {
+		see = nil
+	}
+	d.Digest, d.Size, err = w.store.GrowBlob(pr, see)
 	pr.CloseWithError(err) // stops the other side when the blob could not be written
 	compressing.Wait()
 	if err != nil {

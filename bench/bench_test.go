@@ -244,44 +244,57 @@ func TestBuildersTakeTurnsAndEachRunIsAnother(t *testing.T) {
 
 func TestARunThatWasInterruptedIsTakenUpAgain(t *testing.T) {
 	dir := t.TempDir()
-	s := &suite{set: settings{json: filepath.Join(dir, "f.json"), resume: true}, dir: dir, binary: "one", absent: map[string]string{"buildah": "not installed"}}
-	if rows, err := s.earlier(); err != nil || len(rows) != 0 {
-		t.Errorf("without a file: %v, %v", rows, err)
+	now := origin{"whittle 1", "one", "here"}
+	s := &suite{set: settings{json: filepath.Join(dir, "f.json")}, origin: now, absent: map[string]string{"buildah": "not installed"}}
+	if table, err := s.recorded(); err != nil || len(table.results) != 0 {
+		t.Errorf("without a file: %v, %v", table, err)
 	}
 	ms := func(builder string, n int) figure {
 		return figure{Builder: builder, Times: []time.Duration{time.Duration(n) * time.Millisecond}, Median: time.Duration(n) * time.Millisecond}
 	}
 	list := []result{
-		{row: row{id: "good"}, figures: []figure{ms("whittle erofs", 2), {Builder: "whittle chroot", Why: "not in a chroot"}, {Builder: "buildkitd", Why: "it failed"}}, floor: ms("floor", 1)},
-		{row: row{id: "bad"}, figures: []figure{{Builder: "whittle erofs", Why: "exit status 1"}, ms("buildkitd", 3)}},
-		{row: row{id: "all"}, figures: []figure{{Builder: "all", Why: "no room"}}},
+		{row: row{id: "noop-small"}, origin: now, figures: []figure{ms("whittle erofs", 2), {Builder: "whittle chroot", Why: "not in a chroot"}, {Builder: "buildkitd", Why: "it failed"}}, floor: ms("floor", 1)},
+		{row: row{id: "run-20"}, origin: now, figures: []figure{{Builder: "whittle erofs", Why: "exit status 1"}, ms("buildkitd", 3)}},
+		{row: row{id: "copy-50k"}, origin: now, figures: []figure{{Builder: "all", Why: "no room"}}},
+		{row: row{id: "big"}, origin: origin{"whittle 0", "none", "there"}, figures: []figure{ms("whittle erofs", 4)}},
+		{row: row{id: "no row of now"}, origin: now, figures: []figure{ms("whittle erofs", 5)}},
 	}
 	if err := s.report(list).writeJSON(s.set.json); err != nil {
 		t.Fatal(err)
 	}
-	rows, err := s.earlier()
+	table, err := s.recorded()
 	if err != nil {
 		t.Fatal(err)
 	}
-	again := row{id: "good", goal: goal{floor: 1.5}}
-	if res, done := rows["good"].result(again); !done || res.goal != again.goal || !reflect.DeepEqual(res.figures, list[0].figures) || res.floor.Median != time.Millisecond {
-		t.Errorf("%v: %+v", done, res)
+	res := table.results["noop-small"]
+	if !s.done(res) || res.goal.peer == 0 || !reflect.DeepEqual(res.figures, list[0].figures) || res.floor.Median != time.Millisecond {
+		t.Errorf("noop-small: %+v", res)
 	}
-	for _, id := range []string{"bad", "all", "new"} {
-		if _, done := rows[id].result(row{id: id}); done {
+	for _, id := range []string{"run-20", "copy-50k", "big", "noop-50k"} {
+		if s.done(table.results[id]) {
 			t.Errorf("%s is not measured again", id)
 		}
 	}
+	var ids []string
+	for _, r := range table.list() {
+		ids = append(ids, r.id)
+	}
+	if want := []string{"noop-small", "run-20", "copy-50k", "big"}; !slices.Equal(ids, want) {
+		t.Errorf("rows %v, want %v", ids, want)
+	}
+	var b bytes.Buffer
+	measured(&b, table.list())
+	if want := "- noop-small, run-20, copy-50k: measured with whittle 1 on here\n- big: measured with whittle 0 on there\n"; b.String() != want {
+		t.Errorf("it says\n%s", b.String())
+	}
 	for what, other := range map[string]func(*suite){
-		"another binary":  func(s *suite) { s.binary = "two" },
 		"other sizes":     func(s *suite) { s.set.quick = true },
 		"another builder": func(s *suite) { s.absent = nil },
-		"not asked for":   func(s *suite) { s.set.resume = false },
 	} {
 		o := *s
 		other(&o)
-		if rows, err := o.earlier(); err != nil || len(rows) != 0 {
-			t.Errorf("%s: %v, %v", what, rows, err)
+		if table, err := o.recorded(); err != nil || len(table.results) != 0 {
+			t.Errorf("%s: %v, %v", what, table, err)
 		}
 	}
 }

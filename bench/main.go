@@ -58,7 +58,7 @@ func main() {
 	var s settings
 	flag.StringVar(&s.whittle, "whittle", "bin/whittle", "the `binary` to measure")
 	flag.StringVar(&s.tempDir, "tmp", "/var/tmp", "`folder` on the disk to measure on")
-	flag.StringVar(&s.only, "row", "", "measure only rows whose id matches `regexp`")
+	flag.StringVar(&s.only, "row", "", "measure only rows whose id matches `regexp`; others stay in the files of -json and -docs as they are")
 	flag.IntVar(&s.runs, "runs", 0, "runs of each row (default: what the row says, five at least)")
 	flag.BoolVar(&s.quick, "quick", false, "a tenth of the files and three runs")
 	flag.BoolVar(&s.strict, "strict", false, "end with 1 when a goal is missed")
@@ -93,36 +93,33 @@ func run(ctx context.Context, set settings) (n int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	earlier, err := s.earlier()
+	t, err := s.recorded()
 	if err != nil {
 		return 0, err
 	}
-	var results []result
-	for _, r := range append(rows(), growthRows()...) {
-		if !only.MatchString(r.id) {
+	for _, r := range t.rows {
+		if !only.MatchString(r.id) || set.resume && s.done(t.results[r.id]) {
 			continue
 		}
-		res, done := earlier[r.id].result(r)
-		if !done {
-			if res = s.measure(ctx, r); ctx.Err() != nil {
-				break // which is not a row's fault
-			}
+		res := s.measure(ctx, r)
+		if ctx.Err() != nil {
+			break // which is not a row's fault
 		}
 		fmt.Fprintf(os.Stderr, "%s: %s\n", r.id, res.verdict())
-		results = append(results, res)
+		t.results[r.id] = res
 		if set.json != "" { // so that the end of this program, whatever it is, costs one row
-			if err := s.report(results).writeJSON(set.json); err != nil {
+			if err := s.report(t.list()).writeJSON(set.json); err != nil {
 				return 0, err
 			}
 		}
 	}
-	return missed(results), errors.Join(s.tell(results), context.Cause(ctx))
+	return missed(t.list()), errors.Join(s.tell(t.list()), context.Cause(ctx))
 }
 
 // tell prints the figures and writes them into the documents.
 func (s *suite) tell(results []result) error {
 	rep := s.report(results)
-	fmt.Println(rep.Machine)
+	fmt.Println(s.origin.Machine)
 	for _, name := range builderNames {
 		fmt.Printf("%s: %s\n", name, rep.Builders[name])
 	}

@@ -13,8 +13,6 @@ import (
 
 // report is what a run found, as JSON.
 type report struct {
-	Machine  string
-	Binary   string            // SHA-256 of the whittle that was measured
 	Quick    bool              `json:",omitempty"`
 	Builders map[string]string // name → how it was set up, or why it is not there
 	Rows     []rowReport
@@ -22,6 +20,7 @@ type report struct {
 
 type rowReport struct {
 	ID, Work  string
+	Origin    origin
 	FloorName string   `json:",omitempty"`
 	Goal      string   `json:",omitempty"`
 	Steps     int      `json:",omitempty"`
@@ -31,7 +30,7 @@ type rowReport struct {
 }
 
 func (s *suite) report(results []result) *report {
-	rep := &report{Machine: machine(s.dir), Binary: s.binary, Quick: s.set.quick, Builders: map[string]string{}}
+	rep := &report{Quick: s.set.quick, Builders: map[string]string{}}
 	for name, why := range s.absent {
 		rep.Builders[name] = "not here: " + why
 	}
@@ -39,7 +38,7 @@ func (s *suite) report(results []result) *report {
 		rep.Builders[b.name()] = b.about()
 	}
 	for _, r := range results {
-		row := rowReport{ID: r.id, Work: r.work, FloorName: r.row.floor, Goal: r.goals(), Steps: r.goal.steps, Figures: r.figures, Verdict: r.verdict()}
+		row := rowReport{ID: r.id, Work: r.work, Origin: r.origin, FloorName: r.row.floor, Goal: r.goals(), Steps: r.goal.steps, Figures: r.figures, Verdict: r.verdict()}
 		if r.floor.Median > 0 {
 			row.Floor = &r.floor
 		}
@@ -101,7 +100,8 @@ func (rep *report) writeDocs(file string, results []result) error {
 		return fmt.Errorf("%s: has no lines %q and %q", file, begin, end)
 	}
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s\n\nMeasured on %s.\n\n", begin, rep.Machine)
+	fmt.Fprintf(&b, "%s\n\n", begin)
+	measured(&b, results)
 	for _, name := range builderNames {
 		fmt.Fprintf(&b, "- %s: %s\n", name, rep.Builders[name])
 	}
@@ -118,6 +118,26 @@ func (rep *report) writeDocs(file string, results []result) error {
 		return err
 	}
 	return os.WriteFile(file, []byte(before+b.String()+after), 0o644)
+}
+
+// measured says with what and where: of a table that was not made in one run,
+// which rows.
+func measured(b *bytes.Buffer, results []result) {
+	rows := map[origin][]string{}
+	var origins []origin
+	for _, r := range results {
+		if rows[r.origin] == nil {
+			origins = append(origins, r.origin)
+		}
+		rows[r.origin] = append(rows[r.origin], r.id)
+	}
+	for _, o := range origins {
+		which := ""
+		if len(origins) > 1 {
+			which = strings.Join(rows[o], ", ") + ": "
+		}
+		fmt.Fprintf(b, "- %smeasured with %s on %s\n", which, o.Whittle, o.Machine)
+	}
 }
 
 func markdown(b *bytes.Buffer, part func([]result) ([]string, [][]string), results []result) {

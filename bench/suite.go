@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 )
 
 // suite is one run: its folder, the registry, and the builders that there are
@@ -16,7 +18,7 @@ type suite struct {
 	set      settings
 	dir      string
 	whittle  string
-	binary   string // SHA-256 of whittle
+	origin   origin
 	registry *server
 	builders []builder
 	absent   map[string]string // builder → why it is not here
@@ -33,7 +35,11 @@ func newSuite(ctx context.Context, set settings) (_ *suite, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w (make builds it)", err)
 	}
-	s.binary = fmt.Sprintf("%x", sha256.Sum256(program))
+	version, err := exec.CommandContext(ctx, s.whittle, "version").Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.whittle, err)
+	}
+	s.origin = origin{strings.TrimSpace(string(version)), fmt.Sprintf("%x", sha256.Sum256(program)), machine(set.tempDir)}
 	if s.dir, err = os.MkdirTemp(set.tempDir, "whittle-bench."); err != nil {
 		return nil, err
 	}

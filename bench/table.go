@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -146,18 +145,12 @@ func machine(dir string) string {
 	if unix.Uname(&u) == nil {
 		release = unix.ByteSliceToString(u.Release[:])
 	}
-	load, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		load = []byte("unknown")
-	}
 	who := "root"
 	if os.Getuid() != 0 {
 		who = "a user"
 	}
-	averages := strings.Fields(string(load))
-	averages = averages[:min(3, len(averages))]
-	return fmt.Sprintf("%s/%s, %d CPUs, Linux %s, as %s, load %s at the end, files in %s; page cache warm, dirty pages written back before each run",
-		runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), release, who, strings.Join(averages, " "), filepath.Dir(dir))
+	return fmt.Sprintf("%s/%s, %d CPUs, Linux %s, as %s, files in %s; page cache warm, dirty pages written back before each run",
+		runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), release, who, dir)
 }
 
 // firstLine is that of an error, not too long for a table.

@@ -1,7 +1,6 @@
 package container
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/whittle-build/whittle/internal/entry"
@@ -144,7 +144,7 @@ func (s *seen) ReadDir(p string) ([]entry.Entry, error) {
 		list = slices.DeleteFunc(list, func(have entry.Entry) bool { return have.Path == b.at })
 		list = append(list, e)
 	}
-	slices.SortFunc(list, func(a, b entry.Entry) int { return cmp.Compare(a.Base(), b.Base()) })
+	sort.Slice(list, func(i, j int) bool { return list[i].Base() < list[j].Base() })
 	return list, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 	"syscall"
 
@@ -386,7 +387,7 @@ func (m *mounting) takeCaches(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(names, func(a, b digest.Digest) int { return strings.Compare(a.Hex(), b.Hex()) })
+	sort.Slice(names, func(i, j int) bool { return names[i].Hex() < names[j].Hex() })
 	for _, name := range names {
 		i := first[name].mount
 		if m.job.Fresh {

@@ -7,7 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
+	"sort"
 	"strings"
 
 	"github.com/whittle-build/whittle/internal/copying"
@@ -150,7 +150,7 @@ func (d *differ) dir(p string, hides bool) error {
 		for _, name := range gone {
 			list = append(list, entry.Entry{Path: name, Kind: entry.Whiteout})
 		}
-		slices.SortFunc(list, func(a, b entry.Entry) int { return strings.Compare(a.Path, b.Path) })
+		sort.Slice(list, func(i, j int) bool { return list[i].Path < list[j].Path })
 	}
 	for _, e := range list {
 		if err := d.entry(e, hides); err != nil {

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"sort"
-	"strings"
 	"time"
 
 	"github.com/whittle-build/whittle/internal/digest"
@@ -197,7 +195,7 @@ func (c *Catalog) ids() ([]digest.Digest, error) {
 		}
 		out = append(out, id)
 	}
-	slices.SortFunc(out, func(a, b digest.Digest) int { return strings.Compare(a.Hex(), b.Hex()) })
+	sort.Slice(out, func(i, j int) bool { return out[i].Hex() < out[j].Hex() })
 	return out, nil
 }
 

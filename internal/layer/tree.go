@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
+	"sort"
 	"strings"
 	"sync"
 
@@ -103,7 +103,7 @@ func (v *treeView) ReadDir(p string) ([]entry.Entry, error) {
 	}
 	if extra := v.extra[p]; len(extra) > 0 {
 		list = append(list, extra...)
-		slices.SortFunc(list, func(a, b entry.Entry) int { return strings.Compare(a.Path, b.Path) })
+		sort.Slice(list, func(i, j int) bool { return list[i].Path < list[j].Path })
 	}
 	return list, nil
 }

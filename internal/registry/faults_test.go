@@ -233,7 +233,7 @@ func TestAnArtifactIsNoImage(t *testing.T) {
 	p := paint(t, "amd64", 10)
 	f := serve(t)
 	up := p.upload(f.ref("app", "1"))
-	up.Layers[0].Blob = func(context.Context) (manifest.Descriptor, error) {
+	up.Layers[0].Blob = func(context.Context, func(io.ReadCloser)) (manifest.Descriptor, error) {
 		d := describe(p.layers[0])
 		d.MediaType = "text/plain"
 		return d, nil

@@ -36,8 +36,10 @@ type UploadLayer struct {
 	// repositories lends it, Blob is not called.
 	Known *manifest.Descriptor
 	// Blob makes sure that the compressed form exists and describes it. It is
-	// called for several layers at once.
-	Blob func(ctx context.Context) (manifest.Descriptor, error)
+	// called for several layers at once. If it has to make the form, and see is
+	// not nil, it may call see, once, with a reader of what is there so far, which
+	// then goes to the registry at once; see closes it.
+	Blob func(ctx context.Context, see func(io.ReadCloser)) (manifest.Descriptor, error)
 	// Open opens that form. It is not called for a blob that the registry has.
 	Open func() (io.ReadCloser, error)
 	// From are references whose repositories may have the blob. Those on the
@@ -117,8 +119,13 @@ func (s *session) putLayer(ctx context.Context, l UploadLayer) (manifest.Descrip
 			return d, err
 		}
 	}
-	d, err := l.Blob(ctx)
-	if err != nil {
+	var early *earlyUpload
+	see := func(r io.ReadCloser) { early = s.sendEarly(ctx, r) }
+	if len(l.From) > 0 {
+		see = nil // it may be lent
+	}
+	d, err := l.Blob(ctx, see)
+	if done := early.end(ctx, d, err); done || err != nil {
 		return d, err
 	}
 	if err := s.putBlob(ctx, d, l); err != nil {

@@ -110,7 +110,7 @@ func (p picture) upload(ref Ref) Upload {
 	}}
 	for _, b := range p.layers {
 		up.Layers = append(up.Layers, UploadLayer{
-			Blob: func(context.Context) (manifest.Descriptor, error) { return describe(b), nil },
+			Blob: func(context.Context, func(io.ReadCloser)) (manifest.Descriptor, error) { return describe(b), nil },
 			Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil },
 		})
 	}
@@ -277,7 +277,7 @@ func TestALayerThatTheRegistryKnowsIsNotCompressedAgain(t *testing.T) {
 	known := describe(p.layers[0])
 	up := p.upload(Ref{Domain: ref.Domain, Path: ref.Path, Tag: "2"})
 	up.Layers[0].Known = &known
-	up.Layers[0].Blob = func(context.Context) (manifest.Descriptor, error) {
+	up.Layers[0].Blob = func(context.Context, func(io.ReadCloser)) (manifest.Descriptor, error) {
 		return manifest.Descriptor{}, errors.New("compressed for nothing")
 	}
 	if _, err := client().Push(t.Context(), up); err != nil {

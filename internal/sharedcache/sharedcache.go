@@ -289,7 +289,7 @@ func sorted[V any](m map[digest.Digest]V) []digest.Digest {
 	for id := range m {
 		ids = append(ids, id)
 	}
-	slices.SortFunc(ids, func(a, b digest.Digest) int { return bytes.Compare(a[:], b[:]) })
+	sort.Slice(ids, func(i, j int) bool { return ids[i].Hex() < ids[j].Hex() })
 	return ids
 }
 

@@ -18,14 +18,28 @@ func (s *Store) blobPath(d digest.Digest) string { return s.sharded(blobDir, d) 
 // PutBlob stores what r gives and returns its digest and size. An error of r
 // is returned and leaves nothing. Bytes that are there already are replaced
 // by themselves, so that putting a blob again also mends a damaged one.
-func (s *Store) PutBlob(r io.Reader) (digest.Digest, int64, error) {
+func (s *Store) PutBlob(r io.Reader) (digest.Digest, int64, error) { return s.GrowBlob(r, nil) }
+
+// GrowBlob is PutBlob for whoever wants the bytes at once: see, unless it is nil,
+// is given a reader of what is there so far, which waits for more, and ends with
+// the blob or with the error of r. It must be closed, by any goroutine.
+func (s *Store) GrowBlob(r io.Reader, see func(io.ReadCloser)) (digest.Digest, int64, error) {
 	f, err := s.tempFile("blob")
 	if err != nil {
 		return digest.Digest{}, 0, fmt.Errorf("blob: %w", err)
 	}
 	defer f.drop()
 	h := sha256.New()
-	n, err := io.CopyBuffer(io.MultiWriter(f, h), r, make([]byte, 256<<10))
+	g := newGrowing(f)
+	if see != nil {
+		reader, err := g.follow()
+		if err != nil {
+			return digest.Digest{}, 0, fmt.Errorf("blob: %w", err)
+		}
+		see(reader)
+	}
+	n, err := io.CopyBuffer(io.MultiWriter(g, h), r, make([]byte, 256<<10))
+	g.finish(err)
 	if err != nil {
 		return digest.Digest{}, n, fmt.Errorf("blob: after %d bytes: %w", n, s.Explain(err))
 	}

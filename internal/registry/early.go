@@ -1,0 +1,143 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	"github.com/whittle-build/whittle/internal/image/manifest"
+)
+
+// earlyUpload sends a blob whose digest nobody knows yet: its bytes go in one PATCH
+// of unknown length while they are made, the digest follows with a PUT (distribution
+// spec, "Pushing a blob in chunks"; docker pushes so). It is an attempt: when
+// anything goes wrong, the whole blob is sent as any other, which also tells what
+// is wrong. What the registry turns out to have is sent no further.
+type earlyUpload struct {
+	s    *session
+	stop context.CancelFunc
+	over chan struct{} // closed when at and err are set
+
+	at  *url.URL // where the upload goes on; nil when it did not begin
+	err error
+
+	body  io.ReadCloser
+	done  atomic.Int64
+	known atomic.Pointer[manifest.Descriptor] // set when it is: before, there is nothing to show
+	next  time.Time
+}
+
+func (s *session) sendEarly(ctx context.Context, r io.ReadCloser) *earlyUpload {
+	ctx, stop := context.WithCancel(ctx)
+	e := &earlyUpload{s: s, stop: stop, over: make(chan struct{}), body: r}
+	go func() {
+		defer close(e.over)
+		e.err = errors.Join(e.send(ctx), r.Close())
+	}()
+	return e
+}
+
+func (e *earlyUpload) send(ctx context.Context) (err error) {
+	if e.at, err = e.s.start(ctx, manifest.Descriptor{}, ""); err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPatch, e.at.String(), e)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/octet-stream")
+	resp, err := e.s.do(req, http.StatusAccepted, http.StatusNoContent)
+	if err != nil {
+		return err
+	}
+	if at, err := resp.Location(); err == nil {
+		e.at = at
+	}
+	return resp.Body.Close()
+}
+
+// Read and Close are the request's body.
+func (e *earlyUpload) Read(p []byte) (int, error) {
+	n, err := e.body.Read(p)
+	e.done.Add(int64(n))
+	if now := time.Now(); now.After(e.next) {
+		e.next = now.Add(tick)
+		e.show(Pushing)
+	}
+	return n, err
+}
+
+func (e *earlyUpload) Close() error { return e.body.Close() }
+
+func (e *earlyUpload) show(a Action) {
+	if d := e.known.Load(); d != nil {
+		e.s.c.event(Event{Action: a, Blob: *d, Done: e.done.Load()})
+	}
+}
+
+// end is told what the blob is, or why there is none, and reports whether the
+// registry has it now. e may be nil: then it has not.
+func (e *earlyUpload) end(ctx context.Context, d manifest.Descriptor, failed error) bool {
+	if e == nil {
+		return false
+	}
+	defer e.stop()
+	if failed != nil {
+		e.drop(ctx)
+		return false
+	}
+	if has, err := e.s.hasBlob(ctx, d); has || err != nil {
+		e.drop(ctx)
+		if has {
+			e.s.c.event(Event{Action: Exists, Blob: d, Done: d.Size})
+		}
+		return has
+	}
+	e.known.Store(&d)
+	e.show(Pushing)
+	<-e.over
+	if e.err == nil && e.done.Load() == d.Size && e.commit(ctx, d) == nil {
+		e.show(Pushed)
+		return true
+	}
+	e.drop(ctx)
+	return false
+}
+
+// commit names what was sent.
+func (e *earlyUpload) commit(ctx context.Context, d manifest.Descriptor) error {
+	to := *e.at
+	q := to.Query()
+	q.Set("digest", d.Digest.String())
+	to.RawQuery = q.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, to.String(), http.NoBody)
+	if err != nil {
+		return err
+	}
+	resp, err := e.s.do(req, http.StatusCreated, http.StatusNoContent)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// drop ends the upload; the registry may forget what it has of it.
+func (e *earlyUpload) drop(ctx context.Context) {
+	e.stop()
+	e.body.Close() // or whoever reads it would wait for more
+	<-e.over
+	if e.at == nil || ctx.Err() != nil {
+		return
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, e.at.String(), nil)
+	if err != nil {
+		return
+	}
+	if resp, err := e.s.http.Do(req); err == nil { // it would forget it some day in any case
+		resp.Body.Close()
+	}
+}
