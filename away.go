@@ -189,9 +189,13 @@ func (w *Whittle) fetchLayer(ctx context.Context, id digest.Digest) error {
 	if err != nil {
 		return err
 	}
-	lost := &rootfs.LostError{Layer: id}
+	f := fetchingOf(ctx, w)
+	lost, tried := f.tried(id, len(from))
+	if tried {
+		return lost
+	}
 	for _, o := range from {
-		err := fetchingOf(ctx, w).layer(ctx, id, meta.DiffID, o)
+		err := f.layer(ctx, id, meta.DiffID, o)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
@@ -201,6 +205,7 @@ func (w *Whittle) fetchLayer(ctx context.Context, id digest.Digest) error {
 		}
 		lost.Err = errors.Join(lost.Err, err)
 	}
+	f.remember(lost, len(from))
 	return lost
 }
 
@@ -239,7 +244,7 @@ func (b *build) fetching(ctx context.Context) (_ context.Context, stop func()) {
 // fetchAhead begins to fetch the base images that this build will need: that of
 // the target where the image stays here, and where no shared cache may know what
 // steps make, those under steps that look into them. Who needs a layer before it
-// is here waits for it; an error comes again then.
+// is here waits for it, and is told of an error.
 func (b *build) fetchAhead(ctx context.Context, p *plan.Plan) {
 	under := map[*plan.Step]*plan.Ref{} // the image that a step's file system begins with
 	begins := func(root plan.Root) *plan.Ref {
@@ -278,6 +283,13 @@ type fetching struct {
 
 	mu    sync.Mutex
 	repos map[string]*fetchedRepo
+	lost  map[search]*rootfs.LostError
+}
+
+// search is a layer with the number of places where it was looked for.
+type search struct {
+	layer  digest.Digest
+	places int
 }
 
 // fetchedRepo is a repository that layers come from.
@@ -295,7 +307,24 @@ func withFetching(ctx context.Context, w *Whittle, sink progress.Sink) context.C
 }
 
 func newFetching(w *Whittle, sink progress.Sink) *fetching {
-	return &fetching{w: w, sink: orNone(sink), slots: make(chan struct{}, maxFetches), repos: map[string]*fetchedRepo{}}
+	return &fetching{w: w, sink: orNone(sink), slots: make(chan struct{}, maxFetches), repos: map[string]*fetchedRepo{}, lost: map[search]*rootfs.LostError{}}
+}
+
+// tried says whether a layer was looked for in vain already, in as many places:
+// who comes second need not wait for all the pauses again.
+func (f *fetching) tried(id digest.Digest, places int) (*rootfs.LostError, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if lost := f.lost[search{id, places}]; lost != nil {
+		return lost, true
+	}
+	return &rootfs.LostError{Layer: id}, false
+}
+
+func (f *fetching) remember(lost *rootfs.LostError, places int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lost[search{lost.Layer, places}] = lost
 }
 
 // maxFetches is how many layers come at once: what a pull has.

@@ -214,6 +214,10 @@ func (w *Whittle) Push(ctx context.Context, ref string, c Compression, sink prog
 	if err != nil {
 		return d, err
 	}
+	if !n.Digest.IsZero() {
+		return d, &hinted{fmt.Errorf("push %s: a digest is no name to push to, it follows from what is pushed", ref),
+			fmt.Sprintf("give the image a tag, whittle tag %s %s:TAG, and push that", ref, n.FamiliarRepository())}
+	}
 	lock, err := w.use(ctx)
 	if err != nil {
 		return d, err

@@ -29,10 +29,12 @@ type row struct {
 
 // goal is what whittle's figure is held against. Zero parts are not.
 type goal struct {
-	peer  float64       // of the best peer's time, with erofs; with tree it is 1, with chroot it is not held
-	floor float64       // of the floor's time, with erofs
-	time  time.Duration // for one of the row's steps, with erofs
-	steps int           // in a run; 0 is one
+	peer  float64 // of the best peer's time, with erofs; with tree it is 1, with chroot it is not held
+	floor float64 // of the floor's time, with erofs
+	// overhead is of what the best peer takes beyond the floor, with erofs.
+	overhead float64
+	time     time.Duration // for one of the row's steps, with erofs
+	steps    int           // in a run; 0 is one
 	// exponent is how fast the time may grow with the size, with any provider.
 	exponent float64
 }

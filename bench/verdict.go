@@ -51,6 +51,9 @@ func (r result) goals() string {
 	if r.goal.floor > 0 {
 		add("≤ %.2f × the floor", r.goal.floor)
 	}
+	if r.goal.overhead > 0 {
+		add("≤ %.2f of the best peer's overhead", r.goal.overhead)
+	}
 	if r.goal.time > 0 {
 		add("≤ %s", show(r.goal.time))
 	}
@@ -73,7 +76,7 @@ func (r result) misses(f *figure) []string {
 	}
 	goal := r.goal
 	if f.Builder != "whittle erofs" {
-		goal.floor, goal.time = 0, 0
+		goal.floor, goal.time, goal.overhead = 0, 0, 0
 		if goal.peer > 0 {
 			goal.peer = 1
 		}
@@ -89,6 +92,9 @@ func (r result) misses(f *figure) []string {
 	}
 	if goal.floor > 0 && r.floor.Median > 0 && ratio(f, &r.floor) > goal.floor {
 		miss("%.2f × the floor", ratio(f, &r.floor))
+	}
+	if o, ok := r.overhead(f); goal.overhead > 0 && ok && o > goal.overhead {
+		miss("%.2f of %s's overhead", o, r.best().Builder)
 	}
 	if goal.time > 0 && r.each(f.Median) > goal.time {
 		miss("%s", show(r.each(f.Median)))
@@ -112,6 +118,15 @@ func (r result) memory(f *figure) int64 {
 }
 
 func ratio(f, of *figure) float64 { return float64(f.Median) / float64(of.Median) }
+
+// overhead is what f takes beyond the floor, of what the best peer does.
+func (r result) overhead(f *figure) (share float64, ok bool) {
+	p := r.best()
+	if p == nil || r.floor.Median == 0 || p.Median <= r.floor.Median {
+		return 0, false
+	}
+	return float64(f.Median-r.floor.Median) / float64(p.Median-r.floor.Median), true
+}
 
 // missed counts the figures that miss a goal.
 func missed(results []result) (n int) {

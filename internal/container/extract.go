@@ -24,7 +24,8 @@ type extraction struct {
 	at    *entry.Time // all times; nil means those of the files
 	until context.Context
 	Written
-	dirs []entry.Entry // whose modes come last: they may forbid writing
+	dirs  []entry.Entry     // whose modes come last: they may forbid writing
+	names map[uint64]string // of files with several names: what the first was written as
 }
 
 // Written is what was written to the host.
@@ -63,12 +64,41 @@ func (x *extraction) one(e entry.Entry, name string) error {
 	case entry.Symlink:
 		return x.replace(e, name, func(tmp string) error { return x.root.Symlink(e.Link, tmp) })
 	case entry.File:
-		return x.replace(e, name, func(tmp string) error { return x.file(e, name, tmp) })
+		if first, ok := x.names[e.Inode]; ok {
+			return x.again(e, first, name)
+		}
+		return x.first(e, name)
 	default:
 		x.Skipped++
 		return nil
 	}
 	return x.own(e, name)
+}
+
+// first writes a file, or the first name of one that has several.
+func (x *extraction) first(e entry.Entry, name string) error {
+	err := x.replace(e, name, func(tmp string) error { return x.file(e, name, tmp) })
+	if err != nil || e.Inode == 0 {
+		return err
+	}
+	if x.names == nil {
+		x.names = map[uint64]string{}
+	}
+	x.names[e.Inode] = name
+	return nil
+}
+
+// again writes one more name of a file. Where there can be no link it is a file
+// of its own.
+func (x *extraction) again(e entry.Entry, first, name string) error {
+	link := e
+	link.Size = 0
+	err := x.replace(link, name, func(tmp string) error { return x.root.Link(first, tmp) })
+	var no *os.LinkError
+	if errors.As(err, &no) {
+		return x.first(e, name)
+	}
+	return err
 }
 
 func (x *extraction) own(e entry.Entry, name string) error {
