@@ -190,10 +190,10 @@ func (w *Whittle) fetchLayer(ctx context.Context, id digest.Digest) error {
 		return err
 	}
 	f := fetchingOf(ctx, w)
-	lost, tried := f.tried(id, len(from))
-	if tried {
+	if lost := f.soughtInVain(id, len(from)); lost != nil {
 		return lost
 	}
+	lost := &rootfs.LostError{Layer: id}
 	for _, o := range from {
 		err := f.layer(ctx, id, meta.DiffID, o)
 		if err == nil || ctx.Err() != nil {
@@ -310,15 +310,12 @@ func newFetching(w *Whittle, sink progress.Sink) *fetching {
 	return &fetching{w: w, sink: orNone(sink), slots: make(chan struct{}, maxFetches), repos: map[string]*fetchedRepo{}, lost: map[search]*rootfs.LostError{}}
 }
 
-// tried says whether a layer was looked for in vain already, in as many places:
-// who comes second need not wait for all the pauses again.
-func (f *fetching) tried(id digest.Digest, places int) (*rootfs.LostError, bool) {
+// soughtInVain is how a layer was not found before, in as many places; nil when it
+// was not looked for: who comes second need not wait for all the pauses again.
+func (f *fetching) soughtInVain(id digest.Digest, places int) *rootfs.LostError {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if lost := f.lost[search{id, places}]; lost != nil {
-		return lost, true
-	}
-	return &rootfs.LostError{Layer: id}, false
+	return f.lost[search{id, places}]
 }
 
 func (f *fetching) remember(lost *rootfs.LostError, places int) {

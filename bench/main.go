@@ -105,6 +105,7 @@ func run(ctx context.Context, set settings) (n int, err error) {
 		if ctx.Err() != nil {
 			break // which is not a row's fault
 		}
+		res.origin = s.origin
 		fmt.Fprintf(os.Stderr, "%s: %s\n", r.id, res.verdict())
 		t.results[r.id] = res
 		if set.json != "" { // so that the end of this program, whatever it is, costs one row

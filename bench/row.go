@@ -87,7 +87,7 @@ func (s *suite) measure(ctx context.Context, r row) result {
 	if r.sizes != nil {
 		return s.measureGrowth(ctx, r)
 	}
-	res := result{row: r, origin: s.origin, floor: figure{Builder: "floor"}}
+	res := result{row: r, floor: figure{Builder: "floor"}}
 	sc, err := r.make(ctx, s)
 	if err != nil {
 		res.figures = []figure{{Builder: "all", Why: firstLine(err.Error())}}

@@ -6,8 +6,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"sync/atomic"
-	"time"
 
 	"github.com/whittle-build/whittle/internal/image/manifest"
 )
@@ -25,15 +23,13 @@ type earlyUpload struct {
 	at  *url.URL // where the upload goes on; nil when it did not begin
 	err error
 
-	body  io.ReadCloser
-	done  atomic.Int64
-	known atomic.Pointer[manifest.Descriptor] // set when it is: before, there is nothing to show
-	next  time.Time
+	body io.Closer
+	sent counted
 }
 
 func (s *session) sendEarly(ctx context.Context, r io.ReadCloser) *earlyUpload {
 	ctx, stop := context.WithCancel(ctx)
-	e := &earlyUpload{s: s, stop: stop, over: make(chan struct{}), body: r}
+	e := &earlyUpload{s: s, stop: stop, over: make(chan struct{}), body: r, sent: counted{r: r, s: s}}
 	go func() {
 		defer close(e.over)
 		e.err = errors.Join(e.send(ctx), r.Close())
@@ -45,7 +41,10 @@ func (e *earlyUpload) send(ctx context.Context) (err error) {
 	if e.at, err = e.s.start(ctx, manifest.Descriptor{}, ""); err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPatch, e.at.String(), e)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPatch, e.at.String(), struct {
+		io.Reader
+		io.Closer
+	}{&e.sent, e.body})
 	if err != nil {
 		return err
 	}
@@ -58,25 +57,6 @@ func (e *earlyUpload) send(ctx context.Context) (err error) {
 		e.at = at
 	}
 	return resp.Body.Close()
-}
-
-// Read and Close are the request's body.
-func (e *earlyUpload) Read(p []byte) (int, error) {
-	n, err := e.body.Read(p)
-	e.done.Add(int64(n))
-	if now := time.Now(); now.After(e.next) {
-		e.next = now.Add(tick)
-		e.show(Pushing)
-	}
-	return n, err
-}
-
-func (e *earlyUpload) Close() error { return e.body.Close() }
-
-func (e *earlyUpload) show(a Action) {
-	if d := e.known.Load(); d != nil {
-		e.s.c.event(Event{Action: a, Blob: *d, Done: e.done.Load()})
-	}
 }
 
 // end is told what the blob is, or why there is none, and reports whether the
@@ -97,11 +77,11 @@ func (e *earlyUpload) end(ctx context.Context, d manifest.Descriptor, failed err
 		}
 		return has
 	}
-	e.known.Store(&d)
-	e.show(Pushing)
+	e.sent.known.Store(&d)
+	e.sent.tell(Pushing)
 	<-e.over
-	if e.err == nil && e.done.Load() == d.Size && e.commit(ctx, d) == nil {
-		e.show(Pushed)
+	if e.err == nil && e.sent.n.Load() == d.Size && e.commit(ctx, d) == nil {
+		e.sent.tell(Pushed)
 		return true
 	}
 	e.drop(ctx)
@@ -110,11 +90,7 @@ func (e *earlyUpload) end(ctx context.Context, d manifest.Descriptor, failed err
 
 // commit names what was sent.
 func (e *earlyUpload) commit(ctx context.Context, d manifest.Descriptor) error {
-	to := *e.at
-	q := to.Query()
-	q.Set("digest", d.Digest.String())
-	to.RawQuery = q.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, to.String(), http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, named(e.at, d), http.NoBody)
 	if err != nil {
 		return err
 	}

@@ -243,12 +243,9 @@ func (s *session) send(ctx context.Context, at *url.URL, d manifest.Descriptor, 
 		return &fatalError{err}
 	}
 	defer func() { err = errors.Join(err, rc.Close()) }()
-	to := *at
-	q := to.Query()
-	q.Set("digest", d.Digest.String())
-	to.RawQuery = q.Encode()
-	body := &counted{r: d.Verify(rc), s: s, d: d}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, to.String(), body)
+	body := &counted{r: d.Verify(rc), s: s}
+	body.known.Store(&d)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, named(at, d), body)
 	if err != nil {
 		return &fatalError{err}
 	}
@@ -267,28 +264,43 @@ func (s *session) send(ctx context.Context, at *url.URL, d manifest.Descriptor, 
 	return resp.Body.Close()
 }
 
+// named is where an upload ends: from then on it is d.
+func named(at *url.URL, d manifest.Descriptor) string {
+	to := *at
+	q := to.Query()
+	q.Set("digest", d.Digest.String())
+	to.RawQuery = q.Encode()
+	return to.String()
+}
+
 // counted tells how much of an upload is gone, and keeps the error of its
 // source, which is not the registry's fault.
 type counted struct {
 	r     io.Reader
 	s     *session
-	d     manifest.Descriptor
-	n     int64
+	known atomic.Pointer[manifest.Descriptor] // what it is; nil when there is nothing to tell yet
+	n     atomic.Int64
 	next  time.Time
 	wrong atomic.Pointer[error]
 }
 
 func (c *counted) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
-	c.n += int64(n)
+	c.n.Add(int64(n))
 	if err != nil && err != io.EOF {
 		c.wrong.Store(&err)
 	}
 	if now := time.Now(); now.After(c.next) {
 		c.next = now.Add(tick)
-		c.s.c.event(Event{Action: Pushing, Blob: c.d, Done: c.n})
+		c.tell(Pushing)
 	}
 	return n, err
+}
+
+func (c *counted) tell(a Action) {
+	if d := c.known.Load(); d != nil {
+		c.s.c.event(Event{Action: a, Blob: *d, Done: c.n.Load()})
+	}
 }
 
 func (s *session) putManifest(ctx context.Context, ref Ref, raw []byte, d manifest.Descriptor) error {
