@@ -311,7 +311,7 @@ func TestAttack28_AnImageThatComesFromElsewhereIsNeverACacheEntry(t *testing.T) 
 		const text = "FROM base\nRUN echo good > /file\nCOPY a /a\n"
 		first := h.mustBuild(text, tags("app"))
 		var archive bytes.Buffer
-		if err := h.Save(t.Context(), &archive, []string{"app", "base"}, "docker"); err != nil {
+		if err := h.Save(t.Context(), &archive, []string{"app", "base"}, "docker", whittle.Compression{Format: "uncompressed"}); err != nil {
 			t.Fatal(err)
 		}
 		other := newWorkshop(t, h.opt.Rootfs)

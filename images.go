@@ -14,7 +14,6 @@ import (
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/dockerfile"
 	"github.com/whittle-build/whittle/internal/image"
-	"github.com/whittle-build/whittle/internal/image/manifest"
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/store"
 )
@@ -205,32 +204,6 @@ func (w *Whittle) keep(m *image.Image, names ...image.Name) error {
 		}
 	}
 	return w.store.Sync()
-}
-
-// Save writes images to out as one archive: format is "docker" or "oci".
-func (w *Whittle) Save(ctx context.Context, out io.Writer, refs []string, format string) (err error) {
-	lock, err := w.use(ctx)
-	if err != nil {
-		return err
-	}
-	defer join(&err, lock.Close)
-	var list []image.Export
-	for _, ref := range refs {
-		m, n, err := w.catalog.Resolve(ref)
-		if err == nil {
-			err = w.gather(ctx, m, nil)
-		}
-		if err != nil {
-			return err
-		}
-		x := image.Export{Image: m}
-		if !n.IsZero() {
-			x.Names = []image.Name{n}
-		}
-		list = append(list, x)
-	}
-	e := image.Exporter{Tar: w.openTar, Style: manifest.OCI}
-	return e.Save(ctx, out, list, image.Format(format))
 }
 
 // Load stores the images of an archive and returns them with their names.

@@ -4,12 +4,11 @@ import (
 	"fmt"
 	"io"
 	"text/tabwriter"
-	"time"
 )
 
 // compare prints whittle's figures beside those of an earlier report. The two
-// machines may differ: what counts is the ratio to the floor, or to the best
-// peer where there is no floor.
+// machines may differ: what counts is the ratio to the floor. Rows without one are
+// compared by their times.
 func (rep *report) compare(out io.Writer, file string) error {
 	old, err := readReport(file)
 	if err != nil {
@@ -19,42 +18,37 @@ func (rep *report) compare(out io.Writer, file string) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "row\tbuilder\tof\tthen\tnow")
 	for _, r := range rep.Rows {
+		then := was[r.ID]
 		for _, f := range r.Figures {
-			then := was[r.ID].relative(f.Builder)
-			now := r.relative(f.Builder)
-			if own(f.Builder) && now > 0 && then > 0 {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%.2f\t%.2f\n", r.ID, f.Builder, r.yardstick(), then, now)
+			if !own(f.Builder) || f.cannot() {
+				continue
 			}
+			of, format := "floor", (*rowReport).relative
+			if r.Floor == nil || then.Floor == nil {
+				of, format = "itself", (*rowReport).time
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.ID, f.Builder, of, format(&then, f.Builder), format(&r, f.Builder))
 		}
 	}
 	return w.Flush()
 }
 
-// yardstick is what a row's figures are divided by.
-func (r rowReport) yardstick() string {
-	if r.Floor != nil {
-		return "floor"
+// relative is a builder's time in those of the floor.
+func (r *rowReport) relative(builder string) string {
+	for _, f := range r.Figures {
+		if f.Builder == builder && f.Median > 0 && r.Floor.Median > 0 {
+			return fmt.Sprintf("%.2f", ratio(&f, r.Floor))
+		}
 	}
-	return "buildkitd"
+	return "–"
 }
 
-// relative is a builder's time in those of the yardstick; 0 when one is
-// missing.
-func (r rowReport) relative(builder string) float64 {
-	var time, of time.Duration
-	if r.Floor != nil {
-		of = r.Floor.Median
-	}
+// time is a builder's.
+func (r *rowReport) time(builder string) string {
 	for _, f := range r.Figures {
 		if f.Builder == builder {
-			time = f.Median
-		}
-		if r.Floor == nil && f.Builder == r.yardstick() {
-			of = f.Median
+			return dash(f.Median)
 		}
 	}
-	if of == 0 {
-		return 0
-	}
-	return float64(time) / float64(of)
+	return "–"
 }

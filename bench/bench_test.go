@@ -75,6 +75,7 @@ type none struct {
 
 func (n none) programs() []string { return n.own }
 func (none) daemon() int          { return 0 }
+func (none) about() string        { return "as it comes" }
 
 func TestMemoryIsThatOfTheBuildersProgramsAndBytesAreThoseOfAll(t *testing.T) {
 	exe, err := os.Executable()
@@ -121,6 +122,7 @@ func TestAFigureIsJudgedByItsOwnGoals(t *testing.T) {
 		{"more than half", of(goal{peer: 0.5}, false), figure{Builder: "whittle erofs", Median: 240 * ms}, "0.60 of buildah"},
 		{"tree is held against the peer itself", of(goal{peer: 0.5}, false), figure{Builder: "whittle tree", Median: 240 * ms}, ""},
 		{"tree slower than it", of(goal{peer: 0.5}, false), figure{Builder: "whittle tree", Median: 440 * ms}, "1.10 of buildah"},
+		{"tree slower than it where no ratio is asked for", of(goal{time: ms}, false), figure{Builder: "whittle tree", Median: 440 * ms}, "1.10 of buildah"},
 		{"chroot is not held against it", of(goal{peer: 0.5}, false), figure{Builder: "whittle chroot", Median: 440 * ms}, ""},
 		{"over the floor", of(goal{floor: 2}, false), figure{Builder: "whittle erofs", Median: 201 * ms}, "2.01 × the floor"},
 		{"over the floor with tree", of(goal{floor: 2}, false), figure{Builder: "whittle tree", Median: 201 * ms}, ""},
@@ -141,14 +143,49 @@ func TestAFigureIsJudgedByItsOwnGoals(t *testing.T) {
 	}
 }
 
-func TestNothingIsMetWithoutThePeerThatItIsHeldAgainst(t *testing.T) {
-	r := result{row: row{id: "r", goal: goal{peer: 0.5}}, figures: []figure{{Builder: "whittle erofs", Median: ms}}}
-	if got := r.verdict(); got != "met, but for the peers: none is here" {
-		t.Errorf("without: %q", got)
+func TestNothingIsMetWithoutWhatItIsHeldAgainst(t *testing.T) {
+	erofs, tree, peer := figure{Builder: "whittle erofs", Median: ms}, figure{Builder: "whittle tree", Median: ms}, figure{Builder: "buildkitd", Median: 10 * ms}
+	floor := figure{Builder: "floor", Median: ms}
+	for _, c := range []struct {
+		name    string
+		goal    goal
+		floor   figure
+		figures []figure
+		want    string
+	}{
+		{"all is there", goal{peer: 0.5, floor: 2}, floor, []figure{erofs, tree, peer}, "met"},
+		{"no peer", goal{peer: 0.5}, floor, []figure{erofs, tree}, "met, but for the peers: none is here"},
+		{"a peer that failed", goal{peer: 0.5}, floor, []figure{erofs, peer, {Builder: "buildah", Why: "exit status 1"}}, "met, but for buildah: it failed"},
+		{"a peer that cannot", goal{peer: 0.5}, floor, []figure{erofs, peer, {Builder: "buildah", Why: "not possible: it has none"}}, "met"},
+		{"a floor that failed", goal{floor: 2}, figure{Builder: "floor", Why: "zstd: not found"}, []figure{erofs, peer}, "met, but for the floor: zstd: not found"},
+		{"no erofs", goal{peer: 0.5}, floor, []figure{{Builder: "whittle erofs", Why: "not here: no erofs"}, tree, peer}, "met, but for erofs: not here"},
+	} {
+		if got := (result{row: row{id: "r", goal: c.goal}, floor: c.floor, figures: c.figures}).verdict(); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
 	}
-	r.figures = append(r.figures, figure{Builder: "buildkitd", Median: 10 * ms})
-	if got := r.verdict(); got != "met" {
-		t.Errorf("with: %q", got)
+}
+
+func TestOnlyMillionsOfEntriesMayTakeMoreMemory(t *testing.T) {
+	for _, c := range []struct {
+		sizes []int
+		want  string
+	}{{nil, "201 MB of memory"}, {shares(1000), "201 MB of memory"}, {shares(1_000_000), ""}} {
+		r := result{row: row{sizes: c.sizes}}
+		if got := strings.Join(r.misses(&figure{Builder: "whittle erofs", Median: ms, Peak: 201 << 20}), ", "); got != c.want {
+			t.Errorf("%v: %q, want %q", c.sizes, got, c.want)
+		}
+	}
+}
+
+func TestAFloorFailsWithAnyOfItsParts(t *testing.T) {
+	if smp, err := timed(sideBySide(t.Context(), "0 0", "sleep $x.1; exit $x"), nil); err != nil || smp.took < 100*time.Millisecond {
+		t.Errorf("%v, %v", smp, err)
+	}
+	for _, words := range []string{"1 0", "0 1"} {
+		if _, err := timed(sideBySide(t.Context(), words, "(exit $x) | cat"), nil); err == nil {
+			t.Errorf("%s: no error", words)
+		}
 	}
 }
 
@@ -158,6 +195,9 @@ func TestTheExponentIsThatOfTheUpperSizes(t *testing.T) {
 	}
 	if got := exponent([]int{10, 30, 100}, []time.Duration{100, 900, 10000}); got < 1.99 || got > 2.01 {
 		t.Errorf("quadratic: %.3f", got)
+	}
+	if got := exponent([]int{10, 30, 100}, []time.Duration{100, 900, 1000}); got < 1.99 || got > 2.01 {
+		t.Errorf("quadratic up to the middle: %.3f", got)
 	}
 }
 
@@ -256,7 +296,7 @@ func TestARunThatWasInterruptedIsTakenUpAgain(t *testing.T) {
 		return figure{Builder: builder, Times: []time.Duration{time.Duration(n) * time.Millisecond}, Median: time.Duration(n) * time.Millisecond}
 	}
 	list := []result{
-		{row: row{id: "noop-small"}, origin: now, figures: []figure{ms("whittle erofs", 2), {Builder: "whittle chroot", Why: "not in a chroot"}, {Builder: "buildkitd", Why: "it failed"}}, floor: ms("floor", 1)},
+		{row: row{id: "noop-small"}, origin: now, figures: []figure{ms("whittle erofs", 2), {Builder: "whittle chroot", Why: "not in a chroot"}, ms("buildkitd", 30)}, floor: ms("floor", 1)},
 		{row: row{id: "run-20"}, origin: now, figures: []figure{{Builder: "whittle erofs", Why: "exit status 1"}, ms("buildkitd", 3)}},
 		{row: row{id: "copy-50k"}, origin: now, figures: []figure{{Builder: "all", Why: "no room"}}},
 		{row: row{id: "big"}, origin: origin{"whittle 0", "none", "there"}, figures: []figure{ms("whittle erofs", 4)}},
@@ -290,14 +330,34 @@ func TestARunThatWasInterruptedIsTakenUpAgain(t *testing.T) {
 	if want := "- noop-small, run-20, copy-50k: measured with whittle 1 on here\n- big: measured with whittle 0 on there\n"; b.String() != want {
 		t.Errorf("it says\n%s", b.String())
 	}
-	for what, other := range map[string]func(*suite){
-		"other sizes":     func(s *suite) { s.set.quick = true },
-		"another builder": func(s *suite) { s.absent = nil },
+	s.set.quick = true
+	if _, err := s.recorded(); err == nil || !strings.Contains(err.Error(), "other sizes") {
+		t.Errorf("other sizes: %v", err)
+	}
+}
+
+func TestARowIsMeasuredAgainBesideOtherBuilders(t *testing.T) {
+	s := &suite{origin: origin{Binary: "one"}, builders: []builder{&counted{label: "whittle erofs"}, &counted{label: "buildah"}}}
+	res := func(list ...figure) result { return result{origin: s.origin, figures: list} }
+	erofs, buildah := figure{Builder: "whittle erofs", About: "as it comes"}, figure{Builder: "buildah", About: "as it comes"}
+	for _, c := range []struct {
+		name string
+		res  result
+		want bool
+	}{
+		{"as it was", res(erofs, buildah), true},
+		{"and another one then", res(erofs, buildah, figure{Builder: "buildkitd", About: "fast"}), true},
+		{"one more now", res(erofs), false},
+		{"another way now", res(erofs, figure{Builder: "buildah", About: "slow"}), false},
+		{"it failed", res(erofs, figure{Builder: "buildah", About: "as it comes", Why: "exit status 1"}), false},
+		{"it was too slow", res(erofs, figure{Builder: "buildah", About: "as it comes", Why: "not within 5m0s"}), true},
 	} {
-		o := *s
-		other(&o)
-		if table, err := o.recorded(); err != nil || len(table.results) != 0 {
-			t.Errorf("%s: %v, %v", what, table, err)
+		if got := s.done(c.res); got != c.want {
+			t.Errorf("%s: %t", c.name, got)
 		}
+	}
+	alone := res(erofs)
+	if alone.alone = true; !s.done(alone) {
+		t.Error("a row without peers is measured for their sake")
 	}
 }

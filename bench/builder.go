@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,7 +17,8 @@ type job struct {
 	noCache bool
 	tag     string // name of the image; "" is none
 	push    string // name to push it to, at once where the builder can; "" is nowhere
-	form    string // gzip or zstd, of layers that are pushed
+	form    string // gzip or zstd, of layers that are pushed or archived
+	archive string // file to export to, an OCI layout; "" is none
 	cache   string // shared cache in a registry that steps come from; "" is none
 	export  bool   // add what is built to that cache, the layers of all stages
 }
@@ -146,6 +148,14 @@ func (w *whittle) forget(ctx context.Context) error {
 		return nil
 	}
 	return os.RemoveAll(old)
+}
+
+// empty takes a new store without even the bases.
+func (w *whittle) empty() error {
+	old := w.store
+	w.made++
+	w.store = filepath.Join(filepath.Dir(w.pristine), fmt.Sprint("store", w.made))
+	return errors.Join(os.RemoveAll(old), os.Mkdir(w.store, 0o755))
 }
 
 func (w *whittle) build(ctx context.Context, j job) *exec.Cmd {

@@ -100,7 +100,7 @@ func (p *project) elsewhere(ctx context.Context, w *whittle, from string) (sampl
 	return smp, err
 }
 
-// serve answers for the files in dir, each after a while.
+// serve has h answer, each time after a while.
 func serve(h http.Handler) (url string, stop func() error, err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

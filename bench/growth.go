@@ -14,15 +14,15 @@ import (
 // growthRows show how times grow with what a Dockerfile or a context has much of.
 func growthRows() []row {
 	return []row{
-		{id: "wide", work: "1 000 stages with a COPY and a RUN each, nothing cached", alone: true, runs: 3, needs: []string{"busybox"},
+		{id: "wide", work: "1 000 stages with a COPY and a RUN each, nothing cached", alone: true, needs: []string{"busybox"},
 			goal: goal{exponent: 1.05}, sizes: shares(1000), grow: wide},
-		{id: "deep", work: "500 steps in one stage, nothing cached", alone: true, runs: 3, needs: []string{"busybox"},
+		{id: "deep", work: "500 steps in one stage, nothing cached", alone: true, needs: []string{"busybox"},
 			goal: goal{exponent: 1.05}, sizes: shares(500), grow: deep},
 		{id: "deep-noop", work: "500 steps in one stage, nothing changed", alone: true, runs: 7, needs: []string{"busybox"},
 			goal: goal{exponent: 1.05}, sizes: shares(500), grow: again(deep)},
-		{id: "big", work: "COPY of 1 000 000 small files, cold", alone: true, runs: 1,
+		{id: "big", work: "COPY of 1 000 000 small files, cold", alone: true,
 			goal: goal{exponent: 1.05}, sizes: shares(1_000_000), grow: big},
-		{id: "big-noop", work: "1 000 000 small files, nothing changed", alone: true, runs: 3,
+		{id: "big-noop", work: "1 000 000 small files, nothing changed", alone: true,
 			goal: goal{exponent: 1.05}, sizes: shares(1_000_000), grow: again(big)},
 	}
 }
@@ -39,7 +39,7 @@ func (s *suite) measureGrowth(ctx context.Context, r row) result {
 	res := result{row: r, floor: figure{Builder: "floor"}}
 	for _, b := range s.builders {
 		if _, own := b.(*whittle); own {
-			res.figures = append(res.figures, figure{Builder: b.name()})
+			res.figures = append(res.figures, figure{Builder: b.name(), About: b.about()})
 		}
 	}
 	for _, n := range sizes {
@@ -54,6 +54,9 @@ func (s *suite) measureGrowth(ctx context.Context, r row) result {
 					f.grow(n, m)
 				}
 			}
+		}
+		if measured.aside != "" {
+			res.aside = fmt.Sprintf("%d: %s", n, measured.aside)
 		}
 	}
 	for i := range res.figures {
@@ -75,17 +78,41 @@ func (f *figure) grow(n int, m figure) {
 	f.Peak, f.Read, f.Written = max(f.Peak, m.Peak), m.Read, m.Written
 }
 
-// exponent is how fast times grow with sizes, from those on that are at least a
-// tenth of the largest: 1 is linear.
+// exponent is how fast times grow with sizes, at the steepest between two sizes that
+// are at least a tenth of the largest: 1 is linear.
 func exponent(sizes []int, times []time.Duration) float64 {
 	last := len(sizes) - 1
 	steepest := math.Inf(-1)
 	for i := range last {
-		if sizes[i]*10 >= sizes[last] {
-			steepest = max(steepest, math.Log(float64(times[last])/float64(times[i]))/math.Log(float64(sizes[last])/float64(sizes[i])))
+		if sizes[i]*10 < sizes[last] {
+			continue
+		}
+		for k := i + 1; k <= last; k++ {
+			steepest = max(steepest, math.Log(float64(times[k])/float64(times[i]))/math.Log(float64(sizes[k])/float64(sizes[i])))
 		}
 	}
 	return steepest
+}
+
+// curves is the table of growth.
+func curves(results []result) (head []string, lines [][]string) {
+	head = []string{"row", "builder", "1 %", "3 %", "10 %", "30 %", "100 %", "exponent"}
+	for _, r := range results {
+		for _, f := range r.figures {
+			if r.sizes == nil || f.Median == 0 {
+				continue
+			}
+			line := []string{r.id, f.Builder}
+			for _, d := range f.Times {
+				line = append(line, show(d))
+			}
+			for len(line) < len(head)-1 {
+				line = append(line, "–")
+			}
+			lines = append(lines, append(line, fmt.Sprintf("%.2f", f.Exponent)))
+		}
+	}
+	return head, lines
 }
 
 // again is a row whose runs find all done.

@@ -2,8 +2,8 @@
 // whole commands, all builders in turn, each with the same base images from one
 // registry on the loopback, beside what the machine itself takes for the work.
 // `make bench` runs all of it and writes docs/benchmarks.md with its plot and
-// docs/benchmarks.json; `make bench-quick` is a tenth of the files, three runs
-// and one peer, and compares with what was written last.
+// docs/benchmarks.json; `make bench-quick` is a tenth of the files and one peer,
+// and compares with what docs/benchmarks-quick.json has.
 //
 // Each figure is the median of at least five runs. What a run needs (a fresh
 // store, an emptied cache, an edited file, dirty pages written back) is prepared
@@ -60,7 +60,7 @@ func main() {
 	flag.StringVar(&s.tempDir, "tmp", "/var/tmp", "`folder` on the disk to measure on")
 	flag.StringVar(&s.only, "row", "", "measure only rows whose id matches `regexp`; others stay in the files of -json and -docs as they are")
 	flag.IntVar(&s.runs, "runs", 0, "runs of each row (default: what the row says, five at least)")
-	flag.BoolVar(&s.quick, "quick", false, "a tenth of the files and three runs")
+	flag.BoolVar(&s.quick, "quick", false, "a tenth of the files")
 	flag.BoolVar(&s.strict, "strict", false, "end with 1 when a goal is missed")
 	flag.StringVar(&s.peers, "peers", "buildkitd,dockerd,buildah", "measure beside these `peers`")
 	flag.DurationVar(&s.patience, "patience", 5*time.Minute, "give a run up after this `time`")
@@ -121,8 +121,13 @@ func run(ctx context.Context, set settings) (n int, err error) {
 func (s *suite) tell(results []result) error {
 	rep := s.report(results)
 	fmt.Println(s.origin.Machine)
+	for _, b := range s.builders {
+		fmt.Printf("%s: %s\n", b.name(), b.about())
+	}
 	for _, name := range builderNames {
-		fmt.Printf("%s: %s\n", name, rep.Builders[name])
+		if why := s.absent[name]; why != "" {
+			fmt.Printf("%s: not here: %s\n", name, why)
+		}
 	}
 	fmt.Println()
 	errs := []error{write(os.Stdout, results)}

@@ -23,6 +23,7 @@ type sample struct {
 	peak    int64 // bytes of memory that the builder's own programs had at once; 0 is not looked at
 	read    int64 // bytes that came through read calls, of all processes involved
 	written int64 // bytes that went through write calls
+	pushed  int64 // bytes of the layers that were made for elsewhere; 0 is not looked at
 }
 
 // quiet runs a command of which only the failure is of interest.
@@ -64,14 +65,20 @@ func warm(dir string) error {
 	})
 }
 
-// unburdened makes the kernel forget the inodes that were deleted on the way to a
-// run. ext4 without a journal passes over each of them whenever it makes a file, for
-// a minute and more, as long as their blocks are in the page cache (recently_deleted
-// in fs/ext4/ialloc.c): 80 000 files then take 20 s and not 2. The programs that builder
-// b has for cmd are read again. Where the cache cannot be dropped, as by a plain user, nothing is done.
-func unburdened(b builder, cmd *exec.Cmd) error {
+// dropCache empties the page cache, where this user may. With it the kernel forgets
+// the inodes that were deleted on the way to a run: ext4 without a journal passes over
+// each of them whenever it makes a file, for a minute and more, as long as their
+// blocks are cached (recently_deleted in fs/ext4/ialloc.c). 80 000 files then take
+// 20 s and not 2.
+func dropCache() (dropped bool) {
 	settle()
-	if os.WriteFile("/proc/sys/vm/drop_caches", []byte("1"), 0) != nil {
+	return os.WriteFile("/proc/sys/vm/drop_caches", []byte("1"), 0) == nil
+}
+
+// unburdened is dropCache before a run. The programs that builder b has for cmd are
+// read again.
+func unburdened(b builder, cmd *exec.Cmd) error {
+	if !dropCache() {
 		return nil
 	}
 	for _, name := range append(b.programs(), cmd.Path) {
@@ -93,13 +100,14 @@ func timed(cmd *exec.Cmd, b builder) (sample, error) {
 	var before counts
 	if b != nil {
 		before = allCounts(b)
+		watch = newWatcher(b)
 	}
 	began := time.Now()
 	if err := cmd.Start(); err != nil {
 		return sample{}, err
 	}
 	if b != nil {
-		watch = watchOf(cmd.Process.Pid, b)
+		go watch.follow(cmd.Process.Pid, b)
 	}
 	err := cmd.Wait()
 	s := sample{took: time.Since(began)}
@@ -185,8 +193,9 @@ func below(pid int, parents map[int]int) []int {
 // watcher follows the memory of a builder's own programs, among the command
 // and the daemon and what is below them; what a step runs is not counted.
 type watcher struct {
-	done chan struct{}
-	peak chan int64
+	others []int // the daemon and what is below it
+	done   chan struct{}
+	peak   chan int64
 }
 
 // relist is how long the list of all processes serves, which takes some
@@ -195,35 +204,45 @@ const relist = 100 * time.Millisecond
 
 // pause is how long a watcher leaves a command alone that has run for this time:
 // a look takes a fifth of a millisecond, and shall cost nothing that counts, in a
-// command of a tenth of a second neither.
+// command of a tenth of a second neither. What a process had between two looks is
+// not lost: the kernel keeps the most.
 func pause(ran time.Duration) time.Duration {
-	return max(2*time.Millisecond, min(ran/10, 20*time.Millisecond), ran/100)
+	return max(2*time.Millisecond, min(ran/10, 20*time.Millisecond), min(ran/100, 200*time.Millisecond))
 }
 
-func watchOf(pid int, b builder) *watcher {
+// newWatcher lists the daemon's processes, and has the kernel forget what was the
+// most that they had (clear_refs in proc_pid_clear_refs(5)), which needs root.
+func newWatcher(b builder) *watcher {
 	w := &watcher{done: make(chan struct{}), peak: make(chan int64, 1)}
-	began := time.Now()
-	go func() {
-		var peak int64
-		others := []int{b.daemon()}
-		listed := began
-		for {
-			peak = max(peak, memory(append(others, pid), b.programs()))
-			ran := time.Since(began)
-			if time.Since(listed) > max(relist, ran/5) {
-				parents := processes()
-				others = append(append(below(pid, parents), below(b.daemon(), parents)...), b.daemon())
-				listed = time.Now()
-			}
-			select {
-			case <-w.done:
-				w.peak <- peak
-				return
-			case <-time.After(pause(ran)):
-			}
-		}
-	}()
+	if d := b.daemon(); d != 0 {
+		w.others = append(below(d, processes()), d)
+	}
+	for _, pid := range w.others {
+		_ = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0) // or it has ended
+	}
 	return w
+}
+
+// follow looks until stop.
+func (w *watcher) follow(pid int, b builder) {
+	began := time.Now()
+	var peak int64
+	listed, others := began, w.others
+	for {
+		ran := time.Since(began)
+		if time.Since(listed) > max(relist, ran/20) {
+			parents := processes()
+			others = append(append(below(pid, parents), below(b.daemon(), parents)...), b.daemon())
+			listed = time.Now()
+		}
+		peak = max(peak, memory(append(others, pid), b.programs()))
+		select {
+		case <-w.done:
+			w.peak <- peak
+			return
+		case <-time.After(pause(ran)):
+		}
+	}
 }
 
 func (w *watcher) stop() int64 {
@@ -231,8 +250,8 @@ func (w *watcher) stop() int64 {
 	return <-w.peak
 }
 
-// memory sums what those of the processes have in memory that run one of the
-// programs.
+// memory sums the most that those of the processes have had in memory that run one
+// of the programs.
 func memory(pids []int, programs []string) (bytes int64) {
 	for _, pid := range pids {
 		if pid == 0 {
@@ -246,7 +265,7 @@ func memory(pids []int, programs []string) (bytes int64) {
 		if err != nil || !slices.Contains(programs, strings.TrimSuffix(filepath.Base(exe), " (deleted)")) {
 			continue
 		}
-		bytes += field(string(text), "VmRSS:") << 10
+		bytes += field(string(text), "VmHWM:") << 10
 	}
 	return bytes
 }

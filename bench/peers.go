@@ -13,6 +13,20 @@ import (
 	"github.com/whittle-build/whittle/test/dockerd"
 )
 
+// fastGunzip are programs that containerd and dockerd decompress with when they are
+// there (packages isal and pigz).
+var fastGunzip = [...]string{"igzip", "unpigz"}
+
+func decompressors() string {
+	list := []string{"layers decompressed by its own code"}
+	for _, name := range fastGunzip {
+		if _, err := exec.LookPath(name); err == nil {
+			list = append(list, "or "+name+" (which is there)")
+		}
+	}
+	return strings.Join(list, " ")
+}
+
 // moby is buildkitd with its OCI worker.
 type moby struct {
 	suite   *suite
@@ -47,10 +61,12 @@ func (s *suite) newBuildkitd(context.Context) (builder, error) {
 func (m *moby) name() string { return "buildkitd" }
 func (m *moby) about() string {
 	return m.version + ", OCI worker, overlayfs, steps in the machine's network, base images pinned by digest, " +
-		"exporter type=image with compression=uncompressed"
+		"exporter type=image with compression=uncompressed; " + decompressors()
 }
-func (m *moby) programs() []string { return []string{"buildkitd", "buildctl", "runc"} }
-func (m *moby) daemon() int        { return m.server.Process.Pid }
+func (m *moby) programs() []string {
+	return append([]string{"buildkitd", "buildctl", "runc"}, fastGunzip[:]...)
+}
+func (m *moby) daemon() int { return m.server.Process.Pid }
 
 // base names the digest: nothing else is looked up without asking the registry.
 func (m *moby) base(standIn string) string { return m.suite.registry.pinned(standIn) }
@@ -99,6 +115,8 @@ func (m *moby) build(ctx context.Context, j job) *exec.Cmd {
 	}
 	out := "type=image,compression=uncompressed,name=" + m.suite.tag(j)
 	switch {
+	case j.archive != "":
+		out = "type=oci,force-compression=true,compression=" + j.form + ",dest=" + j.archive
 	case j.push != "" && j.form == "":
 		out = "type=image,push=true,name=" + j.push
 	case j.push != "":
@@ -148,11 +166,12 @@ func (d *docker) name() string {
 }
 
 func (d *docker) about() string {
-	return d.version + ", overlay2, steps in the machine's network, base images in its own store"
+	return d.version + ", overlay2, steps in the machine's network, base images in its own store; " + decompressors() +
+		"; bytes that its first builder's steps read and write are not counted, no process of its own has them"
 }
 
 func (d *docker) programs() []string {
-	return []string{"dockerd", "docker", "containerd", "containerd-shim-runc-v2", "runc"}
+	return append([]string{"dockerd", "docker", "containerd", "containerd-shim-runc-v2", "runc"}, fastGunzip[:]...)
 }
 func (d *docker) daemon() int                { return d.server.PID() }
 func (d *docker) base(standIn string) string { return d.suite.registry.image(standIn) }
@@ -212,7 +231,7 @@ func (s *suite) newBuildah(ctx context.Context) (builder, error) {
 
 func (b *buildah) name() string { return "buildah" }
 func (b *buildah) about() string {
-	return b.version + ", overlay of the kernel, --isolation chroot (its fastest), --layers"
+	return b.version + ", overlay of the kernel, --isolation chroot (its fastest), --layers --jobs 0"
 }
 func (b *buildah) programs() []string { return []string{"buildah", "crun", "runc", "conmon"} }
 func (b *buildah) daemon() int        { return 0 }
@@ -235,7 +254,7 @@ func (b *buildah) forget(ctx context.Context) error {
 }
 
 func (b *buildah) build(ctx context.Context, j job) *exec.Cmd {
-	args := []string{"-q", "--layers", "--network", "host", "--tls-verify=false", "--pull=false", "--signature-policy", b.dir + "/policy.json"}
+	args := []string{"-q", "--layers", "--jobs", "0", "--network", "host", "--tls-verify=false", "--pull=false", "--signature-policy", b.dir + "/policy.json"}
 	if j.cache != "" {
 		args = append(args, "--cache-from", j.cache)
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 )
 
 // origin says what a row was measured with, and where: the rows of a table need
@@ -33,8 +32,7 @@ func (t *table) list() []result {
 }
 
 // recorded is the table that the file of -json has: rows that are not measured
-// now stay as they are. Figures beside other builders, or of other sizes, are in
-// no table with these.
+// now stay as they are. Figures of other sizes are in no table with these.
 func (s *suite) recorded() (*table, error) {
 	t := &table{append(rows(), growthRows()...), map[string]result{}}
 	if s.set.json == "" {
@@ -47,8 +45,8 @@ func (s *suite) recorded() (*table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the rows that are not measured now stay as they are: %w", err)
 	}
-	if now := s.report(nil); old.Quick != now.Quick || !maps.Equal(old.Builders, now.Builders) {
-		return t, nil
+	if old.Quick != s.set.quick {
+		return nil, fmt.Errorf("%s: has figures of other sizes (-quick): remove it, or name another file with -json", s.set.json)
 	}
 	was := old.byID()
 	for _, r := range t.rows {
@@ -68,13 +66,22 @@ func (old rowReport) result(r row) result {
 	return res
 }
 
-// done says whether a row need not be measured again with this binary. One that
-// failed, or in which whittle did, must.
+// done says whether a row need not be measured again with this binary. One in
+// which something failed must, and one beside builders that were set up in another
+// way, or fewer.
 func (s *suite) done(res result) bool {
+	if res.origin.Binary != s.origin.Binary || len(res.figures) == 0 || res.floor.failed() {
+		return false
+	}
 	for i := range res.figures {
-		if f := &res.figures[i]; f.Builder == "all" || own(f.Builder) && f.Why != "" && !f.cannot() {
+		if f := &res.figures[i]; f.Builder == "all" || f.failed() {
 			return false
 		}
 	}
-	return res.origin.Binary == s.origin.Binary && len(res.figures) > 0
+	for _, b := range s.builders {
+		if f := res.figure(b.name()); f == nil && (own(b.name()) || !res.alone) || f != nil && f.About != b.about() {
+			return false
+		}
+	}
+	return true
 }

@@ -53,18 +53,22 @@ type scene struct {
 	vary  func(j job, n int) job
 	floor func(ctx context.Context, n int) (sample, error)
 	close func() error
-	// files says that the work makes many files.
+	// files says that many files are deleted between the runs.
 	files bool
+	// floorReads is a folder that the floor reads besides the context.
+	floorReads string
 }
 
 // figure is what came out for one builder in one row.
 type figure struct {
 	Builder string
+	About   string          `json:",omitempty"` // how the builder was set up
 	Times   []time.Duration // nanoseconds, one a run
 	Median  time.Duration
 	Peak    int64  `json:",omitempty"` // bytes
 	Read    int64  `json:",omitempty"` // bytes, of the last run
 	Written int64  `json:",omitempty"`
+	Pushed  int64  `json:",omitempty"` // bytes of the layers that were made for elsewhere
 	Why     string `json:",omitempty"` // why there are no times
 	// Sizes and Exponent are those of a row about growth; Times then has the
 	// median for each size.
@@ -88,6 +92,7 @@ func (s *suite) measure(ctx context.Context, r row) result {
 		return s.measureGrowth(ctx, r)
 	}
 	res := result{row: r, floor: figure{Builder: "floor"}}
+	dropCache() // or rows would pay for the files of those before
 	sc, err := r.make(ctx, s)
 	if err != nil {
 		res.figures = []figure{{Builder: "all", Why: firstLine(err.Error())}}
@@ -98,7 +103,7 @@ func (s *suite) measure(ctx context.Context, r row) result {
 		if _, isWhittle := b.(*whittle); r.alone && !isWhittle {
 			continue
 		}
-		f := &figure{Builder: b.name()}
+		f := &figure{Builder: b.name(), About: b.about()}
 		figures[b] = f
 		err := s.need(ctx, b, r.needs...)
 		if err == nil && sc.prime != nil {
@@ -108,8 +113,8 @@ func (s *suite) measure(ctx context.Context, r row) result {
 	}
 	n := 0
 	for i := range s.runs(r) {
-		if sc.floor != nil {
-			err := warm(sc.job.dir)
+		if sc.floor != nil && res.floor.Why == "" {
+			err := errors.Join(warm(sc.job.dir), warm(sc.floorReads))
 			var smp sample
 			if err == nil {
 				smp, err = sc.floor(ctx, i)
@@ -169,12 +174,17 @@ func (s *suite) once(ctx context.Context, sc *scene, b builder, n int) (sample, 
 		return sample{}, err
 	}
 	// Nobody waits for a peer that is out of all proportion.
-	ctx, cancel := context.WithTimeout(ctx, s.set.patience)
+	within, cancel := context.WithTimeout(ctx, s.set.patience)
 	defer cancel()
-	if sc.run != nil {
-		return sc.run(ctx, b, j)
+	run := sc.run
+	if run == nil {
+		run = func(ctx context.Context, b builder, j job) (sample, error) { return timed(b.build(ctx, j), b) }
 	}
-	return timed(b.build(ctx, j), b)
+	smp, err := run(within, b, j)
+	if err != nil && within.Err() != nil && ctx.Err() == nil && !own(b.name()) {
+		err = fmt.Errorf("not within %s", s.set.patience)
+	}
+	return smp, err
 }
 
 func (f *figure) add(smp sample, err error) {
@@ -184,11 +194,13 @@ func (f *figure) add(smp sample, err error) {
 	}
 	f.Times = append(f.Times, smp.took)
 	f.Peak = max(f.Peak, smp.peak)
-	f.Read, f.Written = smp.read, smp.written
+	f.Read, f.Written, f.Pushed = smp.read, smp.written, smp.pushed
 }
 
 // cannot says whether it is no fault of the builder that there are no times.
 func (f *figure) cannot() bool { return strings.HasPrefix(f.Why, "not ") }
+
+func (f *figure) failed() bool { return f.Why != "" && !f.cannot() }
 
 func (f *figure) fail(err error) {
 	if err != nil {
@@ -203,7 +215,7 @@ func (s *suite) runs(r row) int {
 	case s.set.runs > 0:
 		return s.set.runs
 	case s.set.quick:
-		return 3
+		return 5
 	}
 	return max(r.runs, 5)
 }

@@ -18,14 +18,13 @@ func (s *suite) program(ctx context.Context, dockerfile string) (string, error) 
 	}
 	copying := exec.CommandContext(ctx, "sh", "-ec", `cp -r --parents go.mod go.sum bench test/dockerd test/buildkitd "$0"
 cd "$0"
-go mod edit -json >/dev/null
-go mod vendor -e 2>/dev/null`, dir)
+go mod vendor -e`, dir)
 	copying.Env = append(s.env(), "GOTOOLCHAIN=local", "GOFLAGS=-mod=mod")
 	return dir, quiet(copying)
 }
 
 // goCommand builds it, with its build cache in the folder $GOCACHE.
-const goCommand = "CGO_ENABLED=0 GOFLAGS=-mod=vendor GOTOOLCHAIN=local go build -o /tmp/bench-built ./bench"
+const goCommand = "CGO_ENABLED=0 GOFLAGS=-mod=vendor GOTOOLCHAIN=local go build -o ${BUILT:-/tmp/bench} ./bench"
 
 func goBuild(ctx context.Context, s *suite) (*scene, error) {
 	dir, err := s.program(ctx, "ARG GOLANG\nFROM $GOLANG\nENV GOCACHE=/cache\nWORKDIR /src\nCOPY . .\nARG N\nRUN : $N; "+goCommand+"\n")
@@ -44,7 +43,7 @@ func goBuild(ctx context.Context, s *suite) (*scene, error) {
 // compile is the go build of the rows, outside.
 func (s *suite) compile(ctx context.Context, dir, cache string) (sample, error) {
 	cmd := exec.CommandContext(ctx, "sh", "-c", goCommand)
-	cmd.Dir, cmd.Env = dir, s.env("GOCACHE="+cache)
+	cmd.Dir, cmd.Env = dir, s.env("GOCACHE="+cache, "BUILT="+filepath.Join(s.dir, "built"))
 	return timed(cmd, nil)
 }
 
@@ -56,7 +55,13 @@ func goBuildEdit(ctx context.Context, s *suite) (*scene, error) {
 	}
 	cache := filepath.Join(s.dir, "gocache-edit")
 	return &scene{
-		job: job{dir: dir}, prime: built(job{dir: dir}), close: func() error { return errors.Join(os.RemoveAll(dir), os.RemoveAll(cache)) },
+		job: job{dir: dir}, close: func() error { return errors.Join(os.RemoveAll(dir), os.RemoveAll(cache)) },
+		prime: func(ctx context.Context, b builder) error {
+			if d, ok := b.(*docker); ok && !d.buildkit {
+				return errors.New("not possible: docker's first builder has no cache mounts")
+			}
+			return quiet(b.build(ctx, job{dir: dir}))
+		},
 		ready: func(_ context.Context, _ builder, n int) error { return edit(n) },
 		floor: func(ctx context.Context, n int) (sample, error) {
 			if n == 0 { // the first one fills the cache

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -58,13 +59,26 @@ func (s *suite) push(ctx context.Context, b builder, name, form string) (*exec.C
 		return b.command(ctx, "push", "-q", "--compression", form, name), nil
 	case *docker:
 		if form != "gzip" {
-			return nil, fmt.Errorf("docker push has no %s", form)
+			return nil, fmt.Errorf("not possible: docker push has no %s", form)
 		}
 		return b.docker(ctx, "push", "-q", name), nil
 	case *buildah:
 		return b.command(ctx, "push", "-q", "--tls-verify=false", "--signature-policy", b.dir+"/policy.json", "--compression-format", form, name), nil
 	}
 	return nil, nil
+}
+
+// export writes an image that is built to an archive, its layers in j's form.
+// buildkitd exports when it builds, which by then is done.
+func (s *suite) export(ctx context.Context, b builder, j job, archive string) (*exec.Cmd, builder) {
+	switch b := b.(type) {
+	case *whittle:
+		return b.command(ctx, "save", "--format", "oci", "--compression", j.form, "-o", archive, j.tag), b
+	case *buildah:
+		return b.command(ctx, "push", "-q", "--signature-policy", b.dir+"/policy.json", "--compression-format", j.form, j.tag, "oci-archive:"+archive), b
+	}
+	j.archive = archive
+	return b.build(ctx, j), b
 }
 
 // pushing is the run of rows that push what was built before. buildkitd pushes
@@ -129,7 +143,7 @@ func pullUnpack(ctx context.Context, s *suite) (*scene, error) {
 
 // gunzipped is what it takes to decompress the files of a folder side by side.
 func gunzipped(ctx context.Context, dir string) (sample, error) {
-	return timed(exec.CommandContext(ctx, "sh", "-c", `for f in "$0"/*.gz; do gunzip -c $f >/dev/null & done; wait`, dir), nil)
+	return timed(sideBySide(ctx, `"$0"/*.gz`, "gunzip -c $x >/dev/null", dir), nil)
 }
 
 // lose makes builders without a pristine state forget a base that they pulled.
@@ -173,29 +187,84 @@ func gzipOf(dir, to string) error {
 
 // pushAll pushes to an empty registry: what it has of other repositories need
 // not be sent.
-func pushAll(form, compressor string) func(context.Context, *suite) (*scene, error) {
-	return func(ctx context.Context, s *suite) (*scene, error) { return s.pushAll(ctx, form, compressor) }
+func pushAll(form string) func(context.Context, *suite) (*scene, error) {
+	return func(ctx context.Context, s *suite) (*scene, error) {
+		dir, err := s.layered("scratch", 5, s.scaled(500<<20)/5)
+		if err != nil {
+			return nil, err
+		}
+		other, err := s.startServer()
+		if err != nil {
+			return nil, err
+		}
+		j := job{dir: dir, tag: other.host + "/pushed:latest", form: form}
+		return &scene{
+			job: j, close: func() error { return errors.Join(other.stop(), os.RemoveAll(dir)) },
+			ready: func(ctx context.Context, b builder, _ int) error {
+				return errors.Join(other.empty(), b.forget(ctx), quiet(b.build(ctx, j)))
+			},
+			run: func(ctx context.Context, b builder, j job) (sample, error) {
+				smp, err := s.pushing(ctx, b, j)
+				smp.pushed = bytesBelow(other.data)
+				return smp, err
+			},
+			floor: func(ctx context.Context, _ int) (sample, error) {
+				return timed(compressing(ctx, dir, "layer*", form), nil)
+			},
+		}, nil
+	}
 }
 
-func (s *suite) pushAll(ctx context.Context, form, compressor string) (*scene, error) {
-	dir, err := s.layered("scratch", 5, s.scaled(500<<20)/5)
-	if err != nil {
-		return nil, err
+// compressing is what it takes to compress folders of dir side by side, with the
+// program of that name.
+func compressing(ctx context.Context, dir, folders, compressor string) *exec.Cmd {
+	return sideBySide(ctx, `"$0"/`+folders, "tar -C $x -c . | "+compressor+" -c >/dev/null", dir)
+}
+
+// bytesBelow is the size of all files below a folder.
+func bytesBelow(dir string) (n int64) {
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			if st, err := d.Info(); err == nil {
+				n += st.Size()
+			}
+		}
+		return nil
+	})
+	return n
+}
+
+// exportAll writes the same image to an archive, which is an OCI layout.
+func exportAll(form string) func(context.Context, *suite) (*scene, error) {
+	return func(ctx context.Context, s *suite) (*scene, error) {
+		dir, err := s.layered("scratch", 5, s.scaled(500<<20)/5)
+		if err != nil {
+			return nil, err
+		}
+		archive := filepath.Join(s.dir, "exported.tar")
+		j := job{dir: dir, tag: "exported:latest", form: form}
+		return &scene{
+			job: j, close: func() error { return os.RemoveAll(dir) },
+			prime: func(_ context.Context, b builder) error {
+				if _, ok := b.(*docker); ok {
+					return errors.New("not possible: docker compresses no archive")
+				}
+				return nil
+			},
+			ready: func(ctx context.Context, b builder, _ int) error {
+				return errors.Join(b.forget(ctx), quiet(b.build(ctx, job{dir: dir, tag: j.tag})))
+			},
+			run: func(ctx context.Context, b builder, j job) (sample, error) {
+				defer os.Remove(archive)
+				smp, err := timed(s.export(ctx, b, j, archive))
+				smp.pushed = bytesBelow(archive)
+				return smp, err
+			},
+			floor: func(ctx context.Context, _ int) (sample, error) {
+				return timed(compressing(ctx, dir, "layer*", form), nil)
+			},
+		}, nil
 	}
-	other, err := s.startServer()
-	if err != nil {
-		return nil, err
-	}
-	j := job{dir: dir, tag: other.host + "/pushed:latest", form: form}
-	return &scene{
-		job: j, run: s.pushing, close: func() error { return errors.Join(other.stop(), os.RemoveAll(dir)) },
-		ready: func(ctx context.Context, b builder, _ int) error {
-			return errors.Join(other.empty(), b.forget(ctx), quiet(b.build(ctx, j)))
-		},
-		floor: func(ctx context.Context, _ int) (sample, error) {
-			return timed(exec.CommandContext(ctx, "sh", "-c", `for d in "$0"/layer*; do tar -C $d -c . | $1 >/dev/null & done; wait`, dir, compressor), nil)
-		},
-	}, nil
 }
 
 // repository is a name in a registry that is b's alone.
@@ -227,6 +296,9 @@ func pushAgain(ctx context.Context, s *suite) (*scene, error) {
 		},
 		ready: func(ctx context.Context, b builder, n int) error {
 			return errors.Join(s.layer(dir, 4, size, uint64(n)*5+4), quiet(b.build(ctx, j(b))))
+		},
+		floor: func(ctx context.Context, _ int) (sample, error) {
+			return timed(compressing(ctx, dir, "layer4", "gzip"), nil)
 		},
 	}, nil
 }

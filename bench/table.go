@@ -85,8 +85,8 @@ func (r result) verdict() string {
 	switch {
 	case len(list) > 0:
 		return "MISSED " + strings.Join(list, "; ")
-	case judged && r.goal.peer > 0 && r.best() == nil:
-		return "met, but for the peers: none is here"
+	case judged && len(r.unjudged()) > 0:
+		return "met, but for " + strings.Join(r.unjudged(), "; ")
 	case judged:
 		return "met"
 	case len(r.figures) > 0:
@@ -125,17 +125,33 @@ func write(out io.Writer, results []result) error {
 		}
 		fmt.Fprintln(out)
 	}
-	for _, r := range results {
-		for _, f := range r.figures {
-			if f.Why != "" {
-				fmt.Fprintf(out, "%s, %s: %s\n", r.id, f.Builder, f.Why)
-			}
-		}
-		if r.aside != "" {
-			fmt.Fprintf(out, "%s: %s\n", r.id, r.aside)
-		}
+	for _, line := range notes(results) {
+		fmt.Fprintln(out, line)
 	}
 	return nil
+}
+
+// notes say why figures are not there, and what else is to be known of those that
+// are.
+func notes(results []result) (lines []string) {
+	for _, r := range results {
+		var pushed []string
+		for _, f := range append([]figure{r.floor}, r.figures...) {
+			if f.Why != "" {
+				lines = append(lines, fmt.Sprintf("%s, %s: %s", r.id, f.Builder, f.Why))
+			}
+			if f.Pushed > 0 {
+				pushed = append(pushed, fmt.Sprintf("%s %.1f", f.Builder, float64(f.Pushed)/(1<<20)))
+			}
+		}
+		if len(pushed) > 0 {
+			lines = append(lines, fmt.Sprintf("%s, MB of compressed layers: %s", r.id, strings.Join(pushed, ", ")))
+		}
+		if r.aside != "" {
+			lines = append(lines, fmt.Sprintf("%s: %s", r.id, r.aside))
+		}
+	}
+	return lines
 }
 
 // machine says on what the figures were measured: without it they are void.
@@ -149,7 +165,7 @@ func machine(dir string) string {
 	if os.Getuid() != 0 {
 		who = "a user"
 	}
-	return fmt.Sprintf("%s/%s, %d CPUs, Linux %s, as %s, files in %s; page cache warm, dirty pages written back before each run",
+	return fmt.Sprintf("%s/%s, %d CPUs, Linux %s, as %s, files in %s; dirty pages written back before each run",
 		runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), release, who, dir)
 }
 

@@ -6,10 +6,11 @@ import (
 	"time"
 )
 
-// peakLimit is what whittle itself may need in any row, and perMillion what it
-// may need more for each million of entries beyond the first.
+// peakLimit is what whittle itself may need in any row. Where entries are counted by
+// the million it is manyLimit, and perMillion for each million of them.
 const (
 	peakLimit  = 200 << 20
+	manyLimit  = 150 << 20
 	perMillion = 250 << 20
 )
 
@@ -60,6 +61,9 @@ func (r result) goals() string {
 	if r.goal.exponent > 0 {
 		add("exponent ≤ %.2f", r.goal.exponent)
 	}
+	if limit := r.memory(); limit > peakLimit {
+		add("≤ %s of memory", megabytes(limit))
+	}
 	return strings.Join(list, ", ")
 }
 
@@ -76,16 +80,12 @@ func (r result) misses(f *figure) []string {
 	}
 	goal := r.goal
 	if f.Builder != "whittle erofs" {
-		goal.floor, goal.time, goal.overhead = 0, 0, 0
-		if goal.peer > 0 {
-			goal.peer = 1
+		goal.peer, goal.floor, goal.time, goal.overhead = 0, 0, 0, 0
+	}
+	if f.Builder == "whittle tree" {
+		if goal.peer = 1; r.alone {
+			goal.peer, goal.floor, goal.time = r.goal.peer, r.goal.floor, r.goal.time
 		}
-	}
-	if r.alone && f.Builder == "whittle tree" {
-		goal.floor, goal.time = r.goal.floor, r.goal.time
-	}
-	if f.Builder == "whittle chroot" {
-		goal.peer = 0
 	}
 	if p := r.best(); goal.peer > 0 && p != nil && ratio(f, p) > goal.peer {
 		miss("%.2f of %s", ratio(f, p), p.Builder)
@@ -102,19 +102,42 @@ func (r result) misses(f *figure) []string {
 	if goal.exponent > 0 && f.Exponent > goal.exponent {
 		miss("exponent %.2f", f.Exponent)
 	}
-	if f.Peak > r.memory(f) {
+	if f.Peak > r.memory() {
 		miss("%s of memory", megabytes(f.Peak))
 	}
 	return list
 }
 
 // memory is the limit for a figure.
-func (r result) memory(f *figure) int64 {
-	limit := int64(peakLimit)
-	if n := len(f.Sizes); n > 0 && strings.HasPrefix(r.id, "big") {
-		limit = max(limit, 150<<20+int64(f.Sizes[n-1])*perMillion/1_000_000)
+func (r result) memory() int64 {
+	if n := len(r.sizes); n > 0 {
+		return max(peakLimit, manyLimit+int64(r.sizes[n-1])*perMillion/1_000_000)
 	}
-	return limit
+	return peakLimit
+}
+
+// unjudged says which goals with erofs nothing was held against, each in words: a
+// goal without its yardstick is not met.
+func (r result) unjudged() []string {
+	var list []string
+	if e := r.figure("whittle erofs"); !r.alone && (e == nil || e.cannot()) {
+		list = append(list, "erofs: not here")
+	}
+	switch {
+	case r.goal.floor+r.goal.overhead > 0 && r.floor.Why != "":
+		list = append(list, "the floor: "+r.floor.Why)
+	case r.goal.floor+r.goal.overhead > 0 && r.floor.Median == 0:
+		list = append(list, "the floor: there is none")
+	}
+	if r.goal.peer+r.goal.overhead > 0 && r.best() == nil && !r.alone {
+		list = append(list, "the peers: none is here")
+	}
+	for i := range r.figures {
+		if f := &r.figures[i]; !own(f.Builder) && f.failed() {
+			list = append(list, f.Builder+": it failed")
+		}
+	}
+	return list
 }
 
 func ratio(f, of *figure) float64 { return float64(f.Median) / float64(of.Median) }

@@ -229,6 +229,7 @@ func (p *program) input(name, folder string) (*os.File, error) {
 
 func (p *program) saveCommand() *cobra.Command {
 	var out, format string
+	var form whittle.Compression
 	c := &cobra.Command{
 		Use: "save [flags] IMAGE...", Short: "Write images to an archive (docker's, which is an OCI layout as well)",
 		Example: "  whittle save -o app.tar app:latest\n  whittle save app | docker load",
@@ -237,19 +238,27 @@ func (p *program) saveCommand() *cobra.Command {
 			if format != "docker" && format != "oci" {
 				return &usageError{fmt.Errorf("--format %q: there are docker and oci", format), ""}
 			}
+			if err := checkCompression(form); err != nil {
+				return err
+			}
+			if form.Format != "uncompressed" && format != "oci" {
+				return &usageError{errors.New("--compression: docker's archives have layers as they are"),
+					"add --format oci, or send the archive through " + cmp.Or(form.Format, "gzip")}
+			}
 			if out == "" && isTerminal(p.stdout) {
 				return &usageError{errors.New("the archive would go to the terminal"), "write -o FILE, or send it through a pipe"}
 			}
 			return p.withStore(func(w *whittle.Whittle) error {
 				if out == "" {
-					return w.Save(c.Context(), p.stdout, a, format)
+					return w.Save(c.Context(), p.stdout, a, format, form)
 				}
-				return writeFile(out, func(f io.Writer) error { return w.Save(c.Context(), f, a, format) })
+				return writeFile(out, func(f io.Writer) error { return w.Save(c.Context(), f, a, format, form) })
 			})
 		},
 	}
 	c.Flags().StringVarP(&out, "output", "o", "", "write to `FILE` instead of standard output")
 	c.Flags().StringVar(&format, "format", "docker", "`FORM` of the archive: docker (which is an OCI layout too) or oci")
+	compressionFlags(c, &form, "uncompressed", "written: uncompressed, or gzip or zstd with --format oci")
 	return c
 }
 

@@ -43,8 +43,8 @@ func (p *program) pushCommand() *cobra.Command {
 		Example: "  whittle tag app localhost:5000/app\n  whittle push localhost:5000/app",
 		Args:    args(1, 1, "one image"),
 		RunE: func(c *cobra.Command, a []string) error {
-			if err := form.Check(); err != nil {
-				return &usageError{err, "for example --compression zstd --compression-level 3"}
+			if err := checkCompression(form); err != nil {
+				return err
 			}
 			return p.withStore(func(w *whittle.Whittle) error {
 				return p.transfer(quiet, func(sink progress.Sink) error {
@@ -59,9 +59,20 @@ func (p *program) pushCommand() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "print only the manifest's digest")
-	c.Flags().StringVar(&form.Format, "compression", "gzip", "`FORM` of the layers that are sent: gzip, zstd or uncompressed; a pulled one that the registry has, or lends, stays what it is")
-	c.Flags().IntVar(&form.Level, "compression-level", 0, "`N` from 1 to 9 for gzip, to 22 for zstd (default the form's own)")
+	compressionFlags(c, &form, "gzip", "sent: gzip, zstd or uncompressed; a pulled one that the registry has, or lends, stays what it is")
 	return c
+}
+
+func compressionFlags(c *cobra.Command, form *whittle.Compression, preset, what string) {
+	c.Flags().StringVar(&form.Format, "compression", preset, "`FORM` of the layers that are "+what)
+	c.Flags().IntVar(&form.Level, "compression-level", 0, "`N` from 1 to 9 for gzip, to 22 for zstd (default the form's own)")
+}
+
+func checkCompression(form whittle.Compression) error {
+	if err := form.Check(); err != nil {
+		return &usageError{err, "for example --compression zstd --compression-level 3"}
+	}
+	return nil
 }
 
 // transfer shows the progress of a pull or a push.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/whittle-build/whittle/internal/config"
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/image/manifest"
 	"github.com/whittle-build/whittle/internal/layer"
 )
 
@@ -113,7 +114,12 @@ func (m *memory) open(l Layer) (io.ReadCloser, int64, error) {
 	return io.NopCloser(bytes.NewReader(b)), int64(len(b)), nil
 }
 
-func (m *memory) exporter() Exporter { return Exporter{Tar: m.open} }
+func (m *memory) exporter() Exporter {
+	return Exporter{Blob: func(_ context.Context, l Layer) (Descriptor, io.ReadCloser, error) {
+		in, size, err := m.open(l)
+		return Descriptor{MediaType: manifest.OCILayer, Digest: l.DiffID, Size: size}, in, err
+	}}
+}
 
 func (m *memory) sink() Sink {
 	return Sink{Layer: m.layer, Platform: Platform{OS: "linux", Architecture: "amd64"}}

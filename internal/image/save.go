@@ -33,9 +33,9 @@ type Export struct {
 
 // Exporter writes images. The same images give the same bytes.
 type Exporter struct {
-	// Tar opens a layer's uncompressed tar and tells its size. What it gives is
-	// checked against the layer's diffID.
-	Tar func(l Layer) (io.ReadCloser, int64, error)
+	// Blob opens a layer in the form in which it is to be written. What it gives is
+	// checked against the descriptor.
+	Blob func(ctx context.Context, l Layer) (Descriptor, io.ReadCloser, error)
 	// Style is the family of media types in manifests.
 	Style manifest.Style
 }
@@ -114,9 +114,7 @@ func (e Exporter) layer(ctx context.Context, out *tarTarget, l Layer) (_ Descrip
 	if err := context.Cause(ctx); err != nil {
 		return Descriptor{}, err
 	}
-	d := Descriptor{MediaType: manifest.OCILayer, Digest: l.DiffID}
-	rc, size, err := e.Tar(l)
-	d.Size = size
+	d, rc, err := e.Blob(ctx, l)
 	if err != nil {
 		return d, err
 	}
