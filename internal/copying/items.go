@@ -1,6 +1,12 @@
 package copying
 
-import "github.com/whittle-build/whittle/internal/entry"
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/whittle-build/whittle/internal/entry"
+)
 
 // Items are what an instruction writes, in layer order. They do not change, and
 // may be gone through any number of times.
@@ -87,30 +93,85 @@ type graft struct {
 // graft looks through a folder for what cannot be copied.
 func (c *copier) graft(f *filter, from branch) (*graft, error) {
 	g := &graft{c: *c, f: f, from: from}
-	return g, g.survey(from)
+	return g, g.survey()
 }
 
-func (g *graft) survey(from branch) error {
-	return g.f.each(from, func(k kid) error {
+// survey counts what there is. Folders are listed side by side; of several things
+// that cannot be copied the first in order is the error.
+func (g *graft) survey() error {
+	s := survey{g: g}
+	if g.f.p == nil { // patterns are matched by one at a time
+		s.helpers = make(chan struct{}, runtime.GOMAXPROCS(0)-1)
+	}
+	err := s.dir(g.from)
+	s.all.Wait()
+	if err == nil && !s.failed.Load() {
+		return nil
+	}
+	*g = graft{c: g.c, f: g.f, from: g.from}
+	s = survey{g: g}
+	return s.dir(g.from)
+}
+
+type survey struct {
+	g       *graft
+	helpers chan struct{} // nil: there are none
+	all     sync.WaitGroup
+	failed  atomic.Bool // of a helper
+
+	mu sync.Mutex // for what g has
+}
+
+func (s *survey) dir(from branch) error {
+	var here graft
+	err := s.g.f.each(from, func(k kid) error {
 		e := &k.entry
 		if err := check(*e, e.Base()); err != nil {
 			return err
 		}
-		g.entries++
+		here.entries++
 		switch e.Kind {
 		case entry.Dir:
-			return g.survey(k.branch)
+			return s.below(k.branch)
 		case entry.File:
-			g.size += e.Size
+			here.size += e.Size
 			if e.Inode != 0 {
-				if g.names == nil {
-					g.names = map[linkGroup]int{}
-				}
-				g.names[linkGroup{g.c.batch, e.Inode}]++
+				here.name(linkGroup{s.g.c.batch, e.Inode}, 1)
 			}
 		}
 		return nil
 	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.g.entries += here.entries
+	s.g.size += here.size
+	for links, n := range here.names {
+		s.g.name(links, n)
+	}
+	return err
+}
+
+// below is dir for a folder in it, which a helper takes if one is free.
+func (s *survey) below(from branch) error {
+	select {
+	case s.helpers <- struct{}{}:
+		s.all.Go(func() {
+			if s.dir(from) != nil {
+				s.failed.Store(true)
+			}
+			<-s.helpers
+		})
+		return nil
+	default:
+		return s.dir(from)
+	}
+}
+
+func (g *graft) name(links linkGroup, n int) {
+	if g.names == nil {
+		g.names = map[linkGroup]int{}
+	}
+	g.names[links] += n
 }
 
 // each calls fn for what lands in dir, parents first.

@@ -87,6 +87,15 @@ func (l *Local) localContent(ctx context.Context, job solve.Job) (digest.Digest,
 	if d, ok := l.remembered(ctx, name); ok {
 		return d, nil
 	}
+	if l.mayPrepare(job) {
+		d, err := l.prepare(ctx, job)
+		if err == nil {
+			return d, l.remember(name, d)
+		}
+		if ctx.Err() != nil {
+			return d, context.Cause(ctx)
+		}
+	}
 	r, err := l.request(ctx, c, job.From)
 	if err != nil {
 		return digest.Digest{}, err
@@ -158,6 +167,11 @@ func (l *Local) contentName(job solve.Job) string {
 
 // copy writes what a COPY or ADD changes.
 func (l *Local) copy(ctx context.Context, job solve.Job) (_ solve.Made, err error) {
+	if job.Kept != nil {
+		if p, ok := job.Kept.Made.(*prepared); ok {
+			return l.copyPrepared(ctx, job, p)
+		}
+	}
 	p := parts{local: l, job: job}
 	defer func() { err = errors.Join(err, p.close()) }()
 	if err := p.gather(ctx); err != nil {
@@ -172,7 +186,7 @@ func (l *Local) copy(ctx context.Context, job solve.Job) (_ solve.Made, err erro
 	span.Set("entries", list.Len)
 	span.End()
 	l.warn(job, warnings)
-	made, err := l.writeAgain(ctx, job, list, p.requests)
+	made, err := l.writeAgain(ctx, job, list, func() (solve.Made, error) { return l.write(ctx, job, list, p.requests) })
 	for _, r := range p.requests {
 		if v, ok := bare(r.From).(interface{ Forget() }); ok {
 			v.Forget()
@@ -181,10 +195,10 @@ func (l *Local) copy(ctx context.Context, job solve.Job) (_ solve.Made, err erro
 	return made, l.notOwned(job, err)
 }
 
-// writeAgain is write, unless there is a layer with just these items.
-func (l *Local) writeAgain(ctx context.Context, job solve.Job, items *copying.Items, rs []copying.Request) (solve.Made, error) {
+// writeAgain calls write, unless there is a layer with just these items.
+func (l *Local) writeAgain(ctx context.Context, job solve.Job, items *copying.Items, write func() (solve.Made, error)) (solve.Made, error) {
 	if !worth(items) {
-		return l.write(ctx, job, items, rs)
+		return write()
 	}
 	key, err := l.writtenKey(job, items)
 	if err != nil {
@@ -195,7 +209,7 @@ func (l *Local) writeAgain(ctx context.Context, job solve.Job, items *copying.It
 			return made, nil
 		}
 	}
-	made, err := l.write(ctx, job, items, rs)
+	made, err := write()
 	if err != nil {
 		return made, err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/whittle-build/whittle/internal/copying"
 	"github.com/whittle-build/whittle/internal/entry"
+	"github.com/whittle-build/whittle/internal/layer"
 	"github.com/whittle-build/whittle/internal/solve"
 	"github.com/whittle-build/whittle/internal/store"
 	"github.com/whittle-build/whittle/internal/trace"
@@ -34,23 +35,32 @@ func (l *Local) write(ctx context.Context, job solve.Job, items *copying.Items, 
 		return made, err
 	}
 	defer func() { err = errors.Join(err, tmp.Remove()) }()
+	meta, err := l.writeTo(ctx, job, tmp, items, rs)
+	if err != nil {
+		return made, l.refused(ctx, job, err)
+	}
+	return l.commitWritten(job, tmp, meta)
+}
+
+// writeTo makes the files of a layer of items in tmp.
+func (l *Local) writeTo(ctx context.Context, job solve.Job, tmp *store.Temp, items *copying.Items, rs []copying.Request) (meta layer.Meta, err error) {
 	w, err := l.newWriter(job, tmp)
 	if err != nil {
-		return made, err
+		return meta, err
 	}
 	span := trace.Begin(ctx, "write")
 	err = addAll(ctx, w, items, rs)
 	span.End()
 	if err != nil {
 		w.Abort()
-		return made, l.refused(ctx, job, err)
+		return meta, err
 	}
 	span = trace.Begin(ctx, "finish")
-	meta, err := w.Finish()
-	span.End()
-	if err != nil {
-		return made, err
-	}
+	defer span.End()
+	return w.Finish()
+}
+
+func (l *Local) commitWritten(job solve.Job, tmp *store.Temp, meta layer.Meta) (solve.Made, error) {
 	id := meta.DiffID
 	if id.IsZero() {
 		id = store.TreeID(job.Key, job.Nonce)

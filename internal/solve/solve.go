@@ -15,6 +15,7 @@ package solve
 import (
 	"context"
 	"errors"
+	"io"
 	"sync"
 	"time"
 
@@ -58,6 +59,18 @@ type Job struct {
 	InRoot  bool           // a later step of this plan runs a process on top of it, or mounts it
 	Fresh   bool           // no cache of an earlier build may be used, those of mounts included
 	Vertex  int            // for progress
+	Kept    *Kept          // nil: nothing is
+}
+
+// Kept is what was made while a step's content was found out, and is of use when
+// the step runs. It is closed when the step is done, run or not.
+type Kept struct{ Made io.Closer }
+
+func (k *Kept) close() error {
+	if k.Made == nil {
+		return nil
+	}
+	return k.Made.Close()
 }
 
 // Made is the layer that a Runner made and committed.
@@ -260,15 +273,15 @@ func (r *run) wait(ctx context.Context, own *plan.Stage, root plan.Root) (rootfs
 }
 
 // step brings one step to its layer, by record or by running it.
-func (r *run) step(ctx context.Context, line *plan.Line) (*Done, error) {
+func (r *run) step(ctx context.Context, line *plan.Line) (_ *Done, err error) {
 	s := line.Step
 	span := trace.Begin(ctx, line.Label)
 	defer span.End()
-	job := Job{Step: s, InRoot: r.inRoot[s], Vertex: line.Number, Fresh: r.NoCache != nil && r.NoCache(s)}
+	job := Job{Step: s, InRoot: r.inRoot[s], Vertex: line.Number, Fresh: r.NoCache != nil && r.NoCache(s), Kept: &Kept{}}
+	defer func() { err = errors.Join(err, job.Kept.close()) }()
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	var err error
 	if job.Below, err = r.wait(ctx, s.Stage, s.Below); err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -268,6 +269,48 @@ func TestAnErrorEndsTheOtherStages(t *testing.T) {
 	if failed != 1 || stopped != 1 {
 		t.Errorf("%d steps failed and %d were stopped, want one each", failed, stopped)
 	}
+}
+
+// closes counts how often it is closed.
+type closes struct{ n *atomic.Int32 }
+
+func (c closes) Close() error {
+	c.n.Add(1)
+	return nil
+}
+
+func TestWhatIsKeptForAStepIsClosedWhetherItRunsOrNot(t *testing.T) {
+	b := newBench(t, nil)
+	var made, closed atomic.Int32
+	b.content = func(job Job) digest.Digest {
+		made.Add(1)
+		job.Kept.Made = closes{&closed}
+		return digest.Of([]byte("content"))
+	}
+	broken := errors.New("broken")
+	fails := func(_ context.Context, text string) error {
+		if closed.Load() == made.Load() {
+			t.Error("closed before the step runs")
+		}
+		return broken
+	}
+	for _, c := range []struct {
+		what, text string
+		during     func(context.Context, string) error
+	}{
+		{"it runs", "COPY x /", nil},
+		{"it is cached", "COPY x /", nil},
+		{"it fails", "COPY x /elsewhere", fails},
+	} {
+		b.during = c.during
+		if _, err := b.solve("FROM scratch\n" + c.text + "\n"); err != nil && !errors.Is(err, broken) {
+			t.Fatal(err)
+		}
+		if made.Load() == 0 || made.Load() != closed.Load() {
+			t.Errorf("%s: made %d, closed %d", c.what, made.Load(), closed.Load())
+		}
+	}
+	b.wantRan("COPY x /", "COPY x /elsewhere")
 }
 
 func TestAFailedStepIsNotRecorded(t *testing.T) {
