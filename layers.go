@@ -14,12 +14,16 @@ import (
 	"github.com/whittle-build/whittle/internal/trace"
 )
 
-// sealedForm is the folder inside a tree layer that holds its tar.
-const sealedForm = "sealed"
+// A layer that was born as a tree stays what steps run on. What an image has to say
+// of it lies in a folder of its own inside it, and its tar, once somebody wants to
+// have that, in another.
+const (
+	describedPart = "sealed"
+	tarPart       = "sealed-tar"
+)
 
 // imageLayer describes the layer id as an image has it: with a diffID. A layer
-// that was born as a tree is sealed into a tar now, once for all builds; the
-// tree stays what steps run on.
+// that was born as a tree is read and hashed for that, once for all builds.
 func (w *Whittle) imageLayer(ctx context.Context, id digest.Digest) (image.Layer, error) {
 	dir := w.store.LayerDir(id)
 	meta, err := w.rootFS().Meta(id) // which was read when the layer was gathered
@@ -29,33 +33,71 @@ func (w *Whittle) imageLayer(ctx context.Context, id digest.Digest) (image.Layer
 	if !meta.DiffID.IsZero() {
 		return w.withOrigin(image.Layer{ID: id, DiffID: meta.DiffID, Size: meta.Size}, meta.Form), nil
 	}
-	sealed, err := layer.ReadMeta(filepath.Join(dir, sealedForm))
+	meta, err = layer.ReadMeta(filepath.Join(dir, describedPart))
 	if errors.Is(err, os.ErrNotExist) {
-		err = w.store.AddToLayer(id, sealedForm, func(tmp string) error {
-			span := trace.Begin(ctx, "seal")
-			defer span.End()
-			if err := os.MkdirAll(tmp, 0o755); err != nil {
-				return err
-			}
-			_, err := layer.Seal(ctx, filepath.Join(dir, layer.TreeName), tmp)
-			return err
-		})
-		if err == nil {
-			sealed, err = layer.ReadMeta(filepath.Join(dir, sealedForm))
-		}
+		meta, err = w.describe(ctx, id, func() (layer.Meta, error) { return layer.Describe(ctx, filepath.Join(dir, layer.TreeName)) })
 	}
 	if err != nil {
 		return image.Layer{}, fmt.Errorf("layer %s: seal: %w", id.Short(), err)
 	}
-	return image.Layer{ID: id, DiffID: sealed.DiffID, Size: sealed.Size}, nil
+	return image.Layer{ID: id, DiffID: meta.DiffID, Size: meta.Size}, nil
+}
+
+// describe keeps what find tells of a layer for imageLayer, unless another process
+// has.
+func (w *Whittle) describe(ctx context.Context, id digest.Digest, find func() (layer.Meta, error)) (layer.Meta, error) {
+	err := w.store.AddToLayer(id, describedPart, func(tmp string) error {
+		span := trace.Begin(ctx, "seal")
+		defer span.End()
+		meta, err := find()
+		if err != nil {
+			return err
+		}
+		return errors.Join(os.MkdirAll(tmp, 0o755), layer.WriteMeta(tmp, meta))
+	})
+	if err != nil {
+		return layer.Meta{}, err
+	}
+	return layer.ReadMeta(filepath.Join(w.store.LayerDir(id), describedPart))
+}
+
+// sealed makes the tar of a layer that has none, and describes the layer by it.
+func (w *Whittle) sealed(ctx context.Context, id digest.Digest) error {
+	dir := w.store.LayerDir(id)
+	for _, there := range []string{"", describedPart, tarPart} { // in describedPart earlier versions had it
+		if _, err := os.Stat(filepath.Join(dir, there, layer.TarName)); err == nil {
+			return nil
+		}
+	}
+	var meta layer.Meta
+	err := w.store.AddToLayer(id, tarPart, func(tmp string) (err error) {
+		if meta, err = layer.Seal(ctx, filepath.Join(dir, layer.TreeName), tmp); err != nil {
+			return err
+		}
+		was, err := layer.ReadMeta(filepath.Join(dir, describedPart))
+		if err == nil && was.DiffID != meta.DiffID {
+			return fmt.Errorf("its files have changed: the tar is %s, and was %s", meta.DiffID.Short(), was.DiffID.Short())
+		}
+		return nil
+	})
+	if err == nil && !meta.DiffID.IsZero() {
+		_, err = w.describe(ctx, id, func() (layer.Meta, error) { return meta, nil })
+	}
+	return err
 }
 
 // openTar opens the uncompressed tar of an image's layer.
-func (w *Whittle) openTar(l image.Layer) (io.ReadCloser, int64, error) {
+func (w *Whittle) openTar(ctx context.Context, l image.Layer) (io.ReadCloser, int64, error) {
 	dir := w.store.LayerDir(l.ID)
-	f, err := os.Open(filepath.Join(dir, layer.TarName))
-	if errors.Is(err, os.ErrNotExist) {
-		f, err = os.Open(filepath.Join(dir, sealedForm, layer.TarName))
+	if err := w.sealed(ctx, l.ID); err != nil {
+		return nil, 0, fmt.Errorf("layer %s: seal: %w", l.ID.Short(), err)
+	}
+	var f *os.File
+	var err error
+	for _, there := range []string{"", describedPart, tarPart} {
+		if f, err = os.Open(filepath.Join(dir, there, layer.TarName)); !errors.Is(err, os.ErrNotExist) {
+			break
+		}
 	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("layer %s: %w", l.ID.Short(), err)

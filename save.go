@@ -47,8 +47,8 @@ func (w *Whittle) Save(ctx context.Context, out io.Writer, refs []string, format
 }
 
 // uncompressed opens a layer as it is.
-func (w *Whittle) uncompressed(_ context.Context, l image.Layer) (manifest.Descriptor, io.ReadCloser, error) {
-	in, size, err := w.openTar(l)
+func (w *Whittle) uncompressed(ctx context.Context, l image.Layer) (manifest.Descriptor, io.ReadCloser, error) {
+	in, size, err := w.openTar(ctx, l)
 	return manifest.Descriptor{MediaType: manifest.OCILayer, Digest: l.DiffID, Size: size}, in, err
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/whittle-build/whittle/internal/trace"
 )
 
-// sealing seals layers of the image that is being built while later steps run,
+// sealing describes layers of the image that is being built while later steps run,
 // and sends them where they will have to go.
 // Who needs one before it is done waits for the layer's lock, and an error is
 // told to who asks for the layer again: the end of the build.
@@ -79,7 +79,7 @@ func (s *sealing) landed(step *plan.Step, id digest.Digest) {
 		return
 	}
 	s.wg.Go(func() {
-		l, err := s.seal(id)
+		l, err := s.seal(id, len(to) > 0)
 		if err != nil || !slot(s.ctx, s.sends) {
 			return
 		}
@@ -100,12 +100,19 @@ func slot(ctx context.Context, slots chan struct{}) bool {
 	}
 }
 
-func (s *sealing) seal(id digest.Digest) (image.Layer, error) {
+// seal describes a layer, by its tar where somebody wants that too.
+func (s *sealing) seal(id digest.Digest, wanted bool) (image.Layer, error) {
 	if !slot(s.ctx, s.slots) {
 		return image.Layer{}, context.Cause(s.ctx)
 	}
 	defer func() { <-s.slots }()
-	return s.build.imageLayer(trace.Lane(s.ctx, "layer "+id.Short()), id)
+	ctx := trace.Lane(s.ctx, "layer "+id.Short())
+	if wanted {
+		if err := s.build.sealed(ctx, id); err != nil {
+			return image.Layer{}, err
+		}
+	}
+	return s.build.imageLayer(ctx, id)
 }
 
 // end waits for what is being sealed, or, of a build that has failed, stops it.

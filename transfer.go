@@ -316,7 +316,7 @@ func (w *Whittle) compressed(ctx context.Context, l image.Layer, c Compression, 
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return d, err
 	}
-	in, _, err := w.openTar(l)
+	in, _, err := w.openTar(ctx, l)
 	if err != nil {
 		return d, err
 	}

@@ -19,7 +19,7 @@ import (
 // A Builder writes a layer in tar form: the tar and its index, in one pass
 // and without reading the tar again. Its calls come from one goroutine.
 type Builder struct {
-	dir   string
+	dir   string // "" is none: what would be written is only hashed
 	out   *sink
 	t     *table
 	block [blockSize]byte // scratch, as is head
@@ -44,7 +44,11 @@ func Create(dir string) (*Builder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Builder{dir: dir, out: out, t: newTable(), links: map[uint64]first{}}, nil
+	return newBuilder(dir, out), nil
+}
+
+func newBuilder(dir string, out *sink) *Builder {
+	return &Builder{dir: dir, out: out, t: newTable(), links: map[uint64]first{}}
 }
 
 // Direct says, before the first Add, that nothing will read the layer soon: a
@@ -265,12 +269,16 @@ func (b *Builder) Finish() (Meta, error) {
 	if err != nil {
 		return Meta{}, fmt.Errorf("layer %s: %w", b.dir, err)
 	}
-	return finishTar(b.dir, b.t, Meta{DiffID: diffID, TarSize: size}, nil)
+	m := Meta{Form: FormTar, DiffID: diffID, TarSize: size}
+	if b.dir == "" {
+		b.t.measure(&m)
+		return m, nil
+	}
+	return finishTar(b.dir, b.t, m, nil)
 }
 
 // finishTar writes what stands beside a tar, and completes m.
 func finishTar(dir string, t *table, m Meta, extra *extents) (Meta, error) {
-	m.Form = FormTar
 	t.measure(&m)
 	err := writeIndex(filepath.Join(dir, IndexName), t, []device{{m.DiffID.Hex(), m.TarSize}}, extra)
 	if err != nil {
@@ -306,7 +314,9 @@ func (b *Builder) Abort() {
 		b.done = true
 		b.out.abort()
 	}
-	removeTar(b.dir)
+	if b.dir != "" {
+		removeTar(b.dir)
+	}
 }
 
 // removeTar removes the files of the tar form, best effort.

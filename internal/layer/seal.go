@@ -17,21 +17,31 @@ import (
 // tree's content. Hard links are those within the tree. Sockets are left out,
 // and so are the attributes of overlayfs.
 func Seal(ctx context.Context, tree, dir string) (m Meta, err error) {
-	v, err := OpenTree(tree)
-	if err != nil {
-		return m, err
-	}
-	defer v.Close()
 	b, err := Create(dir)
 	if err != nil {
 		return m, err
 	}
+	b.Direct() // steps read the tree
+	return seal(ctx, tree, b)
+}
+
+// Describe returns what Seal would, and writes nothing: the digest of the tar is
+// known before anybody needs the tar.
+func Describe(ctx context.Context, tree string) (Meta, error) {
+	return seal(ctx, tree, newBuilder("", sinkInto(nil)))
+}
+
+func seal(ctx context.Context, tree string, b *Builder) (m Meta, err error) {
 	defer func() {
 		if err != nil {
 			b.Abort()
 		}
 	}()
-	b.Direct() // steps read the tree
+	v, err := OpenTree(tree)
+	if err != nil {
+		return m, err
+	}
+	defer v.Close()
 	if err := sealAll(ctx, b, v); err != nil {
 		return m, fmt.Errorf("seal %s: %w", tree, err)
 	}

@@ -17,7 +17,7 @@ import (
 // A sink writes a file and hashes it on the way. Hashing and writing run
 // beside each other and beside the caller, who meanwhile fills the next buffer.
 type sink struct {
-	f      *os.File
+	f      *os.File // nil: it is only hashed
 	h      hash.Hash
 	n      int64 // bytes taken
 	buf    []byte
@@ -50,6 +50,10 @@ func newSink(name string) (*sink, error) {
 	if err != nil {
 		return nil, err
 	}
+	return sinkInto(f), nil
+}
+
+func sinkInto(f *os.File) *sink {
 	s := &sink{
 		f: f, h: sha256.New(), done: make(chan error, 1),
 		free: make(chan []byte, sinkBuffers), full: make(chan []byte, sinkBuffers), hashed: make(chan []byte, sinkBuffers),
@@ -60,7 +64,7 @@ func newSink(name string) (*sink, error) {
 	s.buf = make([]byte, 0, firstBuffer)
 	go s.sum()
 	go s.drain()
-	return s, nil
+	return s
 }
 
 // sum is the hashing side.
@@ -79,7 +83,7 @@ func (s *sink) drain() {
 	var at, begun int64 // so much is written, and so much on its way to the disk
 	w := directWriter{f: s.f}
 	for b := range s.hashed {
-		if err == nil {
+		if err == nil && s.f != nil {
 			if s.direct && at >= directFrom && !w.tried {
 				w.begin()
 			}
@@ -167,7 +171,7 @@ func (s *sink) finish() (digest.Digest, error) {
 		s.full <- s.buf
 	}
 	close(s.full)
-	err := errors.Join(<-s.done, s.f.Close())
+	err := errors.Join(<-s.done, s.close())
 	var d digest.Digest
 	s.h.Sum(d[:0])
 	return d, err
@@ -177,5 +181,12 @@ func (s *sink) finish() (digest.Digest, error) {
 func (s *sink) abort() {
 	close(s.full)
 	<-s.done
-	s.f.Close()
+	_ = s.close()
+}
+
+func (s *sink) close() error {
+	if s.f == nil {
+		return nil
+	}
+	return s.f.Close()
 }
