@@ -269,9 +269,9 @@ func (b *Builder) Finish() (Meta, error) {
 	if err != nil {
 		return Meta{}, fmt.Errorf("layer %s: %w", b.dir, err)
 	}
-	m := Meta{Form: FormTar, DiffID: diffID, TarSize: size}
+	m := Meta{DiffID: diffID, TarSize: size}
 	if b.dir == "" {
-		b.t.measure(&m)
+		b.t.complete(&m)
 		return m, nil
 	}
 	return finishTar(b.dir, b.t, m, nil)
@@ -279,7 +279,7 @@ func (b *Builder) Finish() (Meta, error) {
 
 // finishTar writes what stands beside a tar, and completes m.
 func finishTar(dir string, t *table, m Meta, extra *extents) (Meta, error) {
-	t.measure(&m)
+	t.complete(&m)
 	err := writeIndex(filepath.Join(dir, IndexName), t, []device{{m.DiffID.Hex(), m.TarSize}}, extra)
 	if err != nil {
 		return Meta{}, err
@@ -287,8 +287,9 @@ func finishTar(dir string, t *table, m Meta, extra *extents) (Meta, error) {
 	return m, WriteMeta(dir, m)
 }
 
-// measure counts what the layer has.
-func (t *table) measure(m *Meta) {
+// complete says of a tar what the layer has.
+func (t *table) complete(m *Meta) {
+	m.Form = FormTar
 	m.OpaqueRoot = t.inodes.at(rootIno).opaque
 	for d := uint32(1); d < t.names.len(); d++ {
 		if t.names.at(d).ino != 0 {

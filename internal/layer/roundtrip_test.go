@@ -26,6 +26,9 @@ func TestALayerIsEqualInAllItsForms(t *testing.T) {
 	if m2.Size != m.Size || m2.Entries != m.Entries || m2.Implied || m.Implied {
 		t.Errorf("sealed as %+v, built as %+v", m2, m)
 	}
+	if described, err := Describe(t.Context(), tree); err != nil || described != m2 {
+		t.Errorf("described as %+v, %v, sealed as %+v", described, err, m2)
+	}
 
 	f, err := os.Open(filepath.Join(dir, TarName))
 	if err != nil {
