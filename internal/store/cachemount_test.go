@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -84,6 +85,24 @@ func TestAPrivateCacheIsAnotherOneWhileItIsInUse(t *testing.T) {
 		t.Errorf("later it is %s, want the first, %s", c.Dir, a.Dir)
 	}
 	u.give(c)
+}
+
+// A process that is being started has all descriptors until it executes its program.
+func TestACacheIsFreeWhenItIsGivenBackWhoeverIsBeingStarted(t *testing.T) {
+	u := cacheUser{t, open(t)}
+	a := u.take(Private, false)
+	child := exec.Command("sleep", "60")
+	child.ExtraFiles = []*os.File{a.Lock()}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer child.Wait()
+	defer child.Process.Kill()
+	dir := a.Dir
+	u.give(a)
+	if b := u.take(Shared, false); b.Dir != dir {
+		t.Errorf("another cache, %s, and not %s", b.Dir, dir)
+	}
 }
 
 func TestALockedCacheIsWaitedFor(t *testing.T) {

@@ -15,9 +15,9 @@ import (
 	"github.com/whittle-build/whittle/internal/digest"
 )
 
-// All locks are flock(2) on an open file description that no child inherits:
-// the kernel gives them back when the process dies, however it dies. They
-// exclude goroutines of one process as well as processes.
+// All locks are flock(2) on an open file description that no child keeps, unless
+// it is told to: the kernel gives them back when the process dies, however it
+// dies. They exclude goroutines of one process as well as processes.
 //
 // A lock is waited for by asking again, at most maxWait apart, because a
 // blocked flock cannot be called off when the context ends.
@@ -56,7 +56,9 @@ func (l *Lock) Close() error {
 	if l.brief {
 		err = ignoreAbsent(os.Remove(l.file.Name()))
 	}
-	err = errors.Join(err, l.file.Close())
+	// A child that is just being made has the description too, until it executes its
+	// program: the lock is not gone with this descriptor (flock(2)).
+	err = errors.Join(err, unix.Flock(int(l.file.Fd()), unix.LOCK_UN), l.file.Close())
 	l.file = nil
 	return err
 }
