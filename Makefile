@@ -68,7 +68,7 @@ QUICK = ^(noop|run-20|copy-(50k|then)|edit|parallel-sleep|deep)
 lint:
 	@.ci/lint
 
-$(SLIM): go.mod go.sum .ci/slim
+$(SLIM): go.mod go.sum .ci/slim $(wildcard internal/dockerfile/*.go)
 	.ci/slim
 
 cross: $(SLIM)
@@ -79,4 +79,4 @@ docker-link: whittle
 	ln -sf whittle bin/docker
 
 clean:
-	rm -rf bin
+	rm -rf bin .cache/slim

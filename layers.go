@@ -34,7 +34,11 @@ func (w *Whittle) imageLayer(ctx context.Context, id digest.Digest) (image.Layer
 		return w.withOrigin(image.Layer{ID: id, DiffID: meta.DiffID, Size: meta.Size}, meta.Form), nil
 	}
 	meta, err = layer.ReadMeta(filepath.Join(dir, describedPart))
-	if errors.Is(err, os.ErrNotExist) {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		err = w.store.DropPart(id, describedPart) // it is damaged, and made again
+		meta = layer.Meta{}
+	}
+	if meta.DiffID.IsZero() && (err == nil || errors.Is(err, os.ErrNotExist)) {
 		meta, err = w.describe(ctx, id, func() (layer.Meta, error) { return layer.Describe(ctx, filepath.Join(dir, layer.TreeName)) })
 	}
 	if err != nil {
@@ -64,10 +68,13 @@ func (w *Whittle) describe(ctx context.Context, id digest.Digest, find func() (l
 // sealed makes the tar of a layer that has none, and describes the layer by it.
 func (w *Whittle) sealed(ctx context.Context, id digest.Digest) error {
 	dir := w.store.LayerDir(id)
-	for _, there := range []string{"", describedPart, tarPart} { // in describedPart earlier versions had it
-		if _, err := os.Stat(filepath.Join(dir, there, layer.TarName)); err == nil {
+	for _, there := range tarPlaces {
+		if whole(filepath.Join(dir, there)) {
 			return nil
 		}
+	}
+	if err := w.store.DropPart(id, tarPart); err != nil { // it is damaged, if it is there
+		return err
 	}
 	var meta layer.Meta
 	err := w.store.AddToLayer(id, tarPart, func(tmp string) (err error) {
@@ -86,15 +93,47 @@ func (w *Whittle) sealed(ctx context.Context, id digest.Digest) error {
 	return err
 }
 
+// tarPlaces are the folders of a layer that may have its tar: in describedPart
+// earlier versions had it.
+var tarPlaces = [...]string{"", describedPart, tarPart}
+
+// whole says whether there is a tar in a folder, of the size that it should have.
+func whole(dir string) bool {
+	meta, err := layer.ReadMeta(dir)
+	if err != nil {
+		return false
+	}
+	st, err := os.Stat(filepath.Join(dir, layer.TarName))
+	return err == nil && (st.Size() == meta.TarSize || meta.TarSize == 0)
+}
+
+// verifyPart checks what was added to a layer for its image.
+func verifyPart(dir string) error {
+	switch filepath.Base(dir) {
+	case tarPart:
+		return layer.Verify(dir)
+	case describedPart:
+		if whole(dir) {
+			return layer.Verify(dir)
+		}
+		_, err := layer.ReadMeta(dir)
+		return err
+	}
+	return nil
+}
+
 // openTar opens the uncompressed tar of an image's layer.
 func (w *Whittle) openTar(ctx context.Context, l image.Layer) (io.ReadCloser, int64, error) {
 	dir := w.store.LayerDir(l.ID)
 	if err := w.sealed(ctx, l.ID); err != nil {
-		return nil, 0, fmt.Errorf("layer %s: seal: %w", l.ID.Short(), err)
+		return nil, 0, err
 	}
 	var f *os.File
-	var err error
-	for _, there := range []string{"", describedPart, tarPart} {
+	err := os.ErrNotExist
+	for _, there := range tarPlaces {
+		if !whole(filepath.Join(dir, there)) {
+			continue
+		}
 		if f, err = os.Open(filepath.Join(dir, there, layer.TarName)); !errors.Is(err, os.ErrNotExist) {
 			break
 		}

@@ -173,7 +173,7 @@ func WriteUsage(out io.Writer, list []store.Usage) error {
 
 // Fsck checks every promise of the store and of what lies in it.
 func (w *Whittle) Fsck(ctx context.Context, repair bool) ([]store.Problem, error) {
-	problems, err := w.store.Fsck(ctx, store.FsckOptions{VerifyLayer: layer.Verify, Repair: repair})
+	problems, err := w.store.Fsck(ctx, store.FsckOptions{VerifyLayer: layer.Verify, VerifyPart: verifyPart, Repair: repair})
 	if err != nil {
 		return problems, err
 	}

@@ -361,3 +361,29 @@ func TestARowIsMeasuredAgainBesideOtherBuilders(t *testing.T) {
 		t.Error("a row without peers is measured for their sake")
 	}
 }
+
+func TestWhatCannotBeMeasuredIsSaidBeforeAnythingIs(t *testing.T) {
+	good := settings{peers: "buildkitd,dockerd,buildah"}
+	for _, c := range []struct {
+		want   string // "" is none
+		change func(s *settings) []string
+	}{
+		{"", func(*settings) []string { return nil }},
+		{"", func(s *settings) []string { s.peers, s.only = "none", "^noop"; return nil }},
+		{"no row is called so", func(s *settings) []string { s.only = "nosuch"; return nil }},
+		{"-row", func(s *settings) []string { s.only = "("; return nil }},
+		{"takes flags only", func(*settings) []string { return []string{"noop"} }},
+		{"-peers docker", func(s *settings) []string { s.peers = "docker"; return nil }},
+		{"-runs -1", func(s *settings) []string { s.runs = -1; return nil }},
+		{"-resume", func(s *settings) []string { s.resume = true; return nil }},
+		{"-docs", func(s *settings) []string { s.docs = "x.md"; return nil }},
+		{"-json", func(s *settings) []string { s.json = "/nonexistent/x"; return nil }},
+		{"-against", func(s *settings) []string { s.against = "/nonexistent"; return nil }},
+	} {
+		s := good
+		operands := c.change(&s)
+		if err := s.check(operands); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: %v", c.want, err)
+		}
+	}
+}

@@ -26,6 +26,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -54,6 +55,44 @@ func (s *settings) wants(peer string) bool {
 	return slices.Contains(strings.Split(s.peers, ","), peer)
 }
 
+// check reports what cannot be measured as it is asked for, before anything is.
+func (s *settings) check(operands []string) error {
+	only, err := regexp.Compile(s.only)
+	if err != nil {
+		return fmt.Errorf("-row: %w", err)
+	}
+	if len(operands) > 0 {
+		return fmt.Errorf("%q: it takes flags only (-row measures some rows)", operands[0])
+	}
+	if !slices.ContainsFunc(append(rows(), growthRows()...), func(r row) bool { return only.MatchString(r.id) }) {
+		return fmt.Errorf("-row %s: no row is called so", s.only)
+	}
+	for _, p := range strings.Split(s.peers, ",") {
+		if !slices.Contains([]string{"buildkitd", "dockerd", "buildah", "none", ""}, p) {
+			return fmt.Errorf("-peers %s: there are buildkitd, dockerd, buildah and none", p)
+		}
+	}
+	switch {
+	case s.runs < 0:
+		return fmt.Errorf("-runs %d: want a number from 1 on", s.runs)
+	case s.resume && s.json == "":
+		return errors.New("-resume: name the file of the run that was interrupted with -json")
+	case s.docs != "" && s.json == "":
+		return errors.New("-docs: the rows that are not measured now come from the file of -json: name it")
+	}
+	if s.json != "" {
+		if _, err := os.Stat(filepath.Dir(s.json)); err != nil {
+			return fmt.Errorf("-json: %w", err)
+		}
+	}
+	if s.against != "" {
+		if _, err := readReport(s.against); err != nil {
+			return fmt.Errorf("-against: %w", err)
+		}
+	}
+	return nil
+}
+
 func main() {
 	var s settings
 	flag.StringVar(&s.whittle, "whittle", "bin/whittle", "the `binary` to measure")
@@ -69,8 +108,13 @@ func main() {
 	flag.StringVar(&s.against, "against", "", "compare with the figures in `file`, from an earlier -json")
 	flag.BoolVar(&s.resume, "resume", false, "leave out rows that the file of -json has from the same binary and builders: a run that was interrupted is taken up again")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // who prints to nobody still has daemons to end
+	if err := s.check(flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	}
 	missed, err := run(ctx, s)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

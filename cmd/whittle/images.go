@@ -243,7 +243,7 @@ func (p *program) saveCommand() *cobra.Command {
 			}
 			if form.Format != "uncompressed" && format != "oci" {
 				return &usageError{errors.New("--compression: docker's archives have layers as they are"),
-					"add --format oci, or send the archive through " + cmp.Or(form.Format, "gzip")}
+					"add --format oci, or send the archive through " + form.Format}
 			}
 			if out == "" && isTerminal(p.stdout) {
 				return &usageError{errors.New("the archive would go to the terminal"), "write -o FILE, or send it through a pipe"}

@@ -69,6 +69,9 @@ func compressionFlags(c *cobra.Command, form *whittle.Compression, preset, what 
 }
 
 func checkCompression(form whittle.Compression) error {
+	if form.Format == "" {
+		return &usageError{errors.New("--compression is empty: there are gzip, zstd and uncompressed"), ""}
+	}
 	if err := form.Check(); err != nil {
 		return &usageError{err, "for example --compression zstd --compression-level 3"}
 	}

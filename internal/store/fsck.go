@@ -20,6 +20,9 @@ import (
 type FsckOptions struct {
 	// VerifyLayer, if not nil, checks what is in a layer's folder.
 	VerifyLayer func(dir string) error
+	// VerifyPart, if not nil, checks a folder in a layer's folder, of which only the
+	// part is removed.
+	VerifyPart func(dir string) error
 	// Repair removes what is damaged, so that a build makes it again, and sets
 	// permissions right. It waits for running builds: the caller holds no Use.
 	Repair bool
@@ -221,8 +224,31 @@ func (c *checker) layers() error {
 		if err := c.o.VerifyLayer(path); err != nil {
 			return c.report("layer", path, err.Error(), c.drop(path))
 		}
-		return nil
+		return c.parts(path, id)
 	})
+}
+
+// parts checks what was added to a layer.
+func (c *checker) parts(path string, id digest.Digest) error {
+	if c.o.VerifyPart == nil {
+		return nil
+	}
+	names, err := readNames(path)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		part := path + "/" + n
+		if !isFolder(part) {
+			continue
+		}
+		if bad := c.o.VerifyPart(part); bad != nil {
+			if err := c.report("layer", part, bad.Error(), func() error { return c.s.DropPart(id, n) }); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (c *checker) records() error {

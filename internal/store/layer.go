@@ -277,6 +277,21 @@ func (s *Store) lockPart(id digest.Digest, name string) (*Lock, error) {
 	return l, nil
 }
 
+// DropPart removes a part that turned out to be damaged: whoever wants it makes it
+// again. It is no error when there is none.
+func (s *Store) DropPart(id digest.Digest, part string) error {
+	l, err := s.lockPart(id, part)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	dir := s.LayerDir(id)
+	if _, err := s.discard(dir + "/" + part); ignoreAbsent(err) != nil {
+		return fmt.Errorf("layer %s: %s: %w", id.Short(), part, err)
+	}
+	return errors.Join(ignoreAbsent(os.Remove(dir+"/"+markOf(part))), ignoreAbsent(os.Remove(dir+"/"+sizeName)))
+}
+
 // dropStalePart removes a part that may have lost bytes in a power cut. The
 // mark is read again under the part's lock: it may have been made anew.
 func (s *Store) dropStalePart(id digest.Digest, part string) error {
