@@ -104,7 +104,8 @@ func (rep *report) writeDocs(file string, results []result) error {
 	for _, line := range notes(results) {
 		fmt.Fprintf(&b, "- %s\n", line)
 	}
-	if slices.ContainsFunc(results, func(r result) bool { return r.sizes != nil }) {
+	grows := slices.ContainsFunc(results, func(r result) bool { return r.sizes != nil })
+	if grows {
 		fmt.Fprintf(&b, "\nGrowth: medians at 1, 3, 10, 30 and 100 %% of the work, and the steepest exponent between two of the last three:\n\n")
 		markdown(&b, curves, results)
 		fmt.Fprintf(&b, "\n![growth](benchmarks-growth.svg)\n")
@@ -112,7 +113,11 @@ func (rep *report) writeDocs(file string, results []result) error {
 	fmt.Fprintf(&b, "\nPeak memory of the builder's own programs, bytes read and written by all processes involved:\n\n")
 	markdown(&b, costs, results)
 	fmt.Fprintf(&b, "\n%s", end)
-	for name, drawn := range map[string][]byte{"benchmarks.svg": plot(results), "benchmarks-growth.svg": growth(results)} {
+	drawings := map[string][]byte{"benchmarks.svg": plot(results)}
+	if grows {
+		drawings["benchmarks-growth.svg"] = growth(results)
+	}
+	for name, drawn := range drawings {
 		if err := os.WriteFile(filepath.Join(filepath.Dir(file), name), drawn, 0o644); err != nil {
 			return err
 		}

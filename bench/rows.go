@@ -42,7 +42,7 @@ func rows() []row {
 			goal: goal{floor: 1.1}, needs: []string{"busybox"}, make: parallelCPU},
 		{id: "go-build", work: "go build in a stage, cold", floor: "the same go build",
 			goal: goal{peer: 1, floor: 1.08}, needs: []string{"golang"}, make: goBuild},
-		{id: "go-build-edit", work: "go build with a cache mount after an edit", floor: "the same go build",
+		{id: "go-build-edit", work: "go build with a cache mount after an edit", floor: "the same go build", runs: 15,
 			goal: goal{peer: 1, overhead: 0.5}, needs: []string{"golang"}, make: goBuildEdit},
 		{id: "pull-unpack", work: "a base of 400 MB in 6 layers from the registry, to the end of RUN true", floor: "gunzip of the layers, side by side",
 			goal: goal{peer: 0.5}, needs: []string{"busybox"}, make: pullUnpack},
