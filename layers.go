@@ -33,12 +33,7 @@ func (w *Whittle) imageLayer(ctx context.Context, id digest.Digest) (image.Layer
 	if !meta.DiffID.IsZero() {
 		return w.withOrigin(image.Layer{ID: id, DiffID: meta.DiffID, Size: meta.Size}, meta.Form), nil
 	}
-	meta, err = layer.ReadMeta(filepath.Join(dir, describedPart))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		err = w.store.DropPart(id, describedPart) // it is damaged, and made again
-		meta = layer.Meta{}
-	}
-	if meta.DiffID.IsZero() && (err == nil || errors.Is(err, os.ErrNotExist)) {
+	if meta, err = layer.ReadMeta(filepath.Join(dir, describedPart)); err != nil {
 		meta, err = w.describe(ctx, id, func() (layer.Meta, error) { return layer.Describe(ctx, filepath.Join(dir, layer.TreeName)) })
 	}
 	if err != nil {
@@ -48,9 +43,16 @@ func (w *Whittle) imageLayer(ctx context.Context, id digest.Digest) (image.Layer
 }
 
 // describe keeps what find tells of a layer for imageLayer, unless another process
-// has.
+// has. What cannot be read is made again.
 func (w *Whittle) describe(ctx context.Context, id digest.Digest, find func() (layer.Meta, error)) (layer.Meta, error) {
-	err := w.store.AddToLayer(id, describedPart, func(tmp string) error {
+	err := w.store.DropPart(id, describedPart, func(path string) bool {
+		_, err := layer.ReadMeta(path)
+		return err != nil
+	})
+	if err != nil {
+		return layer.Meta{}, err
+	}
+	err = w.store.AddToLayer(id, describedPart, func(tmp string) error {
 		span := trace.Begin(ctx, "seal")
 		defer span.End()
 		meta, err := find()
@@ -65,19 +67,20 @@ func (w *Whittle) describe(ctx context.Context, id digest.Digest, find func() (l
 	return layer.ReadMeta(filepath.Join(w.store.LayerDir(id), describedPart))
 }
 
-// sealed makes the tar of a layer that has none, and describes the layer by it.
-func (w *Whittle) sealed(ctx context.Context, id digest.Digest) error {
+// sealed returns the tar of a layer. One that has none gets it, and is described by
+// it; one that is damaged is made again.
+func (w *Whittle) sealed(ctx context.Context, id digest.Digest) (name string, err error) {
 	dir := w.store.LayerDir(id)
 	for _, there := range tarPlaces {
 		if whole(filepath.Join(dir, there)) {
-			return nil
+			return filepath.Join(dir, there, layer.TarName), nil
 		}
 	}
-	if err := w.store.DropPart(id, tarPart); err != nil { // it is damaged, if it is there
-		return err
+	if err := w.store.DropPart(id, tarPart, func(path string) bool { return !whole(path) }); err != nil {
+		return "", err
 	}
 	var meta layer.Meta
-	err := w.store.AddToLayer(id, tarPart, func(tmp string) (err error) {
+	err = w.store.AddToLayer(id, tarPart, func(tmp string) (err error) {
 		if meta, err = layer.Seal(ctx, filepath.Join(dir, layer.TreeName), tmp); err != nil {
 			return err
 		}
@@ -90,7 +93,7 @@ func (w *Whittle) sealed(ctx context.Context, id digest.Digest) error {
 	if err == nil && !meta.DiffID.IsZero() {
 		_, err = w.describe(ctx, id, func() (layer.Meta, error) { return meta, nil })
 	}
-	return err
+	return filepath.Join(dir, tarPart, layer.TarName), err
 }
 
 // tarPlaces are the folders of a layer that may have its tar: in describedPart
@@ -124,20 +127,11 @@ func verifyPart(dir string) error {
 
 // openTar opens the uncompressed tar of an image's layer.
 func (w *Whittle) openTar(ctx context.Context, l image.Layer) (io.ReadCloser, int64, error) {
-	dir := w.store.LayerDir(l.ID)
-	if err := w.sealed(ctx, l.ID); err != nil {
+	name, err := w.sealed(ctx, l.ID)
+	if err != nil {
 		return nil, 0, err
 	}
-	var f *os.File
-	err := os.ErrNotExist
-	for _, there := range tarPlaces {
-		if !whole(filepath.Join(dir, there)) {
-			continue
-		}
-		if f, err = os.Open(filepath.Join(dir, there, layer.TarName)); !errors.Is(err, os.ErrNotExist) {
-			break
-		}
-	}
+	f, err := os.Open(name)
 	if err != nil {
 		return nil, 0, fmt.Errorf("layer %s: %w", l.ID.Short(), err)
 	}

@@ -108,7 +108,7 @@ func (s *sealing) seal(id digest.Digest, wanted bool) (image.Layer, error) {
 	defer func() { <-s.slots }()
 	ctx := trace.Lane(s.ctx, "layer "+id.Short())
 	if wanted {
-		if err := s.build.sealed(ctx, id); err != nil {
+		if _, err := s.build.sealed(ctx, id); err != nil {
 			return image.Layer{}, err
 		}
 	}

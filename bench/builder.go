@@ -138,9 +138,7 @@ func (w *whittle) have(ctx context.Context, standIn string) error {
 
 // forget takes a new store. The old one's removal is not in anybody's time.
 func (w *whittle) forget(ctx context.Context) error {
-	old := w.store
-	w.made++
-	w.store = filepath.Join(filepath.Dir(w.pristine), fmt.Sprint("store", w.made))
+	old := w.next()
 	if err := quiet(exec.CommandContext(ctx, "cp", "-al", w.pristine, w.store)); err != nil {
 		return err
 	}
@@ -152,10 +150,15 @@ func (w *whittle) forget(ctx context.Context) error {
 
 // empty takes a new store without even the bases.
 func (w *whittle) empty() error {
-	old := w.store
+	return errors.Join(os.RemoveAll(w.next()), os.Mkdir(w.store, 0o755))
+}
+
+// next names another store, and returns the one of before.
+func (w *whittle) next() (old string) {
+	old = w.store
 	w.made++
 	w.store = filepath.Join(filepath.Dir(w.pristine), fmt.Sprint("store", w.made))
-	return errors.Join(os.RemoveAll(old), os.Mkdir(w.store, 0o755))
+	return old
 }
 
 func (w *whittle) build(ctx context.Context, j job) *exec.Cmd {

@@ -64,7 +64,7 @@ func (s *settings) check(operands []string) error {
 	if len(operands) > 0 {
 		return fmt.Errorf("%q: it takes flags only (-row measures some rows)", operands[0])
 	}
-	if !slices.ContainsFunc(append(rows(), growthRows()...), func(r row) bool { return only.MatchString(r.id) }) {
+	if !slices.ContainsFunc(allRows(), func(r row) bool { return only.MatchString(r.id) }) {
 		return fmt.Errorf("-row %s: no row is called so", s.only)
 	}
 	for _, p := range strings.Split(s.peers, ",") {

@@ -34,7 +34,7 @@ func (t *table) list() []result {
 // recorded is the table that the file of -json has: rows that are not measured
 // now stay as they are. Figures of other sizes are in no table with these.
 func (s *suite) recorded() (*table, error) {
-	t := &table{append(rows(), growthRows()...), map[string]result{}}
+	t := &table{allRows(), map[string]result{}}
 	if s.set.json == "" {
 		return t, nil
 	}

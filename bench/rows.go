@@ -15,7 +15,10 @@ import (
 
 const ms = time.Millisecond
 
-// rows are all figures, in the order of the table.
+// allRows are all figures, in the order of the table.
+func allRows() []row { return append(rows(), growthRows()...) }
+
+// rows are those of one size each.
 func rows() []row {
 	return []row{
 		{id: "noop-small", work: "nothing changed, a tiny context", floor: "process start", runs: 21,

@@ -18,32 +18,39 @@ type Items struct {
 	Size int64 // bytes of all files
 
 	list  []Item
-	names map[linkGroup]int // how many names of each are there
+	names linkCounts
 }
 
 // Listed makes Items of a list of them.
 func Listed(list []Item) *Items {
-	all := &Items{list: list, names: map[linkGroup]int{}}
+	all := &Items{list: list}
 	for i := range list {
 		it := &list[i]
-		all.count(it.links, 1)
+		all.names.add(it.links, 1)
 		all.Len++
 		all.Size += it.Entry.Size
 		if g := it.below; g != nil {
 			all.Len += g.entries
 			all.Size += g.size
 			for links, n := range g.names {
-				all.count(links, n)
+				all.names.add(links, n)
 			}
 		}
 	}
 	return all
 }
 
-func (all *Items) count(links linkGroup, n int) {
-	if links.inode != 0 {
-		all.names[links] += n
+// linkCounts say how many names of each file with several are there. Nil has none.
+type linkCounts map[linkGroup]int
+
+func (c *linkCounts) add(links linkGroup, n int) {
+	if links.inode == 0 {
+		return
 	}
+	if *c == nil {
+		*c = linkCounts{}
+	}
+	(*c)[links] += n
 }
 
 // Each calls fn with each of the items, which is fn's only until it returns. An
@@ -87,7 +94,7 @@ type graft struct {
 	from    branch
 	entries int
 	size    int64
-	names   map[linkGroup]int
+	names   linkCounts
 }
 
 // graft looks through a folder for what cannot be copied.
@@ -135,9 +142,7 @@ func (s *survey) dir(from branch) error {
 			return s.below(k.branch)
 		case entry.File:
 			here.size += e.Size
-			if e.Inode != 0 {
-				here.name(linkGroup{s.g.c.batch, e.Inode}, 1)
-			}
+			here.names.add(linkGroup{s.g.c.batch, e.Inode}, 1)
 		}
 		return nil
 	})
@@ -146,7 +151,7 @@ func (s *survey) dir(from branch) error {
 	s.g.entries += here.entries
 	s.g.size += here.size
 	for links, n := range here.names {
-		s.g.name(links, n)
+		s.g.names.add(links, n)
 	}
 	return err
 }
@@ -165,13 +170,6 @@ func (s *survey) below(from branch) error {
 	default:
 		return s.dir(from)
 	}
-}
-
-func (g *graft) name(links linkGroup, n int) {
-	if g.names == nil {
-		g.names = map[linkGroup]int{}
-	}
-	g.names[links] += n
 }
 
 // each calls fn for what lands in dir, parents first.

@@ -188,9 +188,7 @@ func (l *Local) copy(ctx context.Context, job solve.Job) (_ solve.Made, err erro
 	l.warn(job, warnings)
 	made, err := l.writeAgain(ctx, job, list, func() (solve.Made, error) { return l.write(ctx, job, list, p.requests) })
 	for _, r := range p.requests {
-		if v, ok := bare(r.From).(interface{ Forget() }); ok {
-			v.Forget()
-		}
+		forget(bare(r.From))
 	}
 	return made, l.notOwned(job, err)
 }

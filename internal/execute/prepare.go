@@ -36,9 +36,7 @@ type prepared struct {
 func (p *prepared) Close() error {
 	var err error
 	p.stop(nil)
-	if v, ok := p.view.(interface{ Forget() }); ok {
-		v.Forget()
-	}
+	forget(p.view)
 	if p.tmp != nil {
 		err = p.tmp.Remove()
 	}

@@ -56,6 +56,13 @@ func bare(fsys entry.FS) entry.FS {
 	return fsys
 }
 
+// forget drops the lists that fsys keeps, if it does: all of it has been listed.
+func forget(fsys entry.FS) {
+	if v, ok := fsys.(interface{ Forget() }); ok {
+		v.Forget()
+	}
+}
+
 // hashed is a file system whose files are read until its context ends.
 type hashed struct{ until }
 

@@ -243,7 +243,7 @@ func (c *checker) parts(path string, id digest.Digest) error {
 			continue
 		}
 		if bad := c.o.VerifyPart(part); bad != nil {
-			if err := c.report("layer", part, bad.Error(), func() error { return c.s.DropPart(id, n) }); err != nil {
+			if err := c.report("layer", part, bad.Error(), func() error { return c.s.DropPart(id, n, func(string) bool { return true }) }); err != nil {
 				return err
 			}
 		}

@@ -277,16 +277,24 @@ func (s *Store) lockPart(id digest.Digest, name string) (*Lock, error) {
 	return l, nil
 }
 
-// DropPart removes a part that turned out to be damaged: whoever wants it makes it
-// again. It is no error when there is none.
-func (s *Store) DropPart(id digest.Digest, part string) error {
+// DropPart removes a part that is damaged: whoever wants it makes it again. That is
+// asked under the part's lock, as it may have been made anew. It is no error when
+// there is none.
+func (s *Store) DropPart(id digest.Digest, part string, damaged func(path string) bool) error {
+	dir := s.LayerDir(id)
+	path := dir + "/" + part
+	if _, err := os.Lstat(path); err != nil {
+		return ignoreAbsent(err)
+	}
 	l, err := s.lockPart(id, part)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	dir := s.LayerDir(id)
-	if _, err := s.discard(dir + "/" + part); ignoreAbsent(err) != nil {
+	if !damaged(path) {
+		return nil
+	}
+	if _, err := s.discard(path); ignoreAbsent(err) != nil {
 		return fmt.Errorf("layer %s: %s: %w", id.Short(), part, err)
 	}
 	return errors.Join(ignoreAbsent(os.Remove(dir+"/"+markOf(part))), ignoreAbsent(os.Remove(dir+"/"+sizeName)))

@@ -257,3 +257,27 @@ func TestSyncWithNothingWrittenDoesNothing(t *testing.T) {
 		t.Errorf("a handle that wrote nothing: %v", err)
 	}
 }
+
+func TestAPartIsDroppedOnlyWhileItIsDamaged(t *testing.T) {
+	s := open(t)
+	id := commit(t, s, "layer", "content")
+	part := s.LayerDir(id) + "/part"
+	if err := s.DropPart(id, "part", func(string) bool { t.Error("asked of what is not there"); return true }); err != nil {
+		t.Error(err)
+	}
+	if err := s.AddToLayer(id, "part", func(path string) error { return os.WriteFile(path, nil, 0o600) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DropPart(id, "part", func(string) bool { return false }); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(part); err != nil {
+		t.Errorf("a whole part: %v", err)
+	}
+	if err := s.DropPart(id, "part", func(path string) bool { return path == part }); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(part); err == nil {
+		t.Error("a damaged part is there still")
+	}
+}
