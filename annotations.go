@@ -15,16 +15,16 @@ var reAnnotationKind = lazyre.New(`^([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?$`)
 func (r *Request) CheckNames() error {
 	target, err := r.wanted()
 	if err == nil {
-		_, err = r.annotations(target)
+		_, err = annotationsOf(r.Annotations, target)
 	}
 	return err
 }
 
-// annotations reads what the request says of the manifest: KEY=VALUE, before it
-// perhaps kinds of documents, each perhaps with a platform, and a colon.
-func (r *Request) annotations(target plan.Platform) (map[string]string, error) {
+// annotationsOf reads what is said of the manifest: KEY=VALUE, before it perhaps
+// kinds of documents, each perhaps with a platform, and a colon.
+func annotationsOf(texts []string, target plan.Platform) (map[string]string, error) {
 	out := map[string]string{}
-	for _, text := range r.Annotations {
+	for _, text := range texts {
 		full, value, ok := strings.Cut(text, "=")
 		kinds, key, typed := strings.Cut(full, ":")
 		if !typed {

@@ -31,8 +31,7 @@ func TestAnnotations(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			r := Request{Annotations: tt.in}
-			got, err := r.annotations(arm)
+			got, err := annotationsOf(tt.in, arm)
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) || Hint(err) == "" {
 					t.Errorf("error %v, want %q and a hint", err, tt.err)

@@ -65,12 +65,15 @@ type Request struct {
 	// learn what this build knows. A cache that cannot be read is told and passed
 	// over; one that cannot be written fails the build after all else is done.
 	CacheFrom, CacheTo []Cache
-	// Push uploads the image under each of its names, with its layers in the form
-	// of PushForm. Then the layers that nothing here needs stay where they are.
-	Push     bool
-	PushForm Compression
-	Secrets  []Secret // what RUN --mount=type=secret and downloads may use
-	Outputs  []Output // where the files of the target go, beside the image in the store
+	Secrets            []Secret // what RUN --mount=type=secret and downloads may use
+	// Outputs are the forms in which the build leaves what it made; none means an
+	// image in the store. Where the request has tags there is such an image in any
+	// case. Push uploads it under each of its names: then layers that nothing
+	// here needs stay where they are. Load gives it to the engine that is running.
+	Outputs    []Output
+	Push, Load bool
+	Out        io.Writer // for outputs to "-"
+	Squash     bool      // put what the target stage adds to its base into one layer
 	// OnFailure is what to do with a RUN that fails while its root is there:
 	// ShellOnFailure opens a shell in it, on the terminal that Lend lends, and
 	// KeepOnFailure makes a container of it. "" throws it away.
@@ -105,8 +108,8 @@ type build struct {
 	// emulators run the programs of stages for another machine
 	emulators map[*plan.Stage]*sandbox.Emulator
 
-	platform    plan.Platform     // that was asked for
-	annotations map[string]string // of the image's manifests
+	platform plan.Platform // that was asked for
+	outputs  []output
 
 	kind     contextKind
 	contexts map[string]contextSpec // that are given, by what the plan calls them
@@ -255,11 +258,8 @@ func (b *build) read(ctx context.Context) error {
 	if b.platform, err = b.req.wanted(); err != nil {
 		return err
 	}
-	if b.annotations, err = b.req.annotations(b.platform); err != nil {
-		return err
-	}
 	b.takeEpoch()
-	if err := errors.Join(b.req.checkSecrets(), b.req.checkAllow(), b.req.checkOutputs()); err != nil {
+	if err := errors.Join(b.takeOutputs(), b.req.checkSecrets(), b.req.checkAllow()); err != nil {
 		return err
 	}
 	if b.agents, err = b.req.openAgents(); err != nil {
@@ -341,6 +341,9 @@ func (b *build) prepare(ctx context.Context) (*plan.Plan, error) {
 func (b *build) inspect(ctx context.Context) (p *plan.Plan, mistakes dockerfile.Errors, err error) {
 	if err := b.findEpoch(ctx); err != nil {
 		return nil, nil, err
+	}
+	if b.epoch == nil && b.wants(func(o *Output) bool { return o.RewriteTimes }) {
+		return nil, nil, &hinted{errors.New("output: rewrite-timestamp: no time is given"), "set SOURCE_DATE_EPOCH, to seconds or to context"}
 	}
 	span := trace.Begin(ctx, "plan, with its base images")
 	p, b.images, err = b.planned(ctx, b.planRequest(), b.req.Pull, b.sink)
@@ -487,8 +490,8 @@ func (b *build) local() *execute.Local {
 }
 
 // tagged says whether the image has all its names already.
-func (b *build) tagged(m *image.Image) bool {
-	return !slices.ContainsFunc(b.tags, func(n image.Name) bool {
+func (b *build) tagged(m *image.Image, names []image.Name) bool {
+	return !slices.ContainsFunc(names, func(n image.Name) bool {
 		id, err := b.catalog.Lookup(n)
 		return err != nil || id != m.ID
 	})

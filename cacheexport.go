@@ -247,7 +247,7 @@ var errAway = errors.New("the layer is elsewhere")
 // upload is a layer on its way into a cache. The repositories of the names that
 // the image is pushed under may lend it.
 func (c *caches) upload(l image.Layer, to *exportedCache) registry.UploadLayer {
-	up := c.build.upload(&image.Image{}, l, to.Compression)
+	up := c.build.upload(&image.Image{}, l, pushForm{Compression: to.Compression})
 	send := up.Blob
 	up.Blob = func(ctx context.Context, see func(io.ReadCloser)) (manifest.Descriptor, error) {
 		if !c.build.hereAlready(l.ID) {
@@ -255,10 +255,8 @@ func (c *caches) upload(l image.Layer, to *exportedCache) registry.UploadLayer {
 		}
 		return send(ctx, see)
 	}
-	if c.build.req.Push {
-		for _, n := range c.build.tags {
-			up.From = append(up.From, reference(n))
-		}
+	for _, n := range c.build.pushedNames() {
+		up.From = append(up.From, reference(n))
 	}
 	return up
 }

@@ -31,6 +31,7 @@ var house = map[string]struct {
 	"internal/plan":               {4, ""},
 	"internal/rootfs":             {4, "golang.org/x/sys"},
 	"internal/fetch":              {4, ""},
+	"internal/engine":             {4, ""},
 	"internal/cachemount":         {4, "golang.org/x/sys"},
 	"internal/sharedcache":        {4, ""},
 	"internal/dockerfile":         {3, "github.com/moby/buildkit"},

@@ -23,25 +23,51 @@ import (
 // takeTags reads the names that the image gets.
 func (b *build) takeTags() error {
 	for _, t := range b.req.Tags {
-		n, err := image.ParseName(t)
+		n, err := parseTag(t)
 		if err != nil {
 			return err
 		}
-		if !n.Digest.IsZero() {
-			return &hinted{fmt.Errorf("tag %s: a name with a digest is given by what is in the image", t), "leave out @" + n.Digest.String()}
-		}
 		b.tags = append(b.tags, n)
-	}
-	if b.req.Push && len(b.tags) == 0 {
-		return &hinted{errors.New("push: the image has no name"), "name it HOST/NAME:TAG"}
 	}
 	return nil
 }
 
-// leave makes the image of the target, names it, and says what is left.
+// parseTag reads a name that an image is to get.
+func parseTag(text string) (image.Name, error) {
+	n, err := image.ParseName(text)
+	if err == nil && !n.Digest.IsZero() {
+		err = &hinted{fmt.Errorf("tag %s: a name with a digest is given by what is in the image", text), "leave out @" + n.Digest.String()}
+	}
+	return n, err
+}
+
+// leave makes what is wanted of the target, and says what is left.
 func (b *build) leave(ctx context.Context, p *plan.Plan, solved *solve.Result) (*Result, error) {
+	res := b.result(p, solved)
+	var m *image.Image
+	if b.wants((*Output).hasImage) {
+		var err error
+		if m, err = b.makeImage(ctx, p, solved); err != nil {
+			return nil, err
+		}
+		res.Size, res.Layers = m.Size(), len(m.Layers)
+	}
+	if err := b.leaveOutputs(ctx, p, solved, m, res); err != nil {
+		return &Result{Cached: res.Cached, Ran: res.Ran, Took: res.Took}, err
+	}
+	err := b.send(ctx, p, solved, res)
+	var cache *CacheError
+	if err == nil || errors.As(err, &cache) {
+		b.say(res)
+	}
+	return res, err
+}
+
+// makeImage makes the image of the target.
+func (b *build) makeImage(ctx context.Context, p *plan.Plan, solved *solve.Result) (*image.Image, error) {
 	span := trace.Begin(ctx, "seal the image's layers")
-	layers, err := b.imageLayers(ctx, solved.Chain(p.Target.Root))
+	chain := solved.Chain(p.Target.Root)
+	layers, err := b.imageLayers(ctx, chain)
 	span.End()
 	if err != nil {
 		return nil, err
@@ -53,43 +79,27 @@ func (b *build) leave(ctx context.Context, p *plan.Plan, solved *solve.Result) (
 	}
 	b.date(&cfg, p, solved)
 	m, err := image.FromConfig(&cfg, layers)
-	if err != nil {
-		return nil, err
+	if err == nil && b.req.Squash {
+		m, err = b.squashed(ctx, p, m, chain)
 	}
-	m.Annotations = b.annotations
-	res := b.result(p, solved, m)
-	span = trace.Begin(ctx, "record the image, durably")
-	err = b.record(m, res.Ran > 0)
-	span.End()
-	if err != nil {
-		return &Result{Cached: res.Cached, Ran: res.Ran, Took: res.Took}, err
-	}
-	if err := b.output(ctx, p, solved); err != nil {
-		return res, err
-	}
-	res.Manifest, err = b.send(ctx, p, solved, m)
-	var cache *CacheError
-	if err == nil || errors.As(err, &cache) {
-		b.say(res)
-	}
-	return res, err
+	return m, err
 }
 
-// send pushes the image and exports what is known, as far as the request asks
-// for it, and returns the digest of the manifest that was pushed. Everything else
-// is done then.
-func (b *build) send(ctx context.Context, p *plan.Plan, solved *solve.Result, m *image.Image) (d digest.Digest, err error) {
+// send pushes what is to be pushed, and exports what is known, as far as the request
+// asks for it. Everything else is done then.
+func (b *build) send(ctx context.Context, p *plan.Plan, solved *solve.Result, res *Result) error {
 	for _, r := range b.receivers {
-		if r.cache == nil {
-			d, err = b.pushImage(ctx, r.name, m, b.req.PushForm, r.shown)
-		} else {
+		var err error
+		if r.cache != nil {
 			err = b.caches.export(ctx, r, p, solved)
+		} else {
+			err = b.pushOutput(ctx, r, res)
 		}
 		if err != nil {
-			return d, err
+			return err
 		}
 	}
-	return d, nil
+	return nil
 }
 
 // imageLayers describes the layers of chain, sealing side by side those that
@@ -174,10 +184,14 @@ func (b *build) inherited(p *plan.Plan) int {
 	return len(b.images[*root.Image].Config.History)
 }
 
-func (b *build) result(p *plan.Plan, solved *solve.Result, m *image.Image) *Result {
-	res := &Result{ID: m.ID, Size: m.Size(), Layers: len(m.Layers), Took: b.opt.Now().Sub(b.began)}
-	for _, n := range b.tags {
-		res.Names = append(res.Names, n.Familiar())
+func (b *build) result(p *plan.Plan, solved *solve.Result) *Result {
+	res := &Result{Took: b.opt.Now().Sub(b.began)}
+	for _, o := range b.outputs {
+		for _, n := range o.names {
+			if name := n.Familiar(); o.Type == ImageOutput && !slices.Contains(res.Names, name) {
+				res.Names = append(res.Names, name)
+			}
+		}
 	}
 	res.count(solved)
 	res.Behind = b.left(p, solved)
@@ -222,22 +236,26 @@ func (b *build) left(p *plan.Plan, solved *solve.Result) []Behind {
 
 // record stores and names the image, durably, unless the store has it so
 // already: a build of which nothing ran writes nothing.
-func (b *build) record(m *image.Image, ran bool) error {
+func (b *build) record(m *image.Image, names []image.Name, ran bool) error {
 	if err := b.store.Pin(m.ID); err != nil {
 		return err
 	}
 	have, err := b.catalog.Get(m.ID)
-	if err == nil && !ran && b.tagged(m) && maps.Equal(have.Annotations, m.Annotations) {
+	if err == nil && !ran && b.tagged(m, names) && maps.Equal(have.Annotations, m.Annotations) {
 		return b.store.Sync() // a build that was killed may have left that to us
 	}
 	if err != nil && !errors.Is(err, image.ErrNotFound) {
 		return err
 	}
-	return b.keep(m, b.tags...)
+	return b.keep(m, names...)
 }
 
 // say tells the display what is left.
 func (b *build) say(res *Result) {
+	if res.ID.IsZero() {
+		b.sink.Emit(progress.Event{Kind: progress.Result, Time: b.opt.Now(), Build: b.log.name()})
+		return
+	}
 	left := progress.Left{Names: res.Names, ID: res.ID.String(), Size: res.Size}
 	for _, s := range res.Behind {
 		left.Stages = append(left.Stages, progress.StageLeft{Name: s.Stage, Bytes: s.Bytes})

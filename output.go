@@ -1,69 +1,241 @@
 package whittle
 
 import (
-	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 
-	"github.com/whittle-build/whittle/internal/container"
-	"github.com/whittle-build/whittle/internal/entry"
-	"github.com/whittle-build/whittle/internal/plan"
-	"github.com/whittle-build/whittle/internal/progress"
-	"github.com/whittle-build/whittle/internal/solve"
+	"github.com/whittle-build/whittle/internal/image"
 )
 
-// Output is a folder of the caller's that gets the files of the target stage.
+// Kinds of Output.
+const (
+	ImageOutput  = "image"  // an image in the store, perhaps pushed as well
+	OCIOutput    = "oci"    // an OCI layout, in a tar or in a folder
+	DockerOutput = "docker" // an archive for docker load, or an image in a running engine
+	LocalOutput  = "local"  // the files of the stage, in a folder
+	TarOutput    = "tar"    // the files of the stage, in a tar
+	NoOutput     = "none"   // nothing: the steps are run, and that is all
+)
+
+// Output is a form in which a build leaves what it made.
 type Output struct {
-	// Dest is made when it is not there, with all files or not at all. In one
-	// that is there each file is replaced whole, and what the stage does not
-	// have stays.
-	Dest string
+	Type string // one of the kinds
+	// Dest is the file of an archive or a tar, which is there whole or not at all;
+	// "-" is the request's Out. Of LocalOutput, and of an archive with Folder, it is
+	// a folder: one that is not there is made, in one that is there each file is replaced whole,
+	// and what the stage does not have stays. A DockerOutput without one goes to the
+	// running engine.
+	Dest   string
+	Folder bool     // of OCIOutput: not in a tar
+	Names  []string // of the image in this output; none means the request's tags
+	// Push uploads an ImageOutput under each of its names, while it is made. By
+	// digest, no tag is set in the registry, and no name here.
+	Push, ByDigest bool
+	// Form is that of layers that leave the store. Those that came from a registry
+	// keep the form that they came in when they are pushed, unless it is forced.
+	Form        Compression
+	Force       bool
+	DockerTypes bool     // media types of Docker's manifests, not the OCI's
+	Annotations []string // of this output alone, as in Request
+	// Split puts the files into a folder called after the platform.
+	Split bool
+	// RewriteTimes sets times of files in the build's own layers that are later than the
+	// SourceDateEpoch back to that.
+	RewriteTimes bool
 }
 
-// checkOutputs finds what would keep outputs from being written, before
-// anything runs.
-func (r *Request) checkOutputs() error {
-	for _, o := range r.Outputs {
-		st, err := os.Stat(o.Dest)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+// hasImage says whether the output is an image, in whatever form.
+func (o *Output) hasImage() bool {
+	return o.Type == ImageOutput || o.Type == OCIOutput || o.Type == DockerOutput
+}
+
+// hasFiles says whether the output is the files of the stage.
+func (o *Output) hasFiles() bool { return o.Type == LocalOutput || o.Type == TarOutput }
+
+// loads says whether the output goes to a running engine.
+func (o *Output) loads() bool { return o.Type == DockerOutput && o.Dest == "" }
+
+// Check reports parts of an output that do not go together.
+func (o *Output) Check() error {
+	for _, c := range []struct {
+		bad           bool
+		what, instead string
+	}{
+		{!o.hasImage() && !o.hasFiles() && o.Type != NoOutput, fmt.Sprintf("type=%s is unknown", o.Type), "there are image, registry, oci, docker, local, tar and none"},
+		{o.Dest == "" && (o.hasFiles() || o.Type == OCIOutput), "has no dest", "say where it goes: dest=PATH, or dest=- for a tar on standard output"},
+		{o.Dest != "" && (o.Type == ImageOutput || o.Type == NoOutput), "dest: it goes to no file", "an image in a file is type=oci or type=docker"},
+		{o.Dest == "-" && (o.Folder || o.Type == LocalOutput), "dest=-: a folder does not go to standard output", "type=tar writes the files as a tar, type=oci an image as one"},
+		{o.Folder && o.Type != OCIOutput, "tar=false: is for type=oci", "leave it out; type=oci,tar=false,dest=FOLDER writes an OCI layout"},
+		{len(o.Names) > 0 && !o.hasImage(), "name: files have no name", "name is for images"},
+		{o.Push && o.Type != ImageOutput, "push=true: only an image is pushed", "add a second output: -o type=registry,name=NAME"},
+		{o.ByDigest && !o.Push, "push-by-digest=true: nothing is pushed", "add push=true"},
+		{o.Split && !o.hasFiles(), "platform-split: is for type=local and type=tar", "leave it out"},
+		{o.RewriteTimes && !o.hasImage(), "rewrite-timestamp: is for images", "files get the time of SOURCE_DATE_EPOCH without it; leave it out"},
+		{o.DockerTypes && o.Form.Format == "zstd", "oci-mediatypes=false: Docker has no media type for zstd", "leave oci-mediatypes out, or take compression=gzip"},
+		{o.DockerTypes && !o.hasImage(), "oci-mediatypes: is for images", "leave it out"},
+		{len(o.Annotations) > 0 && !o.hasImage(), "annotation: files have no manifest", "leave it out"},
+		{(o.Form != Compression{} || o.Force) && !o.leaves(), "compression: layers in the store are not compressed", "compression is for what leaves it: push=true, type=oci, type=docker,dest=FILE"},
+	} {
+		if c.bad {
+			return &hinted{errors.New(c.what), c.instead}
 		}
+	}
+	return o.Form.Check()
+}
+
+// leaves says whether layers leave the store in a form of their own.
+func (o *Output) leaves() bool {
+	return o.Type == ImageOutput && o.Push || (o.Type == OCIOutput || o.Type == DockerOutput) && o.Dest != ""
+}
+
+// output is an Output of a build, with what follows from its request.
+type output struct {
+	Output
+	names       []image.Name
+	annotations map[string]string
+	image       *image.Image // in this form, once it is made
+}
+
+// takeOutputs completes what the request says of outputs, and finds what would
+// keep one from being written, before anything runs.
+func (b *build) takeOutputs() error {
+	list := slices.Clone(b.req.Outputs)
+	at := slices.IndexFunc(list, func(o Output) bool { return o.Type == ImageOutput })
+	switch {
+	case b.req.Push && at >= 0:
+		list[at].Push = true
+	case b.req.Push:
+		list, at = append(list, Output{Type: ImageOutput, Push: true}), len(list)
+	}
+	if b.req.Load {
+		list = append(list, Output{Type: DockerOutput})
+	}
+	if at < 0 && (len(list) == 0 || len(b.req.Tags) > 0) {
+		list = append(list, Output{Type: ImageOutput})
+	}
+	piped := 0
+	for _, o := range list {
+		done, err := b.takeOutput(o)
 		if err != nil {
 			return fmt.Errorf("output: %w", err)
 		}
-		if !st.IsDir() {
-			return &hinted{fmt.Errorf("output: %s: is not a folder", o.Dest), "name a folder, or what is not there yet"}
+		if b.outputs = append(b.outputs, done); o.Dest == "-" {
+			piped++
 		}
+	}
+	if piped > 1 {
+		return &hinted{errors.New("output: several of them go to standard output"), "give all but one a dest=FILE"}
 	}
 	return nil
 }
 
-// output writes the files of the target.
-func (b *build) output(ctx context.Context, p *plan.Plan, solved *solve.Result) error {
-	if len(b.req.Outputs) == 0 {
+func (b *build) takeOutput(o Output) (done output, err error) {
+	if err := o.Check(); err != nil {
+		return done, err
+	}
+	done = output{Output: o, names: b.tags}
+	if len(o.Names) > 0 {
+		done.names = nil
+	}
+	for _, text := range o.Names {
+		n, err := parseTag(text)
+		if err != nil {
+			return done, err
+		}
+		done.names = append(done.names, n)
+	}
+	if o.Push && len(done.names) == 0 {
+		return done, &hinted{errors.New("push: the image has no name"), "name it HOST/NAME:TAG"}
+	}
+	if done.annotations, err = annotationsOf(slices.Concat(b.req.Annotations, o.Annotations), b.platform); err != nil {
+		return done, err
+	}
+	return done, o.checkDest()
+}
+
+// checkDest finds what is in the way.
+func (o *Output) checkDest() error {
+	if o.Dest == "" || o.Dest == "-" {
 		return nil
 	}
-	fsys, err := b.rootFS().View(ctx, solved.Chain(p.Target.Root))
+	st, err := os.Stat(o.Dest)
+	folder := o.Folder || o.Type == LocalOutput
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !folder:
+		_, err = os.Stat(filepath.Dir(o.Dest))
+		return err
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case folder && !st.IsDir():
+		return &hinted{fmt.Errorf("%s: is not a folder", o.Dest), "name a folder, or what is not there yet"}
+	case !folder && st.IsDir():
+		return &hinted{fmt.Errorf("%s: is a folder", o.Dest), "name a file in it"}
+	}
+	return nil
+}
+
+// wants says whether the build has an output of which is holds.
+func (b *build) wants(is func(*Output) bool) bool {
+	return slices.ContainsFunc(b.outputs, func(o output) bool { return is(&o.Output) })
+}
+
+// onlyPushed says whether nothing reads the layers of the image here.
+func (b *build) onlyPushed() bool {
+	return b.wants(func(o *Output) bool { return o.Push }) && !b.req.Squash &&
+		!b.wants(func(o *Output) bool { return o.Type != ImageOutput || o.RewriteTimes })
+}
+
+// pushedNames are those under which the image is pushed.
+func (b *build) pushedNames() []image.Name {
+	var names []image.Name
+	for _, o := range b.outputs {
+		if o.Push {
+			names = append(names, o.names...)
+		}
+	}
+	return names
+}
+
+// WriteFile writes a file that is whole or not there. A link is followed, and a
+// device or a pipe is written to: a rename would put a file in its place.
+func WriteFile(name string, write func(io.Writer) error) (err error) {
+	if st, err := os.Stat(name); err == nil && !st.Mode().IsRegular() {
+		return writeInto(name, write)
+	}
+	if to, err := filepath.EvalSymlinks(name); err == nil {
+		name = to
+	} else if _, err := os.Readlink(name); err == nil {
+		return writeInto(name, write) // a link to what is not there yet
+	}
+	tmp := name + ".partial"
+	f, err := os.Create(tmp)
 	if err != nil {
 		return err
 	}
-	return b.writeOutputs(ctx, fsys)
+	defer func() {
+		if err != nil {
+			os.Remove(tmp)
+		}
+	}()
+	err = write(f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp, name)
 }
 
-func (b *build) writeOutputs(ctx context.Context, fsys entry.FS) error {
-	o := container.FolderOptions{Epoch: b.epoch}
-	for _, out := range b.req.Outputs {
-		done, err := container.WriteFolder(ctx, fsys, out.Dest, o)
-		if err != nil {
-			return fmt.Errorf("output: %w", err)
-		}
-		text := fmt.Sprintf("output: %s, %s, in %s", count(done.Files, "file"), progress.HumanSize(done.Bytes), out.Dest)
-		if done.Skipped > 0 {
-			text += fmt.Sprintf("; %s, sockets and fifos were left out", count(done.Skipped, "device"))
-		}
-		b.sink.Emit(progress.Event{Kind: progress.Note, Time: b.opt.Now(), Text: text})
+func writeInto(name string, write func(io.Writer) error) (err error) {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o666)
+	if err != nil {
+		return err
 	}
-	return nil
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return write(f)
 }

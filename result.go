@@ -4,18 +4,21 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/whittle-build/whittle/internal/address"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/execute"
+	"github.com/whittle-build/whittle/internal/image/manifest"
 )
 
 // Result is what a build leaves.
 type Result struct {
-	ID digest.Digest // of the image: SHA-256 of its config
-	// Manifest is the digest of the manifest that was pushed, zero without a push.
-	Manifest digest.Digest
+	ID digest.Digest // of the image: SHA-256 of its config; zero when none was wanted
+	// Manifest names the manifest that was pushed or written to an archive, with its
+	// platform; nil when there is none.
+	Manifest *manifest.Descriptor
 	Names    []string // that it was given
 	Size     int64    // bytes of its files, as Docker counts them
 	Layers   int
@@ -24,6 +27,9 @@ type Result struct {
 	Ran      int      // steps that were run
 	Took     time.Duration
 }
+
+// manifestIs notes the manifest of what was pushed or written.
+func (res *Result) manifestIs(d manifest.Descriptor) { res.Manifest = &d }
 
 // Behind is a stage that is not part of the image.
 type Behind struct {
@@ -35,8 +41,9 @@ type Behind struct {
 // builder's.
 type metadata struct {
 	ConfigDigest string    `json:"containerimage.config.digest,omitempty"`
+	Descriptor   any       `json:"containerimage.descriptor,omitempty"`
 	Digest       string    `json:"containerimage.digest,omitempty"`
-	Names        []string  `json:"image.name,omitempty"`
+	Names        string    `json:"image.name,omitempty"` // with commas
 	Size         int64     `json:"whittle.image.size,omitempty"`
 	Behind       []Behind  `json:"whittle.left.behind,omitempty"`
 	Cached       int       `json:"whittle.steps.cached"`
@@ -58,10 +65,10 @@ func Metadata(res *Result, failure error) ([]byte, error) {
 		if !res.ID.IsZero() {
 			m.ConfigDigest = res.ID.String()
 		}
-		if !res.Manifest.IsZero() {
-			m.Digest = res.Manifest.String()
+		if res.Manifest != nil {
+			m.Descriptor, m.Digest = res.Manifest, res.Manifest.Digest.String()
 		}
-		m.Names, m.Size = res.Names, res.Size
+		m.Names, m.Size = strings.Join(res.Names, ","), res.Size
 		m.Behind, m.Cached, m.Ran = res.Behind, res.Cached, res.Ran
 	}
 	if failure != nil {

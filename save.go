@@ -43,7 +43,8 @@ func (w *Whittle) Save(ctx context.Context, out io.Writer, refs []string, format
 		defer a.end()
 		e.Blob = a.blob
 	}
-	return e.Save(ctx, out, list, image.Format(format))
+	_, err = e.Save(ctx, out, list, image.Format(format))
+	return err
 }
 
 // uncompressed opens a layer as it is.

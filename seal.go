@@ -30,19 +30,27 @@ type sealing struct {
 // end: a repository that the image is pushed to, or a cache.
 type receiver struct {
 	name   image.Name
-	cache  *exportedCache // nil: it gets the image
+	out    *output        // whose image it gets
+	cache  *exportedCache // if it is one
 	shown  *transfer
 	upload func(l image.Layer) registry.UploadLayer
+}
+
+// changes says whether the layers that r gets are others than those of the steps.
+func (r *receiver) changes(b *build) bool {
+	return r.out != nil && (b.req.Squash || r.out.RewriteTimes)
 }
 
 // sealAhead begins with none. stop must be called, before or after end.
 func (b *build) sealAhead(ctx context.Context, p *plan.Plan) *sealing {
 	s := &sealing{build: b, image: map[*plan.Step]bool{}, slots: make(chan struct{}, runtime.GOMAXPROCS(0)), sends: make(chan struct{}, maxFetches)}
 	s.ctx, s.stop = context.WithCancel(ctx)
-	if b.shell == nil { // a shell makes no image
+	if b.shell == nil && b.wants((*Output).hasImage) { // a shell makes none
 		for step := p.Target.Root.Step; step != nil; step = step.Below.Step {
 			s.image[step] = true
 		}
+	}
+	if b.shell == nil {
 		b.receivers = b.receive()
 	}
 	return s
@@ -52,10 +60,17 @@ func (b *build) sealAhead(ctx context.Context, p *plan.Plan) *sealing {
 // those.
 func (b *build) receive() []*receiver {
 	var out []*receiver
-	if b.req.Push {
-		for _, n := range b.tags {
-			out = append(out, &receiver{name: n, shown: b.transfer("push", n, b.sink),
-				upload: func(l image.Layer) registry.UploadLayer { return b.upload(&image.Image{}, l, b.req.PushForm) }})
+	for i := range b.outputs {
+		o := &b.outputs[i]
+		if !o.Push {
+			continue
+		}
+		for _, n := range o.names {
+			if o.ByDigest {
+				n.Tag = ""
+			}
+			out = append(out, &receiver{name: n, out: o, shown: b.transfer("push", n, b.sink),
+				upload: func(l image.Layer) registry.UploadLayer { return b.upload(&image.Image{}, l, o.pushed()) }})
 		}
 	}
 	if b.caches != nil {
@@ -71,7 +86,7 @@ func (b *build) receive() []*receiver {
 func (s *sealing) landed(step *plan.Step, id digest.Digest) {
 	var to []*receiver
 	for _, r := range s.build.receivers {
-		if s.image[step] || r.cache != nil && r.cache.Max {
+		if s.image[step] && !r.changes(s.build) || r.cache != nil && r.cache.Max {
 			to = append(to, r)
 		}
 	}

@@ -102,7 +102,7 @@ func (b *build) openCaches(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if b.req.Push && slices.ContainsFunc(b.tags, func(t image.Name) bool { return t.Repository() == n.Repository() && t.Tag == n.Tag }) {
+		if slices.ContainsFunc(b.pushedNames(), func(t image.Name) bool { return t.Repository() == n.Repository() && t.Tag == n.Tag }) {
 			return &hinted{fmt.Errorf("cache %s: the image is pushed under that name", n.Familiar()), "a cache has a repository or a tag of its own: " + n.FamiliarRepository() + "/cache"}
 		}
 		c.to = append(c.to, &exportedCache{Cache: one, name: n})
@@ -375,9 +375,6 @@ func (b *build) whole(ctx context.Context, chain rootfs.Chain) error {
 	}
 	return b.reach(ctx, chain)
 }
-
-// onlyPushed says whether nothing reads the layers of the image here.
-func (b *build) onlyPushed() bool { return b.req.Push && len(b.req.Outputs) == 0 }
 
 // lostLayers are those that this build does without.
 func (b *build) lostLayers() map[digest.Digest]bool {

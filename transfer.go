@@ -227,27 +227,40 @@ func (w *Whittle) Push(ctx context.Context, ref string, c Compression, sink prog
 	if err != nil {
 		return d, err
 	}
-	return w.pushImage(withFetching(ctx, w, sink), n, m, c, w.transfer("push", n, sink))
+	done, err := w.pushImage(withFetching(ctx, w, sink), n, m, pushForm{Compression: c}, w.transfer("push", n, sink))
+	return done.Digest, err
+}
+
+// pushForm is the form in which an image goes to a registry.
+type pushForm struct {
+	Compression
+	force bool // also of layers that came from a registry
+	style manifest.Style
+}
+
+// reuses says whether a layer goes on in the form in which a registry had it.
+func (f pushForm) reuses(l image.Layer) bool {
+	return l.Blob != nil && !f.force && (f.style == manifest.OCI || !manifest.IsZstd(l.Blob.MediaType))
 }
 
 // pushImage uploads m under the name n, and ends t, which shows it.
-func (w *Whittle) pushImage(ctx context.Context, n image.Name, m *image.Image, c Compression, t *transfer) (digest.Digest, error) {
+func (w *Whittle) pushImage(ctx context.Context, n image.Name, m *image.Image, form pushForm, t *transfer) (manifest.Descriptor, error) {
 	var sent []manifest.Descriptor
 	up := registry.Upload{Ref: reference(n), Config: m.Raw,
 		Manifest: func(c manifest.Descriptor, layers []manifest.Descriptor) ([]byte, manifest.Descriptor, error) {
 			sent = layers
-			return manifest.New(manifest.OCI, c, layers, m.Annotations)
+			return manifest.New(form.style, c, layers, m.Annotations)
 		},
 	}
 	for _, l := range m.Layers {
-		up.Layers = append(up.Layers, w.upload(m, l, c))
+		up.Layers = append(up.Layers, w.upload(m, l, form))
 	}
 	done, err := t.client().Push(ctx, up)
 	t.done(err)
 	if err == nil {
 		err = w.nowAt(n, m, sent)
 	}
-	return done.Digest, err
+	return done, err
 }
 
 // nowAt notes of the layers of m that are elsewhere that n has them too.
@@ -265,23 +278,23 @@ func (w *Whittle) nowAt(n image.Name, m *image.Image, sent []manifest.Descriptor
 }
 
 // upload is one layer of a push, compressed when the registry lacks it.
-func (w *Whittle) upload(m *image.Image, l image.Layer, c Compression) registry.UploadLayer {
+func (w *Whittle) upload(m *image.Image, l image.Layer, c pushForm) registry.UploadLayer {
 	var d manifest.Descriptor
 	up := registry.UploadLayer{
 		Blob: func(ctx context.Context, see func(io.ReadCloser)) (_ manifest.Descriptor, err error) {
-			if l.Blob != nil && !w.hereAlready(l.ID) {
+			if c.reuses(l) && !w.hereAlready(l.ID) {
 				d, err = w.passOn(ctx, l)
 				return d, err
 			}
 			if err := w.fetchLayer(ctx, l.ID); err != nil {
 				return d, err
 			}
-			d, err = w.compressed(ctx, l, c, see)
+			d, err = w.compressed(ctx, l, c.Compression, see)
 			return d, err
 		},
 		Open: func() (io.ReadCloser, error) { return w.store.OpenBlob(d.Digest) },
 	}
-	if l.Blob == nil {
+	if !c.reuses(l) {
 		return up
 	}
 	// A layer that was pulled: the registry may have it still.

@@ -39,7 +39,10 @@ type Options struct {
 	Refused error
 	// Credentials are the files of docker login and podman login to look in.
 	Credentials []string
-	Now         func() time.Time
+	// Getenv says where a Docker engine is (DOCKER_HOST and what goes with it); nil
+	// says nothing.
+	Getenv func(string) string
+	Now    func() time.Time
 }
 
 // Whittle is an open store with all that works on it. It may be used by
@@ -95,6 +98,9 @@ func rootOf(uid int, flag string, getenv func(string) string) (string, error) {
 func Open(o Options) (*Whittle, error) {
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Getenv == nil {
+		o.Getenv = func(string) string { return "" }
 	}
 	if !rootfs.Known(o.Rootfs) {
 		return nil, &hinted{fmt.Errorf("WHITTLE_ROOTFS=%q: no such provider of root file systems", o.Rootfs),

@@ -225,9 +225,11 @@ func (s *suite) newBuildah(ctx context.Context) (builder, error) {
 	}
 	f := strings.Fields(string(out))
 	b := &buildah{suite: s, dir: dir, version: strings.Join(f[:min(3, len(f))], " ")}
-	policy := []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`)
-	return b, os.WriteFile(filepath.Join(dir, "policy.json"), policy, 0o644)
+	return b, os.WriteFile(filepath.Join(dir, "policy.json"), []byte(anyImage), 0o644)
 }
+
+// anyImage is the policy by which buildah takes images without signatures.
+const anyImage = `{"default":[{"type":"insecureAcceptAnything"}]}`
 
 func (b *buildah) name() string { return "buildah" }
 func (b *buildah) about() string {

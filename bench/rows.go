@@ -63,6 +63,8 @@ func rows() []row {
 			goal: goal{peer: 0.5}, needs: []string{"busybox"}, make: freshCI},
 		{id: "run-20-user", work: "20 × RUN echo as a plain user, each", floor: "the same by root", runs: 7, alone: true,
 			goal: goal{time: 15 * ms, steps: 20}, needs: []string{"busybox"}, make: run20User},
+		{id: "chmod-1g-user", work: "chmod-1g as a plain user", floor: "buildah as the same user", alone: true,
+			goal: goal{floor: 1}, needs: []string{"busybox"}, make: chmodLargeUser},
 		{id: "caches-go", work: "a Go project in an empty store, caches imported", floor: "nothing imported", alone: true,
 			goal: goal{floor: 0.5}, needs: []string{"golang"}, make: cachesOf(goProject)},
 		{id: "caches-npm", work: "an npm project in an empty store, cache imported", floor: "nothing imported", alone: true,

@@ -37,6 +37,7 @@ type buildFlags struct {
 	from     contextFlags
 	steps    stepFlags
 	outputs  []string
+	piped    bool // an output goes to standard output
 	cache    cacheFlags
 }
 
@@ -71,13 +72,12 @@ Steps that nothing changed for are not run again. The image's ID goes to standar
 	f.addSources(fl)
 	fl.StringArrayVarP(&r.Tags, "tag", "t", nil, "name the image `NAME[:TAG]`; may be repeated")
 	fl.StringArrayVar(&r.Labels, "label", nil, "add the label `K=V` to the image; may be repeated")
-	fl.StringArrayVarP(&f.outputs, "output", "o", nil, "write the files of the stage to `DIR`, or type=local,dest=DIR")
+	p.addOutputs(&f, fl)
 	fl.BoolVar(&r.AllowFailedOutput, "allow-failed-output", false, "with --output: write the files also when the last step of the stage fails")
 	fl.StringVar(&r.OnFailure, "on-failure", "", "when a RUN fails, open a `shell` in its root, or keep that for cp")
 	fl.StringVar(&f.idFile, "iidfile", "", "write the image ID to `FILE`")
 	fl.StringVar(&f.trace, "trace", "", "write what was done when to `FILE`, for Perfetto and Chrome's trace viewer")
 	fl.StringVar(&f.metaFile, "metadata-file", "", "write what was built, or why it was not, to `FILE` as JSON")
-	fl.BoolVar(&r.Push, "push", false, "upload the image to the registries in its names, while it is made")
 	f.cache.addTo(fl)
 	f.from.addAnnotation(fl)
 	f.addCallFlags(fl)
@@ -141,6 +141,8 @@ func (p *program) build(ctx context.Context, f *buildFlags) error {
 			return err
 		case p.docker && !f.quiet:
 			return nil // docker's builder told its ID already
+		case f.piped || res.ID.IsZero():
+			return nil
 		}
 		_, err = fmt.Fprintln(p.stdout, res.ID)
 		return err

@@ -11,9 +11,8 @@ import (
 // buildWays are docker build's flags that whittle lacks, and what to do
 // without them.
 var buildWays = [...]way{
-	{"load", "leave it out: the image is always in the store, where run, save and push find it"},
 	{"provenance sbom attest", "images have no attestations; leave it out, or write what is to be known with --label"},
-	{"squash", "leave it out: a last stage that copies what is needed has no more than that"},
+	{"squash", "whittle calls it --squash-final"},
 	{"compress stream", "leave it out: nothing is sent, the context is read where it is"},
 	{"rm force-rm", "leave it out: a build leaves no containers behind"},
 	{"security-opt builder debug", "leave it out: there is one builder, which runs every step in the same sandbox"},
@@ -34,12 +33,15 @@ func (p *program) addDockerFlags(fl *pflag.FlagSet) {
 // checkDockerFlags refuses values that would make another image, and says what
 // has no effect.
 func (p *program) checkDockerFlags(fl *pflag.FlagSet) error {
+	if !p.docker {
+		return nil
+	}
 	for _, only := range []struct{ name, values, way string }{
 		{"provenance", "false", "leave it out: images have no attestations; what is to be known can be written with --label"},
 		{"sbom", "false", "leave it out: images have no attestations"},
 		{"load", "true", "leave it out: the image is always in the store"},
 	} {
-		if f := fl.Lookup(only.name); f != nil && f.Value.String() != only.values {
+		if f := fl.Lookup(only.name); f.Value.String() != only.values {
 			return &usageError{fmt.Errorf("--%s=%s: there is %s only", f.Name, f.Value, only.values), only.way}
 		}
 	}

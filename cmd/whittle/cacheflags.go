@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -41,9 +40,6 @@ func (f *cacheFlags) complete(r *whittle.Request) error {
 			}
 			*list.into = append(*list.into, c)
 		}
-	}
-	if r.Push && len(r.Tags) == 0 {
-		return &usageError{errors.New("--push: the image has no name"), "say where it goes: -t HOST/NAME:TAG"}
 	}
 	return nil
 }

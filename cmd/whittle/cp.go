@@ -81,7 +81,7 @@ func (p *program) exportCommand() *cobra.Command {
 				if file == "" {
 					return p.tarOut(export)
 				}
-				return writeFile(file, export)
+				return whittle.WriteFile(file, export)
 			})
 		},
 	}

@@ -252,7 +252,7 @@ func (p *program) saveCommand() *cobra.Command {
 				if out == "" {
 					return w.Save(c.Context(), p.stdout, a, format, form)
 				}
-				return writeFile(out, func(f io.Writer) error { return w.Save(c.Context(), f, a, format, form) })
+				return whittle.WriteFile(out, func(f io.Writer) error { return w.Save(c.Context(), f, a, format, form) })
 			})
 		},
 	}
@@ -260,43 +260,6 @@ func (p *program) saveCommand() *cobra.Command {
 	c.Flags().StringVar(&format, "format", "docker", "`FORM` of the archive: docker (which is an OCI layout too) or oci")
 	compressionFlags(c, &form, "uncompressed", "written: uncompressed, or gzip or zstd with --format oci")
 	return c
-}
-
-// writeFile writes a file that is whole or not there. A link is followed, and a
-// device or a pipe is written to: a rename would put a file in its place.
-func writeFile(name string, write func(io.Writer) error) (err error) {
-	if st, err := os.Stat(name); err == nil && !st.Mode().IsRegular() {
-		return writeInto(name, write)
-	}
-	if to, err := filepath.EvalSymlinks(name); err == nil {
-		name = to
-	} else if _, err := os.Readlink(name); err == nil {
-		return writeInto(name, write) // a link to what is not there yet
-	}
-	tmp := name + ".partial"
-	f, err := os.Create(tmp)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(tmp)
-		}
-	}()
-	err = write(f)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp, name)
-}
-
-func writeInto(name string, write func(io.Writer) error) (err error) {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o666)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	return write(f)
 }
 
 func (p *program) loadCommand() *cobra.Command {

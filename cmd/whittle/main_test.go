@@ -64,6 +64,8 @@ func TestScript(t *testing.T) {
 			"jsonlines": jsonLines,
 			"sshkey":    newKey,
 			"agent":     startAgent,
+			"engine":    startEngine,
+			"validate":  validateLayout,
 		},
 	})
 }

@@ -262,7 +262,7 @@ func (p *program) open() (*whittle.Whittle, error) {
 		Rootfs:      p.getenv("WHITTLE_ROOTFS"),
 		Isolation:   cmp.Or(p.isolation, p.getenv("WHITTLE_ISOLATION")),
 		UserNS:      sandbox.InUserNS(),
-		Credentials: whittle.CredentialFiles(p.credentialEnv),
+		Credentials: whittle.CredentialFiles(p.credentialEnv), Getenv: p.getenv,
 	}
 	if p.refused != nil { // a nil *UserNSError would be an error
 		o.Refused = p.refused

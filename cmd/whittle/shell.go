@@ -135,8 +135,8 @@ func (p *program) tell(story []string) {
 	}
 }
 
-// failureOptions checks what is to be done with a step that fails, and where
-// files go.
+// failureOptions checks what is to be done with a step that fails, and what is
+// left of the build.
 func (p *program) failureOptions(f *buildFlags) error {
 	r := &f.request
 	switch r.OnFailure {
@@ -149,57 +149,7 @@ func (p *program) failureOptions(f *buildFlags) error {
 	default:
 		return &usageError{fmt.Errorf("--on-failure %q: unknown", r.OnFailure), "there are shell and keep"}
 	}
-	for _, text := range f.outputs {
-		out, err := parseOutput(text)
-		if err != nil {
-			return err
-		}
-		r.Outputs = append(r.Outputs, out)
-	}
-	if r.AllowFailedOutput && len(r.Outputs) == 0 {
-		return &usageError{errors.New("--allow-failed-output: there is no output"), "say where the files go: --output DIR"}
-	}
-	return nil
-}
-
-// parseOutput reads docker's --output, as far as it is a folder.
-func parseOutput(text string) (whittle.Output, error) {
-	bad := func(msg, way string) (whittle.Output, error) {
-		return whittle.Output{}, &usageError{fmt.Errorf("--output %q: %s", text, msg), way}
-	}
-	const form = "for example --output DIR or --output type=local,dest=DIR"
-	fields, err := csvFields(text)
-	if err != nil || text == "" {
-		return bad("want DIR or KEY=VALUE,KEY=VALUE…", form)
-	}
-	if text == "-" {
-		return bad("a tar on standard output is not written", "build with -t NAME, then whittle create --name x NAME and whittle export x")
-	}
-	if len(fields) == 1 && !strings.HasPrefix(fields[0], "type=") && !strings.HasPrefix(fields[0], "dest=") {
-		return whittle.Output{Dest: text}, nil
-	}
-	kind, dest := "", ""
-	for _, field := range fields {
-		switch k, v, _ := strings.Cut(field, "="); k {
-		case "type":
-			kind = v
-		case "dest":
-			dest = v
-		default:
-			return bad(fmt.Sprintf("%q: unknown", k), form)
-		}
-	}
-	switch kind {
-	case "local":
-	case "docker", "image", "oci", "tar", "registry", "cacheonly":
-		return bad("there is type=local only", "the image is always in the store: build with -t NAME, then whittle save NAME, whittle push NAME, or whittle create and whittle export")
-	default:
-		return bad("want type=local", form)
-	}
-	if dest == "" {
-		return bad("has no dest=", form)
-	}
-	return whittle.Output{Dest: dest}, nil
+	return p.outputOptions(f)
 }
 
 // buildLog prints the log of a build.

@@ -157,16 +157,8 @@ func contentOnly(name string) bool { return name == "." || strings.HasSuffix(nam
 // archive writes e and all below it as a tar under the name base; "" leaves e
 // itself out.
 func archive(w io.Writer, fsys entry.FS, e entry.Entry, base string) error {
-	a := archiver{tw: tar.NewWriter(w), fs: fsys, links: map[uint64]string{}}
-	top := e.Path
-	err := entry.Walk(fsys, top, func(e entry.Entry) error {
-		name := strings.Trim(base+"/"+below(top, e.Path), "/")
-		if name == "" {
-			return nil
-		}
-		return a.add(e, name)
-	})
-	return errors.Join(err, a.tw.Close())
+	a := archiver{tw: tar.NewWriter(w), fs: fsys, links: map[uint64]string{}, until: context.Background()}
+	return errors.Join(a.tree(e, base), a.tw.Close())
 }
 
 // below is p relative to the directory top that it is in; "" is top itself.
@@ -184,9 +176,30 @@ type archiver struct {
 	tw    *tar.Writer
 	fs    entry.FS
 	links map[uint64]string // names of files that have several
+	until context.Context
+	at    *entry.Time // all times; nil means those of the files
+	Written
+}
+
+// tree adds e and all below it under the name base; "" leaves e itself out.
+func (a *archiver) tree(e entry.Entry, base string) error {
+	top := e.Path
+	return entry.Walk(a.fs, top, func(e entry.Entry) error {
+		name := strings.Trim(base+"/"+below(top, e.Path), "/")
+		if name == "" {
+			return nil
+		}
+		return a.add(e, name)
+	})
 }
 
 func (a *archiver) add(e entry.Entry, name string) error {
+	if a.until.Err() != nil {
+		return context.Cause(a.until)
+	}
+	if a.at != nil {
+		e.Mtime = *a.at
+	}
 	h := &tar.Header{Name: name, Mode: int64(e.Mode), Uid: int(e.UID), Gid: int(e.GID), Format: tar.FormatPAX,
 		ModTime: time.Unix(e.Mtime.Sec, int64(e.Mtime.Nsec)), PAXRecords: xattrRecords(e.Xattrs)}
 	switch e.Kind {
@@ -203,7 +216,11 @@ func (a *archiver) add(e entry.Entry, name string) error {
 	case entry.Block:
 		h.Typeflag, h.Devmajor, h.Devminor = tar.TypeBlock, int64(e.Major), int64(e.Minor)
 	default:
+		a.Skipped++
 		return nil // a socket is nothing without its process
+	}
+	if e.Kind != entry.Dir {
+		a.Files++
 	}
 	if first, ok := a.links[e.Inode]; ok && e.Inode != 0 {
 		h.Typeflag, h.Linkname, h.Size, h.PAXRecords = tar.TypeLink, first, 0, nil
@@ -227,7 +244,8 @@ func (a *archiver) content(e entry.Entry) error {
 		return err
 	}
 	defer f.Close()
-	_, err = io.CopyN(a.tw, f, e.Size)
+	n, err := io.CopyN(a.tw, f, e.Size)
+	a.Bytes += n
 	if errors.Is(err, io.EOF) {
 		return fmt.Errorf("/%s: it became shorter while it was copied", e.Path)
 	}

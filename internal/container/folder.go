@@ -1,8 +1,10 @@
 package container
 
 import (
+	"archive/tar"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,9 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FolderOptions say how WriteFolder writes.
+// FolderOptions say how WriteFolder and WriteTar write.
 type FolderOptions struct {
 	Epoch *time.Time // of all files; nil means their own times
+	Under string     // a folder inside of the output that all files go to; "" is none
 }
 
 // WriteFolder writes all files of fsys into the folder dest on the host, with
@@ -24,7 +27,7 @@ type FolderOptions struct {
 // there, each file is replaced whole, and a crash may leave some of them, and
 // files called .whittle-*.
 func WriteFolder(ctx context.Context, fsys entry.FS, dest string, o FolderOptions) (_ Written, err error) {
-	dest, err = filepath.Abs(dest)
+	dest, err = filepath.Abs(filepath.Join(dest, o.Under))
 	if err != nil {
 		return Written{}, err
 	}
@@ -60,6 +63,21 @@ func WriteFolder(ctx context.Context, fsys entry.FS, dest string, o FolderOption
 	}
 	err = x.tree(top, ".")
 	return x.Written, err
+}
+
+// WriteTar writes all files of fsys to w as a tar, with their owners, modes and
+// extended attributes. Sockets are left out.
+func WriteTar(ctx context.Context, fsys entry.FS, w io.Writer, o FolderOptions) (Written, error) {
+	top, err := fsys.Lstat(".")
+	if err != nil {
+		return Written{}, err
+	}
+	a := archiver{tw: tar.NewWriter(w), fs: fsys, links: map[uint64]string{}, until: ctx}
+	if o.Epoch != nil {
+		a.at = &entry.Time{Sec: o.Epoch.Unix()}
+	}
+	err = errors.Join(a.tree(top, o.Under), a.tw.Close())
+	return a.Written, err
 }
 
 // moveNew renames without replacing, where the file system can promise that.

@@ -28,7 +28,7 @@ func save(t *testing.T, m *memory, f Format) ([]byte, []Export) {
 		{sample(t, m, moment, "base"), nil},
 	}
 	var b bytes.Buffer
-	if err := m.exporter().Save(t.Context(), &b, images, f); err != nil {
+	if _, err := m.exporter().Save(t.Context(), &b, images, f); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes(), images
@@ -106,7 +106,7 @@ func TestTheDockerArchiveHasItsGoldenContent(t *testing.T) {
 	m := newMemory()
 	img := sample(t, m, moment, "base", "one")
 	var b bytes.Buffer
-	if err := m.exporter().Save(t.Context(), &b, []Export{{img, []Name{mustName(t, "app:1")}}}, DockerArchive); err != nil {
+	if _, err := m.exporter().Save(t.Context(), &b, []Export{{img, []Name{mustName(t, "app:1")}}}, DockerArchive); err != nil {
 		t.Fatal(err)
 	}
 	got := list(t, b.Bytes())
@@ -192,7 +192,7 @@ func TestSaveRefusesALayerThatIsNotWhatItsDiffIDSays(t *testing.T) {
 		m := newMemory()
 		img := sample(t, m, moment, "one")
 		m.tars[img.Layers[0].DiffID] = spoil(m.tars[img.Layers[0].DiffID])
-		if err := m.exporter().Save(t.Context(), io.Discard, []Export{{Image: img}}, OCIArchive); err == nil {
+		if _, err := m.exporter().Save(t.Context(), io.Discard, []Export{{Image: img}}, OCIArchive); err == nil {
 			t.Errorf("%s: saved", name)
 		}
 	}
@@ -230,7 +230,7 @@ func TestAnInterruptedSaveStops(t *testing.T) {
 	cause := errors.New("interrupted")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(cause)
-	if err := m.exporter().Save(ctx, io.Discard, []Export{{Image: img}}, OCIArchive); !errors.Is(err, cause) {
+	if _, err := m.exporter().Save(ctx, io.Discard, []Export{{Image: img}}, OCIArchive); !errors.Is(err, cause) {
 		t.Errorf("got %v, want %v", err, cause)
 	}
 }
@@ -386,7 +386,7 @@ func TestLoadSaysWhatAnArchiveIsWhenItIsNoImage(t *testing.T) {
 func FuzzLoad(f *testing.F) {
 	m := newMemory()
 	var b bytes.Buffer
-	if err := m.exporter().Save(context.Background(), &b, []Export{{Image: sample(f, m, moment, "one")}}, DockerArchive); err != nil {
+	if _, err := m.exporter().Save(context.Background(), &b, []Export{{Image: sample(f, m, moment, "one")}}, DockerArchive); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b.Bytes())

@@ -2,6 +2,7 @@ package image
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,37 +35,53 @@ type Export struct {
 // Exporter writes images. The same images give the same bytes.
 type Exporter struct {
 	// Blob opens a layer in the form in which it is to be written. What it gives is
-	// checked against the descriptor.
+	// checked against the descriptor. A nil reader leaves the layer out of the archive: who
+	// reads that has it.
 	Blob func(ctx context.Context, l Layer) (Descriptor, io.ReadCloser, error)
 	// Style is the family of media types in manifests.
 	Style manifest.Style
 }
 
-// Save writes images to w as one archive.
-func (e Exporter) Save(ctx context.Context, w io.Writer, images []Export, f Format) error {
+// Save writes images to w as one archive, and returns what names their
+// manifests.
+func (e Exporter) Save(ctx context.Context, w io.Writer, images []Export, f Format) ([]Descriptor, error) {
 	if f != DockerArchive && f != OCIArchive {
-		return &Error{Msg: fmt.Sprintf("archive format %q is unknown", f), Way: "it is docker or oci"}
+		return nil, &Error{Msg: fmt.Sprintf("archive format %q is unknown", f), Way: "it is docker or oci"}
 	}
 	tw := tar.NewWriter(w)
-	out := &tarTarget{tw: tw, have: map[string]int64{}}
+	out := &tarTarget{tw: tw, files: map[string]int64{}}
 	for _, dir := range []string{"blobs/", "blobs/sha256/"} {
 		if err := tw.WriteHeader(header(dir, 0, tar.TypeDir, 0o755)); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	saved, err := e.blobs(ctx, out, images)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := writeIndex(out, saved); err != nil {
-		return err
+	if err := writeIndex(out, entries(saved)); err != nil {
+		return nil, err
 	}
 	if f == DockerArchive {
 		if err := writeDocker(out, saved); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return tw.Close()
+	return manifests(saved), tw.Close()
+}
+
+// target takes the files of a layout.
+type target interface {
+	// have says whether a file is there already, with that many bytes.
+	have(name string, size int64) bool
+	put(name string, size int64, r io.Reader) error
+}
+
+func putBytes(out target, name string, b []byte) error {
+	if out.have(name, int64(len(b))) {
+		return nil
+	}
+	return out.put(name, int64(len(b)), bytes.NewReader(b))
 }
 
 // saved is an image of which all blobs are written.
@@ -74,9 +91,26 @@ type saved struct {
 	layers   []Descriptor
 }
 
+func manifests(images []saved) []Descriptor {
+	list := make([]Descriptor, len(images))
+	for i, s := range images {
+		list[i] = s.named()
+	}
+	return list
+}
+
+// named is the descriptor of an image's manifest, with its platform.
+func (s *saved) named() Descriptor {
+	d := s.manifest
+	if p := s.Image.Platform(); p.OS != "" && p.Architecture != "" {
+		d.Platform = &p
+	}
+	return d
+}
+
 func blobPath(d digest.Digest) string { return "blobs/sha256/" + d.Hex() }
 
-func (e Exporter) blobs(ctx context.Context, out *tarTarget, images []Export) ([]saved, error) {
+func (e Exporter) blobs(ctx context.Context, out target, images []Export) ([]saved, error) {
 	var done []saved
 	for _, x := range images {
 		s, err := e.one(ctx, out, x)
@@ -88,7 +122,7 @@ func (e Exporter) blobs(ctx context.Context, out *tarTarget, images []Export) ([
 	return done, nil
 }
 
-func (e Exporter) one(ctx context.Context, out *tarTarget, x Export) (saved, error) {
+func (e Exporter) one(ctx context.Context, out target, x Export) (saved, error) {
 	s := saved{Export: x}
 	for i, l := range x.Image.Layers {
 		d, err := e.layer(ctx, out, l)
@@ -102,15 +136,15 @@ func (e Exporter) one(ctx context.Context, out *tarTarget, x Export) (saved, err
 	if err != nil {
 		return s, err
 	}
-	if err := out.putBytes(blobPath(cfg.Digest), x.Image.Raw); err != nil {
+	if err := putBytes(out, blobPath(cfg.Digest), x.Image.Raw); err != nil {
 		return s, err
 	}
 	s.manifest = desc
-	return s, out.putBytes(blobPath(desc.Digest), raw)
+	return s, putBytes(out, blobPath(desc.Digest), raw)
 }
 
 // layer writes one layer unless it is there.
-func (e Exporter) layer(ctx context.Context, out *tarTarget, l Layer) (_ Descriptor, err error) {
+func (e Exporter) layer(ctx context.Context, out target, l Layer) (_ Descriptor, err error) {
 	if err := context.Cause(ctx); err != nil {
 		return Descriptor{}, err
 	}
@@ -118,8 +152,11 @@ func (e Exporter) layer(ctx context.Context, out *tarTarget, l Layer) (_ Descrip
 	if err != nil {
 		return d, err
 	}
+	if rc == nil {
+		return d, nil
+	}
 	defer func() { err = errors.Join(err, rc.Close()) }()
-	if have, ok := out.have[blobPath(d.Digest)]; ok && have == d.Size {
+	if out.have(blobPath(d.Digest), d.Size) {
 		return d, nil
 	}
 	return d, out.put(blobPath(d.Digest), d.Size, d.Verify(&interruptible{ctx, rc}))
@@ -138,28 +175,28 @@ func (i *interruptible) Read(p []byte) (int, error) {
 	return i.r.Read(p)
 }
 
-// writeIndex writes oci-layout and index.json.
-func writeIndex(out *tarTarget, images []saved) error {
-	var entries []Descriptor
+// entries are what index.json says of images: one entry for each name.
+func entries(images []saved) []Descriptor {
+	var list []Descriptor
 	for _, s := range images {
-		d := s.manifest
-		p := s.Image.Platform()
-		if p.OS != "" && p.Architecture != "" {
-			d.Platform = &p
-		}
 		if len(s.Names) == 0 {
-			entries = append(entries, d)
+			list = append(list, s.named())
 		}
 		for _, n := range s.Names {
-			named := d
-			named.Annotations = map[string]string{manifest.AnnotationImageName: n.String()}
+			d := s.named()
+			d.Annotations = map[string]string{manifest.AnnotationImageName: n.String()}
 			if n.Tag != "" {
-				named.Annotations[manifest.AnnotationRefName] = n.Tag
+				d.Annotations[manifest.AnnotationRefName] = n.Tag
 			}
-			entries = append(entries, named)
+			list = append(list, d)
 		}
 	}
-	raw, _, err := manifest.NewIndex(manifest.OCI, entries, nil)
+	return list
+}
+
+// writeIndex writes oci-layout and index.json.
+func writeIndex(out target, list []Descriptor) error {
+	raw, _, err := manifest.NewIndex(manifest.OCI, list, nil)
 	if err != nil {
 		return err
 	}
@@ -169,10 +206,15 @@ func writeIndex(out *tarTarget, images []saved) error {
 	if err != nil {
 		return err
 	}
-	if err := out.putBytes(manifest.IndexFile, raw); err != nil {
-		return err
+	for _, f := range []struct {
+		name string
+		b    []byte
+	}{{manifest.IndexFile, raw}, {manifest.LayoutFile, layout}} {
+		if err := out.put(f.name, int64(len(f.b)), bytes.NewReader(f.b)); err != nil {
+			return err
+		}
 	}
-	return out.putBytes(manifest.LayoutFile, layout)
+	return nil
 }
 
 // dockerImage is one element of manifest.json.
@@ -183,7 +225,7 @@ type dockerImage struct {
 }
 
 // writeDocker writes manifest.json, and repositories for tools older than it.
-func writeDocker(out *tarTarget, images []saved) error {
+func writeDocker(out target, images []saved) error {
 	list := []dockerImage{}
 	repos := map[string]map[string]string{}
 	for _, s := range images {
@@ -212,19 +254,24 @@ func writeDocker(out *tarTarget, images []saved) error {
 	if err != nil {
 		return err
 	}
-	if err := out.putBytes("manifest.json", raw); err != nil || len(repos) == 0 {
+	if err := putBytes(out, "manifest.json", raw); err != nil || len(repos) == 0 {
 		return err
 	}
 	if raw, err = json.Marshal(repos); err != nil {
 		return err
 	}
-	return out.putBytes("repositories", raw)
+	return putBytes(out, "repositories", raw)
 }
 
-// tarTarget writes a layout as a tar; have are its files with their sizes.
+// tarTarget writes a layout as a tar; files are those in it, with their sizes.
 type tarTarget struct {
-	tw   *tar.Writer
-	have map[string]int64
+	tw    *tar.Writer
+	files map[string]int64
+}
+
+func (t *tarTarget) have(name string, size int64) bool {
+	have, ok := t.files[name]
+	return ok && have == size
 }
 
 func (t *tarTarget) put(name string, size int64, r io.Reader) error {
@@ -234,20 +281,8 @@ func (t *tarTarget) put(name string, size int64, r io.Reader) error {
 	if _, err := io.Copy(t.tw, r); err != nil {
 		return err
 	}
-	t.have[name] = size
+	t.files[name] = size
 	return nil
-}
-
-func (t *tarTarget) putBytes(name string, b []byte) error {
-	if _, ok := t.have[name]; ok {
-		return nil
-	}
-	if err := t.tw.WriteHeader(header(name, int64(len(b)), tar.TypeReg, 0o644)); err != nil {
-		return err
-	}
-	t.have[name] = int64(len(b))
-	_, err := t.tw.Write(b)
-	return err
 }
 
 // header is the same for all times and users: the archive's bytes depend on

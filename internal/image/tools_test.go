@@ -43,7 +43,7 @@ func oneImage(t *testing.T, m *memory, e Exporter, f Format) (string, *Image) {
 	img := sample(t, m, moment, "hello", "world")
 	file := filepath.Join(t.TempDir(), "image.tar")
 	var b bytes.Buffer
-	if err := e.Save(t.Context(), &b, []Export{{img, []Name{mustName(t, "example.com/app:1")}}}, f); err != nil {
+	if _, err := e.Save(t.Context(), &b, []Export{{img, []Name{mustName(t, "example.com/app:1")}}}, f); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(file, b.Bytes(), 0o600); err != nil {

@@ -130,6 +130,9 @@ func (c *classic) general(e Event) {
 	case Remains:
 		writeLeft(c.out, e.Left)
 	case Result:
+		if e.ID == "" {
+			return
+		}
 		fmt.Fprintf(c.out, "Successfully built %s\n", short(e.ID))
 		for _, t := range e.Tags {
 			fmt.Fprintf(c.out, "Successfully tagged %s\n", Clean(t))

@@ -89,7 +89,7 @@ type Event struct {
 	Bytes    int64
 	Text     string
 	Left     *Left
-	ID       string // of the image, with or without "sha256:"
+	ID       string // of the image, with or without "sha256:"; "" when none was wanted
 	Tags     []string
 	// Of a step that failed: how long it took, when a step like it last worked,
 	// and what has changed since, in words.

@@ -256,8 +256,11 @@ func (p *plain) general(e Event) {
 	}
 }
 
-// writeResult tells the image when nothing else does.
+// writeResult tells the image when nothing else does, if there is one.
 func writeResult(w io.Writer, e *Event) {
+	if e.ID == "" {
+		return
+	}
 	fmt.Fprintf(w, "built %s\n", short(e.ID))
 	for _, t := range e.Tags {
 		fmt.Fprintf(w, "tagged %s\n", Clean(t))

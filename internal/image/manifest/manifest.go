@@ -10,6 +10,7 @@ package manifest
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -160,6 +161,10 @@ func IsIndex(mediaType string) bool { return mediaType == OCIIndex || mediaType 
 func IsManifest(mediaType string) bool {
 	return mediaType == OCIManifest || mediaType == DockerManifest
 }
+
+// IsZstd reports whether mediaType is that of a layer compressed by zstd, for which
+// Docker's family has no media type.
+func IsZstd(mediaType string) bool { return strings.HasSuffix(mediaType, "zstd") }
 
 // IsLayer reports whether mediaType is that of a file system layer that can
 // be imported: a tar, compressed or not. Layers that are to be fetched from

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/whittle-build/whittle"
+)
+
+// addOutputs adds the flags that say what a build leaves.
+func (p *program) addOutputs(f *buildFlags, fl *pflag.FlagSet) {
+	r := &f.request
+	fl.StringArrayVarP(&f.outputs, "output", "o", nil,
+		"leave the files of the stage in `DIR` (- is a tar on standard output), or type=image|registry|oci|docker|local|tar|none,KEY=VALUE…; may be repeated")
+	fl.BoolVar(&r.Push, "push", false, "upload the image to the registries in its names, while it is made")
+	if !p.docker { // whose store is whittle's
+		fl.BoolVar(&r.Load, "load", false, "give the image to the Docker engine that is running: the layers that it lacks")
+	}
+	fl.BoolVar(&r.Squash, "squash-final", false, "put what the final stage adds to its base image into one layer")
+}
+
+// outputOptions makes the request of them.
+func (p *program) outputOptions(f *buildFlags) error {
+	r := &f.request
+	for _, text := range f.outputs {
+		out, err := parseOutput(text)
+		if err != nil {
+			return err
+		}
+		r.Outputs = append(r.Outputs, out)
+	}
+	has := func(is func(whittle.Output) bool) bool { return slices.ContainsFunc(r.Outputs, is) }
+	files := has(func(o whittle.Output) bool { return o.Type == whittle.LocalOutput || o.Type == whittle.TarOutput })
+	named := len(r.Tags) > 0 || has(func(o whittle.Output) bool { return o.Type == whittle.ImageOutput && len(o.Names) > 0 })
+	images := named || r.Push || r.Load || len(r.Outputs) == 0 ||
+		has(func(o whittle.Output) bool {
+			return o.Type == whittle.ImageOutput || o.Type == whittle.OCIOutput || o.Type == whittle.DockerOutput
+		})
+	f.piped = has(func(o whittle.Output) bool { return o.Dest == "-" })
+	switch {
+	case r.Push && !named:
+		return &usageError{errors.New("--push: the image has no name"), "say where it goes: -t HOST/NAME:TAG"}
+	case r.AllowFailedOutput && !files:
+		return &usageError{errors.New("--allow-failed-output: there is no output of files"), "say where the files go: --output DIR"}
+	case f.idFile != "" && !images:
+		return &usageError{errors.New("--iidfile: files and no image are to be left, so there is no ID"), "add -o type=image"}
+	case r.Squash && !images:
+		return &usageError{errors.New("--squash-final: files and no image are to be left, and files have no layers"), "leave it out, or add -o type=image"}
+	case f.piped && isTerminal(p.stdout):
+		return &usageError{errors.New("--output: a tar would go to the terminal"), "name a file: dest=FILE, or send it through a pipe"}
+	}
+	r.Out = p.stdout
+	return nil
+}
+
+// parseOutput reads docker's --output.
+func parseOutput(text string) (o whittle.Output, err error) {
+	bad := func(msg, way string) (whittle.Output, error) {
+		return whittle.Output{}, &usageError{fmt.Errorf("--output %q: %s", text, msg), way}
+	}
+	const form = "for example -o DIR, -o type=oci,dest=app.tar or -o type=registry,name=HOST/NAME:TAG"
+	fields, err := csvFields(text)
+	switch {
+	case text == "-":
+		return whittle.Output{Type: whittle.TarOutput, Dest: "-"}, nil
+	case err != nil || text == "":
+		return bad("want DIR or KEY=VALUE,KEY=VALUE…", form)
+	case len(fields) == 1 && !strings.HasPrefix(text, "type=") && !strings.HasPrefix(text, "dest="):
+		return whittle.Output{Type: whittle.LocalOutput, Dest: text}, nil
+	}
+	seen := map[string]bool{}
+	for _, field := range fields {
+		k, v, ok := strings.Cut(field, "=")
+		if k = strings.TrimSpace(k); seen[k] {
+			return bad(k+" is given twice", "write the flag once more for another output")
+		}
+		seen[k] = true
+		if !ok {
+			return bad(fmt.Sprintf("%q: want KEY=VALUE", field), form)
+		}
+		if err := setOutput(&o, k, v); err != nil {
+			return bad(err.Error(), whittle.Hint(err))
+		}
+	}
+	if !seen["type"] {
+		return bad("has no type", form)
+	}
+	if err := o.Check(); err != nil {
+		return bad(err.Error(), whittle.Hint(err))
+	}
+	return o, nil
+}
+
+// idleOutputs are options of the reference's exporters that say how its daemon keeps an
+// image, with the one value that is true here.
+var idleOutputs = map[string]string{
+	"unpack": "false", "store": "true", "name-canonical": "false", "dangling-name-prefix": "", "buildinfo": "false", "oci-artifact": "true",
+}
+
+// setOutput sets one option of --output.
+func setOutput(o *whittle.Output, k, v string) (err error) {
+	flag := func(into *bool, yes bool) error {
+		b, err := strconv.ParseBool(v)
+		if err != nil {
+			return fmt.Errorf("%s %q: want true or false", k, v)
+		}
+		*into = b == yes
+		return nil
+	}
+	switch k {
+	case "type":
+		return setType(o, v)
+	case "dest":
+		o.Dest = v
+	case "name":
+		for name := range strings.SplitSeq(v, ",") {
+			o.Names = append(o.Names, strings.TrimSpace(name))
+		}
+	case "push":
+		return flag(&o.Push, true)
+	case "push-by-digest":
+		return flag(&o.ByDigest, true)
+	case "tar":
+		return flag(&o.Folder, false)
+	case "compression":
+		o.Form.Format = v
+	case "compression-level":
+		if o.Form.Level, err = strconv.Atoi(v); err != nil {
+			return fmt.Errorf("compression-level %q: want a number", v)
+		}
+	case "force-compression":
+		return flag(&o.Force, true)
+	case "oci-mediatypes":
+		return flag(&o.DockerTypes, false)
+	case "platform-split":
+		return flag(&o.Split, true)
+	case "rewrite-timestamp":
+		return flag(&o.RewriteTimes, true)
+	default:
+		if kind, key, ok := annotated(k); ok {
+			o.Annotations = append(o.Annotations, kind+":"+key+"="+v)
+			return nil
+		}
+		if only, idle := idleOutputs[k]; idle && v == only {
+			return nil
+		}
+		return fmt.Errorf("unknown key %q", k)
+	}
+	return nil
+}
+
+func setType(o *whittle.Output, v string) error {
+	switch v {
+	case "registry":
+		o.Type, o.Push = whittle.ImageOutput, true
+	case "cacheonly":
+		o.Type = whittle.NoOutput
+	case whittle.ImageOutput, whittle.OCIOutput, whittle.DockerOutput, whittle.LocalOutput, whittle.TarOutput, whittle.NoOutput:
+		o.Type = v
+	default:
+		return fmt.Errorf("type %q: there are image, registry, oci, docker, local, tar and none", v)
+	}
+	return nil
+}
+
+// annotated takes annotation-KIND[PLATFORM].KEY apart. The kind may be missing.
+func annotated(k string) (kind, key string, ok bool) {
+	rest, ok := strings.CutPrefix(k, "annotation")
+	if !ok {
+		return "", "", false
+	}
+	at := 0
+	if i := strings.IndexByte(rest, ']'); i >= 0 {
+		at = i // a platform may have a dot
+	}
+	dot := strings.IndexByte(rest[at:], '.')
+	if dot < 0 || at+dot+1 == len(rest) {
+		return "", "", false
+	}
+	kind, key = strings.TrimPrefix(rest[:at+dot], "-"), rest[at+dot+1:]
+	if kind == "" || kind[0] == '[' {
+		kind = "manifest" + kind
+	}
+	return kind, key, true
+}
