@@ -50,7 +50,7 @@ func (t *transfer) client() *registry.Client { return t.made() }
 
 // client talks to registries with the user's credentials.
 func (w *Whittle) client(event func(registry.Event)) *registry.Client {
-	return &registry.Client{Keys: registry.Keychain{Files: w.opt.Credentials}, Event: event}
+	return &registry.Client{Keys: registry.Keychain{Files: w.opt.Credentials}, Hosts: w.opt.Registries, CertDirs: w.opt.CertDirs, Event: event}
 }
 
 func (t *transfer) emit(e progress.Event) {
@@ -68,6 +68,9 @@ func (t *transfer) event(e registry.Event) {
 	switch e.Action {
 	case registry.Have, registry.Exists, registry.Mounted:
 		blob += " (there already)"
+	case registry.Passing:
+		t.emit(progress.Event{Kind: progress.Log, Stream: 2, Data: fmt.Appendf(nil, "%v: the next is asked\n", e.Err)})
+		return
 	case registry.Retrying:
 		t.emit(progress.Event{Kind: progress.Log, Stream: 2, Data: fmt.Appendf(nil, "%s: trying again: %v\n", blob, e.Err)})
 		return

@@ -39,6 +39,10 @@ type Options struct {
 	Refused error
 	// Credentials are the files of docker login and podman login to look in.
 	Credentials []string
+	// Registries says how certain registries are reached, and CertDirs where there are
+	// certificates for them besides.
+	Registries Registries
+	CertDirs   []string
 	// Getenv says where a Docker engine is (DOCKER_HOST and what goes with it); nil
 	// says nothing.
 	Getenv func(string) string

@@ -12,7 +12,7 @@ func (p *program) addCommands(root *cobra.Command) {
 	}{
 		{"Images:", []*cobra.Command{
 			p.buildCommand(), p.shellCommand(), p.imagesCommand(), p.inspectCommand(), p.historyCommand(), p.tagCommand(), p.rmiCommand(),
-			p.importCommand(), p.saveCommand(), p.loadCommand(), p.pullCommand(), p.pushCommand(),
+			p.importCommand(), p.saveCommand(), p.loadCommand(), p.pullCommand(), p.pushCommand(), p.loginCommand(), p.logoutCommand(),
 		}},
 		{"Containers:", []*cobra.Command{
 			p.runCommand(), p.createCommand(), p.startCommand(), p.execCommand(), p.cpCommand(), p.rmCommand(),

@@ -17,6 +17,7 @@ import (
 	"github.com/whittle-build/whittle"
 	"github.com/whittle-build/whittle/internal/nearest"
 	"github.com/whittle-build/whittle/internal/sandbox"
+	"github.com/whittle-build/whittle/internal/settings"
 )
 
 // The exit codes. An interruption has that of its signal; a container's own
@@ -38,9 +39,10 @@ type program struct {
 	getenv  func(string) string
 	environ func() []string
 
-	root      string // --root
-	isolation string // --isolation
-	config    string // docker's --config
+	root           string // --root
+	isolation      string // --isolation
+	config         string // docker's --config
+	registryConfig string
 
 	// refused is why there is no user namespace, when one is needed.
 	refused *sandbox.UserNSError
@@ -134,6 +136,7 @@ func (p *program) command() *cobra.Command {
 	}
 	// Not cobra's own flag: it would link text/template, 2 MB.
 	root.Flags().BoolVarP(&version, "version", "v", false, "print the version")
+	root.PersistentFlags().StringVar(&p.registryConfig, "registry-config", "", "`FILE` that says how registries are reached (default $WHITTLE_REGISTRY_CONFIG, else ~/.config/whittle/whittle.toml or /etc/whittle/whittle.toml)")
 	root.PersistentFlags().StringVar(&p.root, "root", "", "`DIR` of the store (default $WHITTLE_ROOT, else /var/lib/whittle for root and ~/.local/share/whittle for others)")
 	if p.docker {
 		root.PersistentFlags().StringVar(&p.config, "config", "", "`DIR` of the config.json with credentials for registries (default $DOCKER_CONFIG, else ~/.docker)")
@@ -257,12 +260,19 @@ func (p *program) open() (*whittle.Whittle, error) {
 	if err != nil {
 		return nil, err
 	}
+	hosts, err := p.registries()
+	if err != nil {
+		return nil, err
+	}
 	o := whittle.Options{
 		Root:        dir,
 		Rootfs:      p.getenv("WHITTLE_ROOTFS"),
 		Isolation:   cmp.Or(p.isolation, p.getenv("WHITTLE_ISOLATION")),
 		UserNS:      sandbox.InUserNS(),
-		Credentials: whittle.CredentialFiles(p.credentialEnv), Getenv: p.getenv,
+		Credentials: whittle.CredentialFiles(p.credentialEnv),
+		Registries:  hosts,
+		CertDirs:    settings.CertDirs(p.getenv),
+		Getenv:      p.getenv,
 	}
 	if p.refused != nil { // a nil *UserNSError would be an error
 		o.Refused = p.refused

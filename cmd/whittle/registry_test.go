@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/subtle"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"log"
@@ -31,10 +32,14 @@ import (
 // installed, else one of this process. With USER:PASSWORD it lets nobody else in.
 // What it is asked stands in the file VAR.log; it has nothing of which the digest
 // stands in VAR.lost until it is sent that, and of what stands in VAR.spoiled the
-// first byte is another.
+// first byte is another. With tls it has a certificate, which is in VAR.crt.
 func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 1 || len(args) > 2 {
-		ts.Fatalf("usage: registry VAR [USER:PASSWORD]")
+	if neg || len(args) < 1 || len(args) > 3 {
+		ts.Fatalf("usage: registry VAR [USER:PASSWORD] [tls]")
+	}
+	secure := args[len(args)-1] == "tls"
+	if secure {
+		args = args[:len(args)-1]
 	}
 	asked, err := os.OpenFile(ts.MkAbs(args[0]+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	ts.Check(err)
@@ -43,9 +48,16 @@ func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) == 2 {
 		h = guarded(h, args[1])
 	}
-	s := httptest.NewServer(h)
+	s := httptest.NewUnstartedServer(h)
+	if secure {
+		s.StartTLS()
+		ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+		ts.Check(os.WriteFile(ts.MkAbs(args[0]+".crt"), ca, 0o644))
+	} else {
+		s.Start()
+	}
 	ts.Defer(s.Close)
-	ts.Setenv(args[0], strings.TrimPrefix(s.URL, "http://"))
+	ts.Setenv(args[0], s.Listener.Addr().String())
 }
 
 // registryHandler leads to an empty registry.

@@ -164,17 +164,16 @@ func byRank[V any](m map[string]V, domain string) []string {
 	return keys
 }
 
-// way says how a registry that denies access gets credentials, or better ones:
-// whittle reads what others write.
+// way says how a registry that denies access gets credentials, or better ones.
 func (k Keychain) way(domain string, found bool) string {
 	if len(k.Files) == 0 {
 		return "no file with credentials is known: DOCKER_CONFIG or HOME says where it is"
 	}
 	files := strings.Join(k.Files, " and ")
 	if found {
-		return "the credentials for " + domain + " in " + files + " do not suffice: docker login or podman login writes others"
+		return "the credentials for " + domain + " in " + files + " do not suffice: whittle login " + domain + " asks for others"
 	}
-	return "no credentials for " + domain + " in " + files + ": docker login or podman login writes them"
+	return "no credentials for " + domain + " in " + files + ": whittle login " + domain + " asks for them and keeps them"
 }
 
 func serverKey(domain string) string {
@@ -284,4 +283,17 @@ func (l *limited) Write(p []byte) (int, error) {
 		return 0, fmt.Errorf("more than %d bytes", l.n)
 	}
 	return l.b.Write(p)
+}
+
+// Domain is the host in what docker login takes for a registry: https://HOST/v1/ or
+// HOST, under the one name that docker.io goes by.
+func Domain(server string) string {
+	for _, scheme := range []string{"https://", "http://"} {
+		server = strings.TrimPrefix(server, scheme)
+	}
+	host, _, _ := strings.Cut(server, "/")
+	if hubAlias(host) == hubDomain {
+		return hubDomain
+	}
+	return host
 }

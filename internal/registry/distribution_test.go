@@ -23,6 +23,13 @@ import (
 // its host.
 func distribution(t *testing.T) string {
 	t.Helper()
+	return distributionWith(t, "", "")
+}
+
+// distributionWith is the same with more at the top of its configuration, and in the
+// part http.
+func distributionWith(t *testing.T, top, inHTTP string) string {
+	t.Helper()
 	bin, err := exec.LookPath("docker-registry")
 	if err != nil {
 		t.Skipf("needs docker-registry: %v", err)
@@ -37,7 +44,10 @@ func distribution(t *testing.T) string {
 	}
 	dir := t.TempDir()
 	config := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %s}\n", dir, host)
+	if inHTTP != "" {
+		inHTTP = ", " + inHTTP
+	}
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %s%s}\n%s", dir, host, inHTTP, top)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -52,9 +62,9 @@ func distribution(t *testing.T) string {
 		_ = cmd.Wait() // killed: that is what it says
 	})
 	for range 100 {
-		resp, err := http.Get("http://" + host + "/v2/")
+		conn, err := net.Dial("tcp", host)
 		if err == nil {
-			resp.Body.Close()
+			conn.Close()
 			return host
 		}
 		time.Sleep(50 * time.Millisecond)

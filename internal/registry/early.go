@@ -80,25 +80,12 @@ func (e *earlyUpload) end(ctx context.Context, d manifest.Descriptor, failed err
 	e.sent.known.Store(&d)
 	e.sent.tell(Pushing)
 	<-e.over
-	if e.err == nil && e.sent.n.Load() == d.Size && e.commit(ctx, d) == nil {
+	if e.err == nil && e.sent.n.Load() == d.Size && e.s.commit(ctx, e.at, d) == nil {
 		e.sent.tell(Pushed)
 		return true
 	}
 	e.drop(ctx)
 	return false
-}
-
-// commit names what was sent.
-func (e *earlyUpload) commit(ctx context.Context, d manifest.Descriptor) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, named(e.at, d), http.NoBody)
-	if err != nil {
-		return err
-	}
-	resp, err := e.s.do(req, http.StatusCreated, http.StatusNoContent)
-	if err != nil {
-		return err
-	}
-	return resp.Body.Close()
 }
 
 // drop ends the upload; the registry may forget what it has of it.

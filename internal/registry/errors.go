@@ -68,6 +68,10 @@ func explain(ref Ref, err error, keys string) error {
 	if errors.As(err, &status) {
 		return explainStatus(ref, status, keys)
 	}
+	var cert *tls.CertificateVerificationError
+	if errors.As(err, &cert) {
+		return untrusted(ref, root(err))
+	}
 	if isUnreachable(err) {
 		return &Error{
 			Ref: ref.String(), Msg: "registry " + ref.Domain + " cannot be reached",
@@ -76,6 +80,12 @@ func explain(ref Ref, err error, keys string) error {
 		}
 	}
 	return fmt.Errorf("%s: %w", ref, err)
+}
+
+// untrusted is a registry whose certificate nobody here knows.
+func untrusted(ref Ref, err error) error {
+	return &Error{Ref: ref.String(), Msg: "registry " + ref.Domain + " shows a certificate that is not trusted here", Err: err,
+		Way: fmt.Sprintf(`name the one that signed it in whittle.toml: [registry.%q] ca = ["FILE"]; or insecure = true, which trusts any`, ref.Domain)}
 }
 
 // offline asks the first question about a registry that does not answer.
@@ -89,6 +99,11 @@ func offline(ref Ref) string {
 func explainStatus(ref Ref, err *transport.Error, keys string) error {
 	e := &Error{Ref: ref.String(), Err: &remark{err}}
 	switch err.StatusCode {
+	case http.StatusBadRequest:
+		if strings.Contains(err.Error(), "HTTP request to an HTTPS server") { // after https did not work, on loopback
+			return untrusted(ref, nil)
+		}
+		e.Msg = fmt.Sprintf("registry %s answers %d", ref.Domain, err.StatusCode)
 	case http.StatusNotFound:
 		e.Msg, e.Cause, e.Err = "not found in registry "+ref.Domain, ErrNotFound, nil
 		e.Way = bringIn

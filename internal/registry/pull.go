@@ -6,8 +6,6 @@ import (
 	"io"
 	"sync"
 
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/image/manifest"
 	"github.com/whittle-build/whittle/internal/trace"
@@ -26,10 +24,6 @@ type Sink struct {
 // Pull brings in the layers of r, several at once. A layer that the image has
 // twice comes once.
 func (c *Client) Pull(ctx context.Context, r *Remote, sink Sink) error {
-	s, err := c.open(ctx, r.Ref, transport.PullScope)
-	if err != nil {
-		return err
-	}
 	var todo []int
 	seen := map[digest.Digest]bool{}
 	for i, l := range r.Layers {
@@ -43,27 +37,27 @@ func (c *Client) Pull(ctx context.Context, r *Remote, sink Sink) error {
 		}
 		todo = append(todo, i)
 	}
-	err = each(ctx, todo, c.jobs(), func(ctx context.Context, i int) error {
-		if err := s.layer(ctx, i, r.Layers[i], sink); err != nil {
-			return fmt.Errorf("layer %s: %w", r.Layers[i].Digest.Short(), err)
-		}
-		return nil
+	return each(ctx, todo, c.jobs(), func(ctx context.Context, i int) error {
+		l := r.Layers[i]
+		return c.fetch(ctx, r.Ref, l.Descriptor, "layer "+l.Digest.Short()+": ", func(in io.Reader) error { return sink.Layer(ctx, i, l, in) })
 	})
-	return explain(r.Ref, err, s.auth.way())
-}
-
-func (s *session) layer(ctx context.Context, i int, l Layer, sink Sink) error {
-	return s.fetch(ctx, l.Descriptor, func(r io.Reader) error { return sink.Layer(ctx, i, l, r) })
 }
 
 // Fetch brings in one layer's blob from the repository of ref. take gets it as
-// Sink.Layer does.
+// Sink.Layer does; where a mirror gives less than all of it, it gets another from the
+// start.
 func (c *Client) Fetch(ctx context.Context, ref Ref, d manifest.Descriptor, take func(io.Reader) error) error {
-	s, err := c.open(ctx, ref, transport.PullScope)
-	if err != nil {
-		return err
-	}
-	return explain(ref, s.fetch(ctx, d, take), s.auth.way())
+	return c.fetch(ctx, ref, d, "", take)
+}
+
+func (c *Client) fetch(ctx context.Context, ref Ref, d manifest.Descriptor, what string, take func(io.Reader) error) error {
+	return c.pulling(ctx, ref, func(s *session, at Ref) error {
+		err := s.fetch(ctx, d, take)
+		if err != nil && what != "" {
+			err = fmt.Errorf("%s%w", what, err)
+		}
+		return explain(at, err, s.auth.way())
+	})
 }
 
 func (s *session) fetch(ctx context.Context, d manifest.Descriptor, take func(io.Reader) error) error {

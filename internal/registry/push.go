@@ -169,15 +169,25 @@ func (s *session) putBlob(ctx context.Context, d manifest.Descriptor, l UploadLa
 	if done || err != nil {
 		return err
 	}
+	var broken *url.URL // an upload that was cut off
 	return s.retry(ctx, func() (err error) {
-		at := location
-		location = nil
+		at, from, resumed := s.got(ctx, broken, d)
+		if !resumed {
+			at = location
+		}
+		location, broken = nil, nil
 		if at == nil {
 			if at, err = s.start(ctx, d, ""); err != nil {
 				return err
 			}
 		}
-		if err := s.send(ctx, at, d, l.Open); err != nil {
+		if resumed {
+			err = s.sendRest(ctx, at, d, from, l.Open)
+		} else {
+			err = s.send(ctx, at, d, l.Open)
+		}
+		if err != nil {
+			broken = at
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}

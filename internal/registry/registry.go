@@ -58,6 +58,10 @@ func (r Ref) String() string {
 type Client struct {
 	// Keys gives the credentials of a registry.
 	Keys Keychain
+	// Hosts says how certain registries are reached, and CertDirs where certificates
+	// for them may be besides.
+	Hosts    Hosts
+	CertDirs []string
 	// Transport makes the connections; nil means the standard one, with the
 	// proxy of the environment.
 	Transport http.RoundTripper
@@ -74,6 +78,7 @@ type Client struct {
 
 	mu       sync.Mutex
 	sessions map[string]*session
+	gone     map[string]bool // mirrors that do not answer
 	base     http.RoundTripper
 }
 
@@ -90,6 +95,7 @@ const (
 	Exists   Action = "exists"  // the registry has the blob: nothing is pushed
 	Mounted  Action = "mounted" // the registry took it from another repository
 	Retrying Action = "retrying"
+	Passing  Action = "passing" // a mirror has it not, or does not answer: the next is asked
 )
 
 // Event is a moment in the life of a blob.
@@ -123,7 +129,7 @@ func (c *Client) idle() time.Duration {
 // newTransport is Go's, but it never decompresses: digests are of the bytes
 // on the wire. It speaks HTTP/1.1: blobs come side by side on connections of
 // their own, and a stalled one holds up no other.
-func newTransport() http.RoundTripper {
+func newTransport() *http.Transport {
 	dialer := &net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,

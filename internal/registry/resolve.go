@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-
 	"github.com/whittle-build/whittle/internal/config"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/image/manifest"
@@ -43,14 +41,17 @@ const acceptManifests = manifest.OCIIndex + ", " + manifest.DockerIndex + ", " +
 // else a lower one that the platform runs. It reads the manifest and the
 // config and no layer.
 func (c *Client) Resolve(ctx context.Context, ref Ref, platform manifest.Platform) (*Remote, error) {
-	s, err := c.open(ctx, ref, transport.PullScope)
+	var r *Remote
+	err := c.pulling(ctx, ref, func(s *session, at Ref) (err error) {
+		if r, err = s.resolve(ctx, at, platform); err == nil || at != ref {
+			return err
+		}
+		return s.suggest(ctx, explain(ref, err, s.auth.way()))
+	})
 	if err != nil {
 		return nil, err
 	}
-	r, err := s.resolve(ctx, ref, platform)
-	if err != nil {
-		return nil, s.suggest(ctx, explain(ref, err, s.auth.way()))
-	}
+	r.Ref = ref
 	return r, nil
 }
 

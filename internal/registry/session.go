@@ -63,7 +63,8 @@ func (c *Client) open(ctx context.Context, ref Ref, actions string, from ...stri
 
 func (c *Client) connect(ctx context.Context, ref Ref, actions string, from []string) (*session, error) {
 	var opts []name.Option
-	if isLoopback(ref.Domain) {
+	clear := isLoopback(ref.Domain) || c.Hosts.of(ref.Domain).HTTP
+	if clear {
 		opts = append(opts, name.Insecure)
 	}
 	repo, err := name.NewRepository(ref.repository(), opts...)
@@ -75,13 +76,13 @@ func (c *Client) connect(ctx context.Context, ref Ref, actions string, from []st
 		scopes = append(scopes, "repository:"+f+":pull")
 	}
 	s := &session{c: c, ref: ref, host: repo.RegistryStr(), path: repo.RepositoryStr(), scheme: "https"}
-	if isLoopback(ref.Domain) {
+	if clear {
 		s.scheme = "http" // the transport makes it https when the registry talks that
 	}
 	s.auth = &authenticator{keys: c.Keys, domain: ref.Domain, path: ref.Path}
 	var rt http.RoundTripper
 	err = s.retry(ctx, func() error {
-		rt, err = transport.NewWithContext(ctx, repo.Registry, s.auth, &guard{c.inner()}, scopes)
+		rt, err = transport.NewWithContext(ctx, repo.Registry, s.auth, &guard{c.inner(), c.Hosts}, scopes)
 		return err
 	})
 	if err != nil {
@@ -100,22 +101,24 @@ func (c *Client) inner() http.RoundTripper {
 		c.base = c.Transport
 	}
 	if c.base == nil {
-		c.base = newTransport()
+		c.base = &transports{hosts: c.Hosts, dirs: c.CertDirs, rest: newTransport()}
 	}
 	return c.base
 }
 
 // guard is below everything that adds credentials or follows redirects, so
-// nothing gets around it: clear text goes to loopback only.
+// nothing gets around it: clear text goes to loopback only, and to hosts of which
+// the configuration says so.
 type guard struct {
 	inner http.RoundTripper
+	hosts Hosts
 }
 
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme == "https" || req.URL.Scheme == "http" && isLoopback(req.URL.Host) {
+	if req.URL.Scheme == "https" || req.URL.Scheme == "http" && (isLoopback(req.URL.Host) || g.hosts.of(req.URL.Host).HTTP) {
 		return g.inner.RoundTrip(req)
 	}
-	return nil, fatalf("%s://%s: registries are spoken to by https; http is for this machine's own", req.URL.Scheme, req.URL.Host)
+	return nil, fatalf("%s://%s: registries are spoken to by https; http is for this machine's own, and for those of which whittle.toml says http = true", req.URL.Scheme, req.URL.Host)
 }
 
 // checkRedirect lets a registry send us to its storage, without any

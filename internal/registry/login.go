@@ -1,0 +1,220 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+)
+
+// Check asks the registry domain whether it knows who shows it these credentials.
+func (c *Client) Check(ctx context.Context, domain string, with Credential) error {
+	ref := Ref{Domain: domain, Path: "login"}
+	clear := isLoopback(domain) || c.Hosts.of(domain).HTTP
+	var opts []name.Option
+	if clear {
+		opts = append(opts, name.Insecure)
+	}
+	reg, err := name.NewRegistry(domain, opts...)
+	if err != nil {
+		return err
+	}
+	auth := authn.FromConfig(authn.AuthConfig{Username: with.Username, Password: with.Password, IdentityToken: with.IdentityToken})
+	s := &session{c: c, host: reg.RegistryStr(), scheme: "https"}
+	if clear {
+		s.scheme = "http"
+	}
+	err = s.retry(ctx, func() error {
+		rt, err := transport.NewWithContext(ctx, reg, auth, &guard{c.inner(), c.Hosts}, nil)
+		if err != nil {
+			return err
+		}
+		s.http = &http.Client{Transport: rt, CheckRedirect: checkRedirect}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.scheme+"://"+s.host+"/v2/", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := s.do(req, http.StatusOK)
+		if err != nil {
+			return err
+		}
+		return resp.Body.Close()
+	})
+	var status *transport.Error
+	if errors.As(err, &status) && (status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden) {
+		return &Error{Ref: domain, Msg: "the registry does not take this name and password", Err: &remark{status}, Cause: ErrDenied,
+			Way: "many registries want a token in the password's place: look for access tokens in your account there"}
+	}
+	err = explain(ref, err, "")
+	var e *Error
+	if errors.As(err, &e) {
+		e.Ref, e.Way = domain, strings.TrimSuffix(e.Way, bringIn)
+	}
+	return err
+}
+
+// Keep stores the credentials of a registry where For finds them: with the helper that
+// the first of the files names for it, or in that file itself, for its owner alone. It returns
+// where they are. All else in the file stays.
+func (k Keychain) Keep(ctx context.Context, domain string, c Credential) (where string, err error) {
+	cfg, err := k.first()
+	if err != nil {
+		return "", err
+	}
+	if helper := cfg.helper(domain); helper != "" {
+		b, err := json.Marshal(map[string]string{"ServerURL": serverKey(domain), "Username": c.Username, "Secret": c.Password})
+		if err != nil {
+			return "", err
+		}
+		return "credential helper " + helper, k.tell(ctx, helper, "store", string(b))
+	}
+	return cfg.file, cfg.change(func(auths map[string]json.RawMessage) error {
+		for key := range auths {
+			if _, is := matches(key, domain, ""); is && key != serverKey(domain) {
+				delete(auths, key) // an older spelling of the same
+			}
+		}
+		b, err := json.Marshal(map[string]string{"auth": base64.StdEncoding.EncodeToString([]byte(c.Username + ":" + c.Password))})
+		auths[serverKey(domain)] = b
+		return err
+	})
+}
+
+// Forget removes the credentials of a registry from where Keep puts them, and says
+// whether there were any.
+func (k Keychain) Forget(ctx context.Context, domain string) (had bool, err error) {
+	cfg, err := k.first()
+	if err != nil {
+		return false, err
+	}
+	if helper := cfg.helper(domain); helper != "" {
+		if _, had, err = k.ask(ctx, helper, serverKey(domain)); had && err == nil {
+			err = k.tell(ctx, helper, "erase", serverKey(domain))
+		}
+		if err != nil {
+			return had, err
+		}
+	}
+	err = cfg.change(func(auths map[string]json.RawMessage) error {
+		for key := range auths {
+			if _, is := matches(key, domain, ""); is {
+				delete(auths, key)
+				had = true
+			}
+		}
+		return nil
+	})
+	return had, err
+}
+
+// writable is the file of credentials that is written.
+type writable struct {
+	file string
+	*dockerConfig
+}
+
+func (k Keychain) first() (*writable, error) {
+	if len(k.Files) == 0 {
+		return nil, &Error{Ref: "credentials", Msg: "there is no place for them", Way: "set HOME, or DOCKER_CONFIG to a folder"}
+	}
+	cfg, err := readConfig(k.Files[0])
+	if errors.Is(err, fs.ErrNotExist) {
+		cfg, err = &dockerConfig{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("credentials: %w", err)
+	}
+	return &writable{k.Files[0], cfg}, nil
+}
+
+// helper is the one that keeps the credentials of domain; "" is none.
+func (c *dockerConfig) helper(domain string) string {
+	for _, host := range byRank(c.CredHelpers, domain) {
+		if sameHost(host, domain) {
+			return c.CredHelpers[host]
+		}
+	}
+	return c.CredsStore
+}
+
+// tell has a credential helper store or erase something.
+func (k Keychain) tell(ctx context.Context, helper, verb, input string) error {
+	if !helperForm.MatchString(helper) {
+		return fmt.Errorf("credential helper %q: not a name", helper)
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "docker-credential-"+helper, verb)
+	cmd.Stdin = strings.NewReader(input)
+	var said bytes.Buffer
+	cmd.Stdout = &limited{&said, maxConfig}
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("credential helper %s: %s: %w: %s", helper, verb, err, strings.TrimSpace(said.String()))
+	}
+	return nil
+}
+
+// change rewrites the part auths of the file, which is replaced whole. Those who
+// change it at once, by whittle, wait for each other.
+func (w *writable) change(do func(auths map[string]json.RawMessage) error) (err error) {
+	file := w.file
+	if to, err := filepath.EvalSymlinks(file); err == nil {
+		file = to
+	}
+	dir := filepath.Dir(file)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	lock, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close() // with the lock
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("%s: lock: %w", dir, err)
+	}
+	doc, auths := map[string]json.RawMessage{}, map[string]json.RawMessage{}
+	old, err := os.ReadFile(file)
+	if err == nil && (json.Unmarshal(old, &doc) != nil || doc["auths"] != nil && json.Unmarshal(doc["auths"], &auths) != nil) {
+		return fmt.Errorf("%s: not the JSON of a docker config", file)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := do(auths); err != nil {
+		return err
+	}
+	if doc["auths"], err = json.Marshal(auths); err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(doc, "", "\t")
+	if err != nil || bytes.Equal(b, old) {
+		return err
+	}
+	tmp := filepath.Join(dir, ".whittle-"+rand.Text()[:12])
+	defer os.Remove(tmp) // which is not there when all went well
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp, file)
+}

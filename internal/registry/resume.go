@@ -1,0 +1,91 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/whittle-build/whittle/internal/image/manifest"
+)
+
+// worthResuming is how large a blob is of which a registry is asked what it has got
+// when its upload broke off: it takes two requests more.
+const worthResuming = 4 << 20
+
+// got asks how much of a broken upload the registry has kept, and where it goes on
+// (distribution spec, "Pushing a blob in chunks": GET to the location). Many keep nothing:
+// then ok is false.
+func (s *session) got(ctx context.Context, at *url.URL, d manifest.Descriptor) (next *url.URL, from int64, ok bool) {
+	if at == nil || d.Size < worthResuming {
+		return nil, 0, false
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
+	if err != nil {
+		return nil, 0, false
+	}
+	resp, err := s.do(req, http.StatusNoContent)
+	if err != nil {
+		return nil, 0, false
+	}
+	resp.Body.Close()
+	_, last, cut := strings.Cut(strings.TrimPrefix(resp.Header.Get("Range"), "bytes="), "-")
+	n, err := strconv.ParseInt(last, 10, 64)
+	if !cut || err != nil || n <= 0 || n+1 >= d.Size {
+		return nil, 0, false
+	}
+	if next, err = resp.Location(); err != nil {
+		next = at
+	}
+	return next, n + 1, true
+}
+
+// sendRest uploads a blob from the offset from on, and names it.
+func (s *session) sendRest(ctx context.Context, at *url.URL, d manifest.Descriptor, from int64, open func() (io.ReadCloser, error)) (err error) {
+	rc, err := open()
+	if err != nil {
+		return &fatalError{err}
+	}
+	defer func() { err = errors.Join(err, rc.Close()) }()
+	body := &counted{r: d.Verify(rc), s: s}
+	if _, err := io.CopyN(io.Discard, body, from); err != nil { // it is checked as a whole
+		return &fatalError{err}
+	}
+	body.known.Store(&d)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPatch, at.String(), body)
+	if err != nil {
+		return &fatalError{err}
+	}
+	req.ContentLength = d.Size - from
+	req.Header.Set("Content-Type", "application/octet-stream")
+	req.Header.Set("Content-Range", fmt.Sprintf("%d-%d", from, d.Size-1))
+	resp, err := s.do(req, http.StatusAccepted, http.StatusNoContent)
+	if bad := body.wrong.Load(); bad != nil {
+		return &fatalError{*bad}
+	}
+	if err != nil {
+		return err
+	}
+	if to, err := resp.Location(); err == nil {
+		at = to
+	}
+	resp.Body.Close()
+	return s.commit(ctx, at, d)
+}
+
+// commit names what was sent.
+func (s *session) commit(ctx context.Context, at *url.URL, d manifest.Descriptor) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, named(at, d), http.NoBody)
+	if err != nil {
+		return err
+	}
+	resp, err := s.do(req, http.StatusCreated, http.StatusNoContent)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
