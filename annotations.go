@@ -10,20 +10,35 @@ import (
 
 var reAnnotationKind = lazyre.New(`^([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?$`)
 
-// CheckNames says what is wrong with the platform and the annotations, by their
+// CheckNames says what is wrong with the platforms and the annotations, by their
 // form alone.
 func (r *Request) CheckNames() error {
-	target, err := r.wanted()
-	if err == nil {
-		_, err = annotationsOf(r.Annotations, target)
+	platforms := r.platforms()
+	for _, name := range platforms {
+		one := *r
+		one.Platform = name
+		target, err := one.wanted()
+		if err == nil {
+			_, err = annotationsOf(r.Annotations, target, len(platforms) > 1)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
-// annotationsOf reads what is said of the manifest: KEY=VALUE, before it perhaps
-// kinds of documents, each perhaps with a platform, and a colon.
-func annotationsOf(texts []string, target plan.Platform) (map[string]string, error) {
-	out := map[string]string{}
+// annotations are what is said of the documents of an image.
+type annotations struct {
+	manifest  map[string]string
+	index     map[string]string // of an image for several platforms
+	described map[string]string // of the manifest's descriptor in that
+}
+
+// annotationsOf reads KEY=VALUE, before it perhaps kinds of documents, each perhaps with a
+// platform, and a colon. index says that there is an index.
+func annotationsOf(texts []string, target plan.Platform, index bool) (a annotations, err error) {
+	a = annotations{map[string]string{}, map[string]string{}, map[string]string{}}
 	for _, text := range texts {
 		full, value, ok := strings.Cut(text, "=")
 		kinds, key, typed := strings.Cut(full, ":")
@@ -31,44 +46,50 @@ func annotationsOf(texts []string, target plan.Platform) (map[string]string, err
 			kinds, key = "manifest", full
 		}
 		if !ok || key == "" {
-			return nil, &hinted{fmt.Errorf("--annotation %q: want KEY=VALUE", text), "for example --annotation org.opencontainers.image.source=https://example.com/app"}
+			return a, &hinted{fmt.Errorf("--annotation %q: want KEY=VALUE", text), "for example --annotation org.opencontainers.image.source=https://example.com/app"}
 		}
 		for kind := range strings.SplitSeq(kinds, ",") {
-			mine, err := forManifest(text, kind, target)
+			of, err := a.of(text, kind, target, index)
 			if err != nil {
-				return nil, err
+				return a, err
 			}
-			if mine {
-				out[key] = value
+			if of != nil {
+				of[key] = value
 			}
 		}
 	}
-	return out, nil
+	return a, nil
 }
 
-// forManifest reports whether a kind is the manifest of the platform target.
-func forManifest(text, kind string, target plan.Platform) (bool, error) {
+// of returns those of a kind of document; nil where that is another platform's.
+func (a *annotations) of(text, kind string, target plan.Platform, index bool) (map[string]string, error) {
 	m := reAnnotationKind.FindStringSubmatch(kind)
 	if m == nil {
-		return false, &hinted{fmt.Errorf("--annotation %q: %q is no kind of document", text, kind), "write manifest:KEY=VALUE or manifest[linux/amd64]:KEY=VALUE"}
+		return nil, &hinted{fmt.Errorf("--annotation %q: %q is no kind of document", text, kind), "write manifest:KEY=VALUE or manifest[linux/amd64]:KEY=VALUE"}
 	}
-	switch m[1] {
-	case "manifest":
-	case "index", "index-descriptor", "manifest-descriptor":
-		return false, &hinted{fmt.Errorf("--annotation %q: an image for one platform has no index, and so no %s to annotate", text, m[1]),
+	of, known := map[string]map[string]string{"manifest": a.manifest, "index": a.index, "manifest-descriptor": a.described, "index-descriptor": nil}[m[1]]
+	switch {
+	case !known:
+		return nil, &hinted{fmt.Errorf("--annotation %q: unknown kind %q", text, m[1]), "the kind that there is is manifest; leave it out"}
+	case m[1] == "index-descriptor":
+		return nil, &hinted{fmt.Errorf("--annotation %q: nothing here has an index-descriptor to annotate", text), "write index: for the index itself"}
+	case m[1] != "manifest" && !index:
+		return nil, &hinted{fmt.Errorf("--annotation %q: an image for one platform has no index, and so no %s to annotate", text, m[1]),
 			"leave the prefix out: it goes into the manifest"}
-	default:
-		return false, &hinted{fmt.Errorf("--annotation %q: unknown kind %q", text, m[1]), "the kind that there is is manifest; leave it out"}
-	}
-	if m[2] == "" {
-		return true, nil
+	case m[2] == "":
+		return of, nil
+	case m[1] == "index":
+		return nil, &hinted{fmt.Errorf("--annotation %q: an index is of no platform", text), "leave [" + m[2] + "] out"}
 	}
 	p, err := plan.ParsePlatform(m[2], platform())
 	if err != nil {
-		return false, &hinted{fmt.Errorf("--annotation %q: %w", text, err), "write manifest[linux/amd64]:KEY=VALUE"}
+		return nil, &hinted{fmt.Errorf("--annotation %q: %w", text, err), "write manifest[linux/amd64]:KEY=VALUE"}
 	}
 	if target.IsZero() {
 		target = platform()
 	}
-	return p.Normalize() == target.Normalize(), nil
+	if p.Normalize() != target.Normalize() {
+		return nil, nil
+	}
+	return of, nil
 }

@@ -31,7 +31,8 @@ func TestAnnotations(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := annotationsOf(tt.in, arm)
+			of, err := annotationsOf(tt.in, arm, false)
+			got := of.manifest
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) || Hint(err) == "" {
 					t.Errorf("error %v, want %q and a hint", err, tt.err)

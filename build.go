@@ -35,12 +35,16 @@ type Request struct {
 	File     string            // Dockerfile; "" means that of the context, "-" what In holds
 	In       io.Reader         // standard input
 	// Platform is what the image is for, "os/arch"; "" means this machine's, or
-	// what its base is for. RUN needs a base whose programs run here.
+	// what its base is for. RUN needs a base whose programs run here, or an emulator. Several
+	// stand with commas between them: then the image is one of several, under one name and
+	// in one index.
 	Platform string
-	Target   string            // stage to build; "" means the last one
-	Tags     []string          // names that the image gets
-	Args     map[string]string // build arguments
-	Labels   []string          // "k=v", added to the image last
+	Target   string   // stage to build; "" means the last one
+	Tags     []string // names that the image gets
+	// Targets are several stages to build, in the place of Target, Tags and Outputs.
+	Targets []Target
+	Args    map[string]string // build arguments
+	Labels  []string          // "k=v", added to the image last
 	// Annotations are of the manifests that are written for the image, "k=v" or
 	// "manifest[os/arch]:k=v".
 	Annotations []string
@@ -111,6 +115,12 @@ type build struct {
 	platform plan.Platform // that was asked for
 	outputs  []output
 
+	// Of a part of a build for several stages or platforms:
+	within  *build // the whole
+	number  int    // of the part, from 1
+	peers   bool   // it is for one of several platforms
+	entered bool   // the main context was opened by the whole
+
 	kind     contextKind
 	contexts map[string]contextSpec // that are given, by what the plan calls them
 	stdin    io.Reader              // the archive that the main context is
@@ -140,6 +150,9 @@ type build struct {
 // dockerfile.Errors. Builds may run at once in one store, in any number of
 // processes; a build that is killed leaves at most garbage that prune removes.
 func (w *Whittle) Build(ctx context.Context, req Request) (_ *Result, err error) {
+	if req.several() {
+		return w.buildSeveral(ctx, req)
+	}
 	b := w.newBuild(req)
 	defer b.end(&err)
 	span := trace.Begin(ctx, "read the request")
@@ -214,6 +227,12 @@ func (b *build) solve(ctx context.Context) (*plan.Plan, *solve.Result, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	solved, err := b.solvePlan(ctx, p)
+	return p, solved, err
+}
+
+// solvePlan brings all steps of a plan to their layers.
+func (b *build) solvePlan(ctx context.Context, p *plan.Plan) (*solve.Result, error) {
 	b.target = p.Target
 	local := b.local()
 	local.OnFailure = b.onFailure()
@@ -237,7 +256,7 @@ func (b *build) solve(ctx context.Context) (*plan.Plan, *solve.Result, error) {
 	if err != nil {
 		err = b.ended(err)
 	}
-	return p, solved, err
+	return solved, err
 }
 
 // read takes in what the request says: names, time, and the Dockerfile's text.

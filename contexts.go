@@ -145,6 +145,9 @@ func untilDone(ctx context.Context, r io.Reader) io.Reader {
 // enter opens a main context that is not a folder, and takes the Dockerfile
 // from it if that is not known yet.
 func (b *build) enter(ctx context.Context) (err error) {
+	if b.entered {
+		return nil
+	}
 	if address.KindOf(b.req.File) == address.URL {
 		f, err := b.download(ctx, "[internal] load remote Dockerfile", b.req.File)
 		if err != nil {

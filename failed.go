@@ -89,7 +89,7 @@ func (b *build) failedShell(ctx context.Context, f *execute.Failed) error {
 		return nil
 	}
 	story := []string{progress.Clean(f.Job.Step.Line.Label) + ": " + outcome(f.Err)}
-	for _, line := range b.log.tail(f.Job.Vertex) {
+	for _, line := range b.log.tail(b.number*vertices + f.Job.Vertex) {
 		story = append(story, "  "+line)
 	}
 	story = append(story, "A shell where it failed. Leaving it ends the build; what is done in it is thrown away"+sharedCaches(f.Place)+".")

@@ -61,14 +61,22 @@ func (w *Whittle) Tag(ctx context.Context, ref, name string) (err error) {
 		return err
 	}
 	defer join(&err, lock.Close)
-	m, _, err := w.catalog.Resolve(ref)
+	m, known, err := w.catalog.Resolve(ref)
 	if err != nil {
 		return err
 	}
-	if err := w.hold(m.ID); err != nil {
-		return err
+	var also []digest.Digest
+	if !known.IsZero() {
+		if also, err = w.catalog.Also(known); err != nil {
+			return err
+		}
 	}
-	if err := w.catalog.Tag(n, m.ID); err != nil {
+	for _, id := range append([]digest.Digest{m.ID}, also...) {
+		if err := w.hold(id); err != nil {
+			return err
+		}
+	}
+	if err := w.catalog.Tag(n, m.ID, also...); err != nil {
 		return err
 	}
 	return w.store.Sync()

@@ -89,14 +89,22 @@ func (b *build) makeImage(ctx context.Context, p *plan.Plan, solved *solve.Resul
 // asks for it. Everything else is done then.
 func (b *build) send(ctx context.Context, p *plan.Plan, solved *solve.Result, res *Result) error {
 	for _, r := range b.receivers {
-		var err error
-		if r.cache != nil {
-			err = b.caches.export(ctx, r, p, solved)
-		} else {
-			err = b.pushOutput(ctx, r, res)
+		if r.cache == nil {
+			if err := b.pushOutput(ctx, r, res); err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			return err
+	}
+	return b.exportCaches(ctx, p, solved)
+}
+
+// exportCaches adds what is known to the caches that the request names.
+func (b *build) exportCaches(ctx context.Context, p *plan.Plan, solved *solve.Result) error {
+	for _, r := range b.receivers {
+		if r.cache != nil {
+			if err := b.caches.export(ctx, r, p, solved); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -185,7 +193,7 @@ func (b *build) inherited(p *plan.Plan) int {
 }
 
 func (b *build) result(p *plan.Plan, solved *solve.Result) *Result {
-	res := &Result{Took: b.opt.Now().Sub(b.began)}
+	res := &Result{Stage: b.req.Target, Took: b.opt.Now().Sub(b.began)}
 	for _, o := range b.outputs {
 		for _, n := range o.names {
 			if name := n.Familiar(); o.Type == ImageOutput && !slices.Contains(res.Names, name) {

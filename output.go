@@ -42,8 +42,9 @@ type Output struct {
 	Force       bool
 	DockerTypes bool     // media types of Docker's manifests, not the OCI's
 	Annotations []string // of this output alone, as in Request
-	// Split puts the files into a folder called after the platform.
-	Split bool
+	// Split puts the files into a folder called after the platform, which is done for several
+	// platforms in any case, unless Together.
+	Split, Together bool
 	// RewriteTimes sets times of files in the build's own layers that are later than the
 	// SourceDateEpoch back to that.
 	RewriteTimes bool
@@ -74,7 +75,7 @@ func (o *Output) Check() error {
 		{len(o.Names) > 0 && !o.hasImage(), "name: files have no name", "name is for images"},
 		{o.Push && o.Type != ImageOutput, "push=true: only an image is pushed", "add a second output: -o type=registry,name=NAME"},
 		{o.ByDigest && !o.Push, "push-by-digest=true: nothing is pushed", "add push=true"},
-		{o.Split && !o.hasFiles(), "platform-split: is for type=local and type=tar", "leave it out"},
+		{(o.Split || o.Together) && !o.hasFiles(), "platform-split: is for type=local and type=tar", "leave it out"},
 		{o.RewriteTimes && !o.hasImage(), "rewrite-timestamp: is for images", "files get the time of SOURCE_DATE_EPOCH without it; leave it out"},
 		{o.DockerTypes && o.Form.Format == "zstd", "oci-mediatypes=false: Docker has no media type for zstd", "leave oci-mediatypes out, or take compression=gzip"},
 		{o.DockerTypes && !o.hasImage(), "oci-mediatypes: is for images", "leave it out"},
@@ -97,7 +98,7 @@ func (o *Output) leaves() bool {
 type output struct {
 	Output
 	names       []image.Name
-	annotations map[string]string
+	annotations annotations
 	image       *image.Image // in this form, once it is made
 }
 
@@ -138,6 +139,9 @@ func (b *build) takeOutput(o Output) (done output, err error) {
 	if err := o.Check(); err != nil {
 		return done, err
 	}
+	if b.peers && o.Type == DockerOutput {
+		return done, &hinted{errors.New("type=docker: an engine's archive is for one platform"), "type=oci has an index of all of them"}
+	}
 	done = output{Output: o, names: b.tags}
 	if len(o.Names) > 0 {
 		done.names = nil
@@ -152,7 +156,7 @@ func (b *build) takeOutput(o Output) (done output, err error) {
 	if o.Push && len(done.names) == 0 {
 		return done, &hinted{errors.New("push: the image has no name"), "name it HOST/NAME:TAG"}
 	}
-	if done.annotations, err = annotationsOf(slices.Concat(b.req.Annotations, o.Annotations), b.platform); err != nil {
+	if done.annotations, err = annotationsOf(slices.Concat(b.req.Annotations, o.Annotations), b.platform, b.peers); err != nil {
 		return done, err
 	}
 	return done, o.checkDest()

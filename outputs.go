@@ -58,7 +58,7 @@ func (b *build) inForm(ctx context.Context, p *plan.Plan, o *output, m *image.Im
 		}
 		x = *dated
 	}
-	x.Annotations = o.annotations
+	x.Annotations = o.annotations.manifest
 	return &x, nil
 }
 
@@ -92,28 +92,35 @@ func (b *build) archive(ctx context.Context, o *output, res *Result) error {
 		defer a.end()
 		e.Blob = a.blob
 	}
+	d, err := b.writeArchive(ctx, e, o, x[0])
+	if err == nil {
+		res.manifestIs(d)
+	}
+	return err
+}
+
+// writeArchive writes images where an output goes, and returns what names them.
+func (b *build) writeArchive(ctx context.Context, e image.Exporter, o *output, x image.Export) (d manifest.Descriptor, err error) {
 	var list []manifest.Descriptor
 	save := func(w io.Writer) (err error) {
-		list, err = e.Save(ctx, w, x, image.Format(o.Type))
+		list, err = e.Save(ctx, w, []image.Export{x}, image.Format(o.Type))
 		return err
 	}
-	var err error
 	switch {
 	case o.Folder:
-		list, err = e.SaveLayout(ctx, o.Dest, x)
+		list, err = e.SaveLayout(ctx, o.Dest, []image.Export{x})
 	case o.Dest == "-":
 		err = save(b.req.Out)
 	default:
 		err = WriteFile(o.Dest, save)
 	}
 	if err != nil {
-		return err
+		return d, err
 	}
-	res.manifestIs(list[0])
 	if o.Dest != "-" {
 		b.note("output: %s, in %s", o.what(), o.Dest)
 	}
-	return nil
+	return list[0], nil
 }
 
 // what is the output in words.
@@ -141,37 +148,43 @@ func (o *output) style() manifest.Style {
 
 // leaveFiles writes the files of the stage to where they are wanted.
 func (b *build) leaveFiles(ctx context.Context, fsys entry.FS) error {
-	for _, o := range b.outputs {
-		if !o.hasFiles() {
-			continue
+	for i := range b.outputs {
+		if err := b.leaveFilesOf(ctx, fsys, i); err != nil {
+			return err
 		}
-		done, err := b.writeFiles(ctx, fsys, &o)
-		if err != nil {
-			return fmt.Errorf("output: %w", err)
-		}
-		if o.Dest == "-" {
-			continue
-		}
-		text := fmt.Sprintf("output: %s, %s, in %s", count(done.Files, "file"), progress.HumanSize(done.Bytes), o.Dest)
-		if done.Skipped > 0 {
-			left := "devices, sockets and fifos"
-			if o.Type == TarOutput {
-				left = "sockets"
-			}
-			text += fmt.Sprintf("; %d %s were left out", done.Skipped, left)
-		}
-		b.note("%s", text)
 	}
 	return nil
 }
 
-func (b *build) writeFiles(ctx context.Context, fsys entry.FS, o *output) (done container.Written, err error) {
-	to := container.FolderOptions{Epoch: b.epoch}
-	if o.Split {
-		to.Under = strings.ReplaceAll(b.targetPlatform().String(), "/", "_")
+// leaveFilesOf does so for the i-th output, if files are what it wants.
+func (b *build) leaveFilesOf(ctx context.Context, fsys entry.FS, i int) error {
+	o := &b.outputs[i]
+	if !o.hasFiles() {
+		return nil
 	}
+	done, err := b.writeFiles(ctx, fsys, o)
+	if err != nil {
+		return fmt.Errorf("output: %w", err)
+	}
+	if o.Dest == "-" {
+		return nil
+	}
+	text := fmt.Sprintf("output: %s, %s, in %s", count(done.Files, "file"), progress.HumanSize(done.Bytes), o.Dest)
+	if done.Skipped > 0 {
+		left := "devices, sockets and fifos"
+		if o.Type == TarOutput {
+			left = "sockets"
+		}
+		text += fmt.Sprintf("; %d %s were left out", done.Skipped, left)
+	}
+	b.note("%s", text)
+	return nil
+}
+
+func (b *build) writeFiles(ctx context.Context, fsys entry.FS, o *output) (done container.Written, err error) {
+	to := container.FolderOptions{Epoch: b.epoch, Under: b.under(o)}
 	tar := func(w io.Writer) (err error) {
-		done, err = container.WriteTar(ctx, fsys, w, to)
+		done, err = container.WriteTar(ctx, w, to, container.Tree{Files: fsys, Under: to.Under})
 		return err
 	}
 	switch {
@@ -183,6 +196,14 @@ func (b *build) writeFiles(ctx context.Context, fsys entry.FS, o *output) (done 
 		err = WriteFile(o.Dest, tar)
 	}
 	return done, err
+}
+
+// under is the folder that an output's files go to within it; "" is none.
+func (b *build) under(o *output) string {
+	if o.Split || b.peers && !o.Together {
+		return strings.ReplaceAll(b.targetPlatform().String(), "/", "_")
+	}
+	return ""
 }
 
 // targetPlatform is what the target is for.

@@ -15,7 +15,8 @@ import (
 
 // Result is what a build leaves.
 type Result struct {
-	ID digest.Digest // of the image: SHA-256 of its config; zero when none was wanted
+	Stage string        // that was asked for; "" is the last one
+	ID    digest.Digest // of the image: SHA-256 of its config; zero when none was wanted
 	// Manifest names the manifest that was pushed or written to an archive, with its
 	// platform; nil when there is none.
 	Manifest *manifest.Descriptor
@@ -26,6 +27,25 @@ type Result struct {
 	Cached   int      // steps whose layer was there already
 	Ran      int      // steps that were run
 	Took     time.Duration
+	// Platforms are the images of a stage for several platforms, and Parts the
+	// results of several stages, of which only counts and time are then summed up here.
+	Platforms []PlatformImage
+	Parts     []*Result
+}
+
+// IDs are those of all images that were made, in the order of stages and platforms.
+func (res *Result) IDs() []digest.Digest {
+	var ids []digest.Digest
+	for _, p := range res.Parts {
+		ids = append(ids, p.IDs()...)
+	}
+	for _, p := range res.Platforms {
+		ids = append(ids, p.ID)
+	}
+	if len(ids) == 0 && !res.ID.IsZero() {
+		ids = append(ids, res.ID)
+	}
+	return ids
 }
 
 // manifestIs notes the manifest of what was pushed or written.
@@ -45,6 +65,7 @@ type metadata struct {
 	Digest       string    `json:"containerimage.digest,omitempty"`
 	Names        string    `json:"image.name,omitempty"` // with commas
 	Size         int64     `json:"whittle.image.size,omitempty"`
+	Platforms    any       `json:"whittle.platforms,omitempty"`
 	Behind       []Behind  `json:"whittle.left.behind,omitempty"`
 	Cached       int       `json:"whittle.steps.cached"`
 	Ran          int       `json:"whittle.steps.ran"`
@@ -57,19 +78,28 @@ type badBuild struct {
 	Args     []string `json:"args,omitempty"`
 }
 
+// document is what res has for --metadata-file.
+func (res *Result) document() (m metadata) {
+	if !res.ID.IsZero() {
+		m.ConfigDigest = res.ID.String()
+	}
+	if res.Manifest != nil {
+		m.Descriptor, m.Digest = res.Manifest, res.Manifest.Digest.String()
+	}
+	if len(res.Platforms) > 0 {
+		m.ConfigDigest, m.Platforms = "", res.Platforms
+	}
+	m.Names, m.Size = strings.Join(res.Names, ","), res.Size
+	m.Behind, m.Cached, m.Ran = res.Behind, res.Cached, res.Ran
+	return m
+}
+
 // Metadata writes what a build did as JSON, also of one that failed; res is
-// nil when it failed before a step was looked at.
+// nil when it failed before a step was looked at. Several stages are below their names.
 func Metadata(res *Result, failure error) ([]byte, error) {
 	var m metadata
 	if res != nil {
-		if !res.ID.IsZero() {
-			m.ConfigDigest = res.ID.String()
-		}
-		if res.Manifest != nil {
-			m.Descriptor, m.Digest = res.Manifest, res.Manifest.Digest.String()
-		}
-		m.Names, m.Size = strings.Join(res.Names, ","), res.Size
-		m.Behind, m.Cached, m.Ran = res.Behind, res.Cached, res.Ran
+		m = res.document()
 	}
 	if failure != nil {
 		m.Error = &badBuild{Message: failure.Error()}
@@ -81,10 +111,20 @@ func Metadata(res *Result, failure error) ([]byte, error) {
 			}
 		}
 	}
+	var doc any = m
+	if res != nil && failure == nil && len(res.Parts) > 1 {
+		parts := map[string]metadata{}
+		for _, p := range res.Parts {
+			parts[p.Stage] = p.document()
+		}
+		doc = parts
+	} else if res != nil && len(res.Parts) == 1 && failure == nil {
+		doc = res.Parts[0].document()
+	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false) // a RUN's > and && stay readable
 	enc.SetIndent("", "  ")
-	err := enc.Encode(m)
+	err := enc.Encode(doc)
 	return b.Bytes(), err
 }

@@ -12,7 +12,8 @@ import (
 )
 
 // Save writes images to out as one archive, in an image.Format; the layers get the
-// form of c.
+// form of c. Of a name for several platforms an OCI layout has all, docker's archive the one
+// that the name means.
 func (w *Whittle) Save(ctx context.Context, out io.Writer, refs []string, format string, c Compression) (err error) {
 	if err := c.Check(); err != nil {
 		return err
@@ -34,6 +35,16 @@ func (w *Whittle) Save(ctx context.Context, out io.Writer, refs []string, format
 		x := image.Export{Image: m}
 		if !n.IsZero() {
 			x.Names = []image.Name{n}
+		}
+		if image.Format(format) == image.OCIArchive {
+			if x.Others, err = w.alsoOf(n); err != nil {
+				return err
+			}
+		}
+		for _, other := range x.Others {
+			if err := w.gather(ctx, other, nil); err != nil {
+				return err
+			}
 		}
 		list = append(list, x)
 	}
@@ -66,8 +77,8 @@ func (w *Whittle) compressAhead(ctx context.Context, images []image.Export, c Co
 	ctx, cancel := context.WithCancel(ctx)
 	a := &ahead{w: w, blobs: map[digest.Digest]func() (manifest.Descriptor, error){}, cancel: cancel}
 	var order []func() (manifest.Descriptor, error)
-	for _, x := range images {
-		for _, l := range x.Image.Layers {
+	for _, m := range allOf(images) {
+		for _, l := range m.Layers {
 			if a.blobs[l.DiffID] == nil {
 				a.blobs[l.DiffID] = sync.OnceValues(func() (manifest.Descriptor, error) { return w.compressed(ctx, l, c, nil) })
 				order = append(order, a.blobs[l.DiffID])
@@ -87,6 +98,14 @@ func (w *Whittle) compressAhead(ctx context.Context, images []image.Export, c Co
 		})
 	}
 	return a
+}
+
+// allOf are the images of exports, for all platforms.
+func allOf(list []image.Export) (images []*image.Image) {
+	for _, x := range list {
+		images = append(append(images, x.Image), x.Others...)
+	}
+	return images
 }
 
 func (a *ahead) blob(_ context.Context, l image.Layer) (d manifest.Descriptor, in io.ReadCloser, err error) {

@@ -226,9 +226,17 @@ func (w *Whittle) Push(ctx context.Context, ref string, c Compression, sink prog
 		return d, err
 	}
 	defer join(&err, lock.Close)
-	m, _, err := w.catalog.Resolve(ref)
+	m, known, err := w.catalog.Resolve(ref)
 	if err != nil {
 		return d, err
+	}
+	also, err := w.alsoOf(known)
+	if err != nil {
+		return d, err
+	}
+	if len(also) > 0 {
+		done, err := w.pushAll(withFetching(ctx, w, sink), n, append([]*image.Image{m}, also...), pushForm{Compression: c}, sink)
+		return done.Digest, err
 	}
 	done, err := w.pushImage(withFetching(ctx, w, sink), n, m, pushForm{Compression: c}, w.transfer("push", n, sink))
 	return done.Digest, err

@@ -36,8 +36,10 @@ type buildFlags struct {
 	check    bool
 	from     contextFlags
 	steps    stepFlags
+	said     *[]said // -t, -o and --target in their order
 	outputs  []string
-	piped    bool // an output goes to standard output
+	stages   []stageFlags // of several --target
+	piped    bool         // an output goes to standard output
 	cache    cacheFlags
 }
 
@@ -70,7 +72,7 @@ Steps that nothing changed for are not run again. The image's ID goes to standar
 	fl := c.Flags()
 	r := &f.request
 	f.addSources(fl)
-	fl.StringArrayVarP(&r.Tags, "tag", "t", nil, "name the image `NAME[:TAG]`; may be repeated")
+	fl.VarP(&saying{f.said, "tag"}, "tag", "t", "name the image `NAME[:TAG]`; may be repeated, after the --target that it is of where there are several")
 	fl.StringArrayVar(&r.Labels, "label", nil, "add the label `K=V` to the image; may be repeated")
 	p.addOutputs(&f, fl)
 	fl.BoolVar(&r.AllowFailedOutput, "allow-failed-output", false, "with --output: write the files also when the last step of the stage fails")
@@ -95,7 +97,8 @@ func (f *buildFlags) addSources(fl *pflag.FlagSet) {
 	r := &f.request
 	fl.StringVarP(&r.File, "file", "f", "", "build from `FILE` (default CONTEXT/Dockerfile; - is standard input), a path inside CONTEXT unless that is a folder")
 	fl.StringArrayVar(&f.args, "build-arg", nil, "set an ARG: `K=V`, or K to take it from the environment; may be repeated")
-	fl.StringVar(&r.Target, "target", "", "build `STAGE` and what it needs (default the last one)")
+	f.said = &[]said{}
+	fl.Var(&saying{f.said, "target"}, "target", "build `STAGE` and what it needs (default the last one); may be repeated, each with its own -t and -o")
 	fl.BoolVar(&r.NoCache, "no-cache", false, "run every step, even when nothing changed for it")
 	fl.BoolVar(&r.Pull, "pull", false, "ask the registries for newer base images")
 	fl.StringVar(&f.progress, "progress", "auto", "tell what happens as `VIEW`: auto, tty, plain, classic, json or quiet")
@@ -104,7 +107,7 @@ func (f *buildFlags) addSources(fl *pflag.FlagSet) {
 	fl.StringVar(&r.Network, "network", "default", "network `MODE` of RUN steps: default (the host's), host, none, or private (by pasta)")
 	fl.IntVar(&r.Jobs, "jobs", whittle.DefaultJobs(), "run at most `N` steps at once, 0 for any number (default 4 for each processor, 16 at least)")
 	fl.Lookup("jobs").DefValue = "0" // help is the same on all machines
-	fl.StringVar(&r.Platform, "platform", "", "build for `OS/ARCH` (default this machine's); RUN needs a base that runs here, FROM --platform=$BUILDPLATFORM")
+	fl.StringVar(&r.Platform, "platform", "", "build for `OS/ARCH[,OS/ARCH]` (default this machine's); RUN needs a base that runs here, FROM --platform=$BUILDPLATFORM, or an emulator")
 	f.cache.addFrom(fl)
 	f.from.add(fl)
 	f.steps.add(fl)
@@ -141,11 +144,15 @@ func (p *program) build(ctx context.Context, f *buildFlags) error {
 			return err
 		case p.docker && !f.quiet:
 			return nil // docker's builder told its ID already
-		case f.piped || res.ID.IsZero():
+		case f.piped:
 			return nil
 		}
-		_, err = fmt.Fprintln(p.stdout, res.ID)
-		return err
+		for _, id := range res.IDs() {
+			if _, err := fmt.Fprintln(p.stdout, id); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
@@ -194,13 +201,13 @@ func (p *program) complete(f *buildFlags) error {
 	if err := f.from.complete(f); err != nil {
 		return err
 	}
-	if err := checkPlatform(r.Platform); err != nil {
+	if err := f.arrange(); err != nil {
 		return err
 	}
 	if err := r.CheckNames(); err != nil {
 		return &usageError{err, whittle.Hint(err)}
 	}
-	for _, t := range r.Tags {
+	for _, t := range f.allTags() {
 		if _, err := image.ParseName(t); err != nil {
 			return &usageError{fmt.Errorf("--tag: %w", err), whittle.Hint(err)}
 		}
@@ -271,7 +278,11 @@ func (f *buildFlags) write(res *whittle.Result, failure error) error {
 	if f.idFile == "" || failure != nil && !errors.As(failure, &cache) {
 		return nil
 	}
-	return os.WriteFile(f.idFile, []byte(res.ID.String()), 0o644)
+	var ids []string
+	for _, id := range res.IDs() {
+		ids = append(ids, id.String())
+	}
+	return os.WriteFile(f.idFile, []byte(strings.Join(ids, "\n")), 0o644)
 }
 
 // display picks the view: the story goes to stderr. Called as docker, a build

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -57,11 +56,3 @@ func (p *program) checkDockerFlags(fl *pflag.FlagSet) error {
 }
 
 func buildFlagError(c *cobra.Command, err error) error { return lackedFlag(c, buildWays[:], err) }
-
-// checkPlatform takes one platform.
-func checkPlatform(s string) error {
-	if strings.Contains(s, ",") {
-		return &usageError{fmt.Errorf("--platform %s: want one platform", s), "build for each of them, with a name of its own: -t NAME:arm64"}
-	}
-	return nil
-}

@@ -92,6 +92,11 @@ func (p *program) called(ctx context.Context, f *buildFlags) (done bool, err err
 	case f.check:
 		c.name = "check"
 	}
+	if c.name == "check" || c.name == "outline" || c.name == "targets" {
+		if err := f.one("--call=" + c.name); err != nil {
+			return true, err
+		}
+	}
 	switch c.name {
 	case "check":
 		return true, p.withStore(func(w *whittle.Whittle) error { return p.checkFile(ctx, w, f, c) })

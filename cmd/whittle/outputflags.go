@@ -15,7 +15,7 @@ import (
 // addOutputs adds the flags that say what a build leaves.
 func (p *program) addOutputs(f *buildFlags, fl *pflag.FlagSet) {
 	r := &f.request
-	fl.StringArrayVarP(&f.outputs, "output", "o", nil,
+	fl.VarP(&saying{f.said, "output"}, "output", "o",
 		"leave the files of the stage in `DIR` (- is a tar on standard output), or type=image|registry|oci|docker|local|tar|none,KEY=VALUE…; may be repeated")
 	fl.BoolVar(&r.Push, "push", false, "upload the image to the registries in its names, while it is made")
 	if !p.docker { // whose store is whittle's
@@ -27,12 +27,12 @@ func (p *program) addOutputs(f *buildFlags, fl *pflag.FlagSet) {
 // outputOptions makes the request of them.
 func (p *program) outputOptions(f *buildFlags) error {
 	r := &f.request
-	for _, text := range f.outputs {
-		out, err := parseOutput(text)
-		if err != nil {
-			return err
-		}
-		r.Outputs = append(r.Outputs, out)
+	var err error
+	if r.Outputs, err = parseOutputs(f.outputs); err != nil {
+		return err
+	}
+	if len(f.stages) > 0 {
+		return p.stageOptions(f)
 	}
 	has := func(is func(whittle.Output) bool) bool { return slices.ContainsFunc(r.Outputs, is) }
 	files := has(func(o whittle.Output) bool { return o.Type == whittle.LocalOutput || o.Type == whittle.TarOutput })
@@ -56,6 +56,128 @@ func (p *program) outputOptions(f *buildFlags) error {
 	}
 	r.Out = p.stdout
 	return nil
+}
+
+// stageOptions makes the targets of the request of several --target.
+func (p *program) stageOptions(f *buildFlags) error {
+	r := &f.request
+	for _, s := range f.stages {
+		outputs, err := parseOutputs(s.outputs)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(outputs, func(o whittle.Output) bool { return o.Dest == "-" }) {
+			return &usageError{fmt.Errorf("--target %s: a tar does not go to standard output where there are several targets", s.stage), "name a file: dest=FILE"}
+		}
+		r.Targets = append(r.Targets, whittle.Target{Stage: s.stage, Tags: s.tags, Outputs: outputs})
+	}
+	for _, only := range []struct {
+		set  bool
+		flag string
+	}{{r.OnFailure != "", "on-failure"}, {r.AllowFailedOutput, "allow-failed-output"}} {
+		if only.set {
+			return &usageError{fmt.Errorf("--%s: is for one target", only.flag), "build them one after the other"}
+		}
+	}
+	return nil
+}
+
+func parseOutputs(texts []string) (list []whittle.Output, err error) {
+	for _, text := range texts {
+		o, err := parseOutput(text)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, o)
+	}
+	return list, nil
+}
+
+// said is a flag with its value, in the order of the command line.
+type said struct{ flag, value string }
+
+// saying is the value of a flag whose place among others counts.
+type saying struct {
+	all  *[]said
+	flag string
+}
+
+// Set implements pflag.Value.
+func (s *saying) Set(value string) error {
+	*s.all = append(*s.all, said{s.flag, value})
+	return nil
+}
+
+// String implements pflag.Value: there is no default.
+func (s *saying) String() string { return "" }
+
+// Type implements pflag.Value.
+func (s *saying) Type() string { return "string" }
+
+// stageFlags are those of one of several --target.
+type stageFlags struct {
+	stage         string
+	tags, outputs []string
+}
+
+func (f *stageFlags) add(s said) {
+	if s.flag == "tag" {
+		f.tags = append(f.tags, s.value)
+	} else {
+		f.outputs = append(f.outputs, s.value)
+	}
+}
+
+// one refuses several targets or platforms for what is about one.
+func (f *buildFlags) one(what string) error {
+	if len(f.stages) > 0 || strings.Contains(f.request.Platform, ",") {
+		return &usageError{fmt.Errorf("%s: is about one target and one platform", what), "name one --target and one --platform"}
+	}
+	return nil
+}
+
+// arrange gives -t and -o to the --target before them; with one target, or none, their order
+// does not count.
+func (f *buildFlags) arrange() error {
+	var list []stageFlags
+	all := stageFlags{}
+	for _, s := range *f.said {
+		if s.flag == "target" {
+			all.stage = s.value
+			list = append(list, stageFlags{stage: s.value})
+			continue
+		}
+		all.add(s)
+		if last := len(list) - 1; last >= 0 {
+			list[last].add(s)
+		}
+	}
+	r := &f.request
+	if len(list) < 2 {
+		r.Target, r.Tags, f.outputs = all.stage, all.tags, all.outputs
+		return nil
+	}
+	n := 0
+	for i, s := range list {
+		n += len(s.tags) + len(s.outputs)
+		if slices.ContainsFunc(list[:i], func(o stageFlags) bool { return strings.EqualFold(o.stage, s.stage) }) {
+			return &usageError{fmt.Errorf("--target %s: is given twice", s.stage), "-t and -o may be repeated after it"}
+		}
+	}
+	if n < len(all.tags)+len(all.outputs) {
+		return &usageError{errors.New("-t or -o before the first of several --target"), "write them after the --target that they are of"}
+	}
+	f.stages = list
+	return nil
+}
+
+// allTags are those of all targets.
+func (f *buildFlags) allTags() []string {
+	tags := f.request.Tags
+	for _, s := range f.stages {
+		tags = append(tags, s.tags...)
+	}
+	return tags
 }
 
 // parseOutput reads docker's --output.
@@ -138,7 +260,9 @@ func setOutput(o *whittle.Output, k, v string) (err error) {
 	case "oci-mediatypes":
 		return flag(&o.DockerTypes, false)
 	case "platform-split":
-		return flag(&o.Split, true)
+		err := flag(&o.Split, true)
+		o.Together = !o.Split
+		return err
 	case "rewrite-timestamp":
 		return flag(&o.RewriteTimes, true)
 	default:

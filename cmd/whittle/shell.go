@@ -66,6 +66,9 @@ func (p *program) shell(ctx context.Context, f *buildFlags, sh whittle.ShellRequ
 	if err := p.complete(f); err != nil {
 		return err
 	}
+	if err := f.one("shell"); err != nil {
+		return err
+	}
 	fromStdin := f.request.Context == "-" || f.request.File == "-"
 	if fromStdin && len(sh.Args) == 0 {
 		return &usageError{errors.New("standard input is the build context, so that a shell has nothing to read"),

@@ -17,7 +17,7 @@ import (
 // FolderOptions say how WriteFolder and WriteTar write.
 type FolderOptions struct {
 	Epoch *time.Time // of all files; nil means their own times
-	Under string     // a folder inside of the output that all files go to; "" is none
+	Under string     // of WriteFolder: a folder inside of the output that all files go to; "" is none
 }
 
 // WriteFolder writes all files of fsys into the folder dest on the host, with
@@ -65,19 +65,30 @@ func WriteFolder(ctx context.Context, fsys entry.FS, dest string, o FolderOption
 	return x.Written, err
 }
 
-// WriteTar writes all files of fsys to w as a tar, with their owners, modes and
+// Tree is a file system, with the folder of an output that its files go to; "" is none.
+type Tree struct {
+	Files entry.FS
+	Under string
+}
+
+// WriteTar writes all files of trees to w as a tar, with their owners, modes and
 // extended attributes. Sockets are left out.
-func WriteTar(ctx context.Context, fsys entry.FS, w io.Writer, o FolderOptions) (Written, error) {
-	top, err := fsys.Lstat(".")
-	if err != nil {
-		return Written{}, err
-	}
-	a := archiver{tw: tar.NewWriter(w), fs: fsys, links: map[uint64]string{}, until: ctx}
+func WriteTar(ctx context.Context, w io.Writer, o FolderOptions, trees ...Tree) (Written, error) {
+	a := archiver{tw: tar.NewWriter(w), until: ctx}
 	if o.Epoch != nil {
 		a.at = &entry.Time{Sec: o.Epoch.Unix()}
 	}
-	err = errors.Join(a.tree(top, o.Under), a.tw.Close())
-	return a.Written, err
+	for _, t := range trees {
+		top, err := t.Files.Lstat(".")
+		if err == nil {
+			a.fs, a.links = t.Files, map[uint64]string{}
+			err = a.tree(top, t.Under)
+		}
+		if err != nil {
+			return a.Written, err
+		}
+	}
+	return a.Written, a.tw.Close()
 }
 
 // moveNew renames without replacing, where the file system can promise that.

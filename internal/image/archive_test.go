@@ -23,9 +23,9 @@ import (
 func save(t *testing.T, m *memory, f Format) ([]byte, []Export) {
 	t.Helper()
 	images := []Export{
-		{sample(t, m, moment, "base", "one"), []Name{mustName(t, "app:1"), mustName(t, "example.com/app:1")}},
-		{sample(t, m, moment, "base", "two"), []Name{mustName(t, "other:2")}},
-		{sample(t, m, moment, "base"), nil},
+		{Image: sample(t, m, moment, "base", "one"), Names: []Name{mustName(t, "app:1"), mustName(t, "example.com/app:1")}},
+		{Image: sample(t, m, moment, "base", "two"), Names: []Name{mustName(t, "other:2")}},
+		{Image: sample(t, m, moment, "base"), Names: nil},
 	}
 	var b bytes.Buffer
 	if _, err := m.exporter().Save(t.Context(), &b, images, f); err != nil {
@@ -106,7 +106,7 @@ func TestTheDockerArchiveHasItsGoldenContent(t *testing.T) {
 	m := newMemory()
 	img := sample(t, m, moment, "base", "one")
 	var b bytes.Buffer
-	if _, err := m.exporter().Save(t.Context(), &b, []Export{{img, []Name{mustName(t, "app:1")}}}, DockerArchive); err != nil {
+	if _, err := m.exporter().Save(t.Context(), &b, []Export{{Image: img, Names: []Name{mustName(t, "app:1")}}}, DockerArchive); err != nil {
 		t.Fatal(err)
 	}
 	got := list(t, b.Bytes())
@@ -298,7 +298,7 @@ func TestLoadReadsDockerArchivesOfBeforeVersion25(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	same(t, got, []Export{{img, []Name{mustName(t, "app:1")}}})
+	same(t, got, []Export{{Image: img, Names: []Name{mustName(t, "app:1")}}})
 }
 
 func TestLoadPicksThePlatform(t *testing.T) {

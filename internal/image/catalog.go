@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sort"
 	"time"
 
@@ -47,6 +48,8 @@ type tag struct {
 	Name string        `json:"name"`
 	ID   digest.Digest `json:"id"`
 	Time time.Time     `json:"time"`
+	// Also are the same for other platforms.
+	Also []digest.Digest `json:"also,omitempty"`
 }
 
 func tagDoc(n Name) string { return digest.Of([]byte(n.String())).Hex() }
@@ -88,16 +91,19 @@ func (c *Catalog) Get(id digest.Digest) (*Image, error) {
 }
 
 // Tag gives the image id the name n, which moves if another image had it. A
-// tag and a digest in one name are two names.
-func (c *Catalog) Tag(n Name, id digest.Digest) error {
-	if _, err := c.docs.Doc(KindImage, id.Hex()); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			err = ErrNotFound
+// tag and a digest in one name are two names. also are the same image for other
+// platforms: the name stands for all of them, and means id where one is asked for.
+func (c *Catalog) Tag(n Name, id digest.Digest, also ...digest.Digest) error {
+	for _, one := range append([]digest.Digest{id}, also...) {
+		if _, err := c.docs.Doc(KindImage, one.Hex()); err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				err = ErrNotFound
+			}
+			return fmt.Errorf("image %s: %w", one.Short(), err)
 		}
-		return fmt.Errorf("image %s: %w", id.Short(), err)
 	}
 	for _, one := range n.split() {
-		b, err := json.Marshal(tag{one.String(), id, c.now().UTC()})
+		b, err := json.Marshal(tag{one.String(), id, c.now().UTC(), also})
 		if err != nil {
 			return err
 		}
@@ -121,20 +127,31 @@ func (n Name) split() []Name {
 // Lookup returns the ID that the name n has, or ErrNotFound. With a digest in
 // it the digest alone decides.
 func (c *Catalog) Lookup(n Name) (digest.Digest, error) {
+	t, err := c.lookup(n)
+	return t.ID, err
+}
+
+// Also returns the IDs that the name n has besides, for other platforms.
+func (c *Catalog) Also(n Name) ([]digest.Digest, error) {
+	t, err := c.lookup(n)
+	return t.Also, err
+}
+
+func (c *Catalog) lookup(n Name) (tag, error) {
 	if !n.Digest.IsZero() {
 		n.Tag = ""
 	}
 	t, err := c.readTag(tagDoc(n))
 	if errors.Is(err, fs.ErrNotExist) {
-		return digest.Digest{}, fmt.Errorf("%s: %w", n.Familiar(), ErrNotFound)
+		return tag{}, fmt.Errorf("%s: %w", n.Familiar(), ErrNotFound)
 	}
 	if err != nil {
-		return digest.Digest{}, err
+		return tag{}, err
 	}
 	if t.Name != n.String() {
-		return digest.Digest{}, fmt.Errorf("tag %s: its document is about %s", n.Familiar(), t.Name)
+		return tag{}, fmt.Errorf("tag %s: its document is about %s", n.Familiar(), t.Name)
 	}
-	return t.ID, nil
+	return t, nil
 }
 
 func (c *Catalog) readTag(doc string) (tag, error) {
@@ -154,7 +171,11 @@ type named struct {
 	Name Name
 	ID   digest.Digest
 	Time time.Time
+	Also []digest.Digest
 }
+
+// means says whether the name stands for the image id.
+func (n *named) means(id digest.Digest) bool { return n.ID == id || slices.Contains(n.Also, id) }
 
 // names returns all names, sorted.
 func (c *Catalog) names() ([]named, error) {
@@ -175,7 +196,7 @@ func (c *Catalog) names() ([]named, error) {
 		if err != nil {
 			return nil, fmt.Errorf("tag document %s: %w", doc, err)
 		}
-		out = append(out, named{n, t.ID, t.Time})
+		out = append(out, named{n, t.ID, t.Time, t.Also})
 	}
 	sort.Slice(out, func(i, k int) bool { return out[i].Name.String() < out[k].Name.String() })
 	return out, nil
@@ -251,7 +272,7 @@ func (c *Catalog) Summary(id digest.Digest) (Summary, error) {
 func summarise(m *Image, names []named) Summary {
 	s := Summary{Image: m}
 	for _, n := range names {
-		if n.ID != m.ID {
+		if !n.means(m.ID) {
 			continue
 		}
 		s.Names = append(s.Names, n.Name)

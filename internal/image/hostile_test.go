@@ -115,7 +115,7 @@ func TestAttack25_AnArchiveThatIsTwoImagesToTwoToolsIsRefused(t *testing.T) {
 	a, b := sample(t, m, moment, "good"), sample(t, m, moment, "evil")
 	archive := func(img *Image) listing {
 		var out bytes.Buffer
-		if _, err := m.exporter().Save(t.Context(), &out, []Export{{img, []Name{mustName(t, "app:1")}}}, DockerArchive); err != nil {
+		if _, err := m.exporter().Save(t.Context(), &out, []Export{{Image: img, Names: []Name{mustName(t, "app:1")}}}, DockerArchive); err != nil {
 			t.Fatal(err)
 		}
 		return list(t, out.Bytes())

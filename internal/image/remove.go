@@ -39,8 +39,15 @@ func (c *Catalog) untag(n Name, id digest.Digest) (taken bool, err error) {
 	}
 	err = c.docs.UpdateDoc(KindTag, tagDoc(n), func(old []byte) ([]byte, error) {
 		var t tag
-		if taken = len(old) > 0 && json.Unmarshal(old, &t) == nil && t.ID == id; taken {
+		if len(old) == 0 || json.Unmarshal(old, &t) != nil {
+			return old, nil
+		}
+		if taken = t.ID == id; taken {
 			return nil, nil
+		}
+		if i := slices.Index(t.Also, id); i >= 0 { // the name stays with the other platforms
+			taken, t.Also = true, slices.Delete(t.Also, i, i+1)
+			return json.Marshal(t)
 		}
 		return old, nil
 	})

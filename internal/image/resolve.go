@@ -101,7 +101,7 @@ func (c *Catalog) byPrefix(ref, prefix string) (*Image, error) {
 // that to tell it from others, and with its first name.
 func describe(id digest.Digest, prefix string, names []named) string {
 	s := id.Hex()[:min(64, max(12, len(prefix)+4))]
-	i := slices.IndexFunc(names, func(n named) bool { return n.ID == id })
+	i := slices.IndexFunc(names, func(n named) bool { return n.means(id) })
 	if i >= 0 {
 		s += " (" + names[i].Name.Familiar() + ")"
 	}

@@ -30,6 +30,12 @@ const (
 type Export struct {
 	Image *Image
 	Names []Name
+	// Others are the same image for other platforms: then an index of all of them is
+	// written, with these annotations. Docker's archives have one platform.
+	Others           []*Image
+	IndexAnnotations map[string]string
+	// Described are annotations of the descriptor of each manifest in an index.
+	Described map[digest.Digest]map[string]string
 }
 
 // Exporter writes images. The same images give the same bytes.
@@ -99,8 +105,11 @@ func manifests(images []saved) []Descriptor {
 	return list
 }
 
-// named is the descriptor of an image's manifest, with its platform.
+// named is the descriptor of an image's manifest with its platform, or of its index.
 func (s *saved) named() Descriptor {
+	if len(s.Others) > 0 {
+		return s.manifest
+	}
 	d := s.manifest
 	if p := s.Image.Platform(); p.OS != "" && p.Architecture != "" {
 		d.Platform = &p
@@ -114,12 +123,38 @@ func (e Exporter) blobs(ctx context.Context, out target, images []Export) ([]sav
 	var done []saved
 	for _, x := range images {
 		s, err := e.one(ctx, out, x)
+		if err == nil && len(x.Others) > 0 {
+			err = e.index(ctx, out, &s)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", x.Image.ID.Short(), err)
 		}
 		done = append(done, s)
 	}
 	return done, nil
+}
+
+// index writes the images for other platforms, and an index in the place of the
+// manifest.
+func (e Exporter) index(ctx context.Context, out target, s *saved) error {
+	first := saved{Export: Export{Image: s.Image}, manifest: s.manifest}
+	list := []Descriptor{first.named()}
+	for _, m := range s.Others {
+		other, err := e.one(ctx, out, Export{Image: m})
+		if err != nil {
+			return err
+		}
+		list = append(list, other.named())
+	}
+	for i, m := range append([]*Image{s.Image}, s.Others...) {
+		list[i].Annotations = s.Described[m.ID]
+	}
+	raw, d, err := manifest.NewIndex(e.Style, list, s.IndexAnnotations)
+	if err != nil {
+		return err
+	}
+	s.manifest = d
+	return putBytes(out, blobPath(d.Digest), raw)
 }
 
 func (e Exporter) one(ctx context.Context, out target, x Export) (saved, error) {

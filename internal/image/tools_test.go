@@ -43,7 +43,7 @@ func oneImage(t *testing.T, m *memory, e Exporter, f Format) (string, *Image) {
 	img := sample(t, m, moment, "hello", "world")
 	file := filepath.Join(t.TempDir(), "image.tar")
 	var b bytes.Buffer
-	if _, err := e.Save(t.Context(), &b, []Export{{img, []Name{mustName(t, "example.com/app:1")}}}, f); err != nil {
+	if _, err := e.Save(t.Context(), &b, []Export{{Image: img, Names: []Name{mustName(t, "example.com/app:1")}}}, f); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(file, b.Bytes(), 0o600); err != nil {
@@ -168,7 +168,7 @@ func TestDockerLoadsTheArchive(t *testing.T) {
 	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
 	}
-	same(t, loaded, []Export{{img, []Name{mustName(t, "example.com/app:1")}}})
+	same(t, loaded, []Export{{Image: img, Names: []Name{mustName(t, "example.com/app:1")}}})
 }
 
 func startDocker(t *testing.T) string {

@@ -58,6 +58,16 @@ func (c *Client) Push(ctx context.Context, up Upload) (manifest.Descriptor, erro
 	return d, explain(up.Ref, err, s.auth.way())
 }
 
+// PutManifest stores a manifest or an index, of which all that it names is there, under
+// the tag of ref, or where that has none by its digest alone.
+func (c *Client) PutManifest(ctx context.Context, ref Ref, raw []byte, d manifest.Descriptor) error {
+	s, err := c.open(ctx, ref, transport.PushScope)
+	if err != nil {
+		return pushing(ref, err)
+	}
+	return explain(ref, s.putManifest(ctx, ref, raw, d), s.auth.way())
+}
+
 // pushing gives an unreachable registry the way out of a push.
 func pushing(ref Ref, err error) error {
 	var e *Error

@@ -1,0 +1,312 @@
+package whittle
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/whittle-build/whittle/internal/container"
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/image"
+	"github.com/whittle-build/whittle/internal/image/manifest"
+	"github.com/whittle-build/whittle/internal/progress"
+)
+
+// leavePlatforms leaves what is wanted of a stage that was built for several
+// platforms: images under one name, an index of them, files in a folder for each.
+func leavePlatforms(ctx context.Context, g []*part) (*Result, error) {
+	first := g[0]
+	res := first.result(first.plan, first.solved)
+	res.Behind = nil
+	for _, p := range g[1:] {
+		res.count(p.solved)
+	}
+	for _, p := range g {
+		for _, s := range p.left(p.plan, p.solved) {
+			s.Stage = p.req.Platform + " " + s.Stage
+			res.Behind = append(res.Behind, s)
+		}
+		if !p.wants((*Output).hasImage) {
+			continue
+		}
+		if err := p.makeOutputs(ctx, res); err != nil {
+			return nil, err
+		}
+	}
+	for i := range first.outputs {
+		if err := leaveOnPlatforms(ctx, g, i, res); err != nil {
+			return &Result{Cached: res.Cached, Ran: res.Ran, Took: res.Took}, err
+		}
+	}
+	for _, p := range g {
+		if err := p.exportCaches(ctx, p.plan, p.solved); err != nil {
+			return res, err
+		}
+	}
+	first.sayAll(res)
+	return res, nil
+}
+
+// makeOutputs makes the image of one platform, in the form of each output.
+func (p *part) makeOutputs(ctx context.Context, res *Result) error {
+	m, err := p.makeImage(ctx, p.plan, p.solved)
+	if err != nil {
+		return err
+	}
+	res.Size += m.Size()
+	res.Layers += len(m.Layers)
+	told := false
+	for i := range p.outputs {
+		o := &p.outputs[i]
+		if !o.hasImage() {
+			continue
+		}
+		if o.image, err = p.inForm(ctx, p.plan, o, m); err != nil {
+			return fmt.Errorf("output: %w", err)
+		}
+		if !told {
+			told = true
+			res.Platforms = append(res.Platforms, PlatformImage{p.req.Platform, o.image.ID})
+		}
+	}
+	if res.ID.IsZero() && told {
+		res.ID = res.Platforms[0].ID
+	}
+	return nil
+}
+
+// PlatformImage is the image of a build for one of its platforms.
+type PlatformImage struct {
+	Platform string        `json:"platform"`
+	ID       digest.Digest `json:"id"`
+}
+
+// leaveOnPlatforms leaves the i-th output, which all parts have.
+func leaveOnPlatforms(ctx context.Context, g []*part, i int, res *Result) error {
+	o := &g[0].outputs[i]
+	switch {
+	case o.Type == LocalOutput:
+		for _, p := range g {
+			fsys, err := p.rootFS().View(ctx, p.solved.Chain(p.plan.Target.Root))
+			if err == nil {
+				err = p.leaveFilesOf(ctx, fsys, i)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	case o.Type == TarOutput:
+		return tarPlatforms(ctx, g, i)
+	case o.Type == OCIOutput:
+		return archivePlatforms(ctx, g, i, res)
+	case o.Type != ImageOutput:
+		return nil
+	}
+	if !o.ByDigest {
+		if err := recordPlatforms(g, i); err != nil {
+			return err
+		}
+	}
+	if !o.Push {
+		return nil
+	}
+	for k := range o.names {
+		if err := pushPlatforms(ctx, g, i, k, res); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// imagesOf are the images of the i-th output, that which a name means first.
+func imagesOf(g []*part, i int) []*image.Image {
+	list := make([]*image.Image, len(g))
+	for k, p := range g {
+		list[k] = p.outputs[i].image
+	}
+	if k := mainOf(list); k > 0 {
+		list[0], list[k] = list[k], list[0]
+	}
+	return list
+}
+
+// recordPlatforms stores the images of an output, and gives them its names.
+func recordPlatforms(g []*part, i int) error {
+	w := g[0].Whittle
+	images := imagesOf(g, i)
+	var also []digest.Digest
+	for _, m := range images {
+		if err := w.store.Pin(m.ID); err != nil {
+			return err
+		}
+		if err := w.catalog.Put(m); err != nil {
+			return err
+		}
+		if m != images[0] && m.ID != images[0].ID {
+			also = append(also, m.ID)
+		}
+	}
+	for _, n := range g[0].outputs[i].names {
+		if err := w.catalog.Tag(n, images[0].ID, also...); err != nil {
+			return err
+		}
+	}
+	return w.store.Sync()
+}
+
+// indexed is what an index says of the manifest of one platform.
+func (o *output) indexed(d manifest.Descriptor, m *image.Image) manifest.Descriptor {
+	p := m.Platform()
+	d.Platform, d.Annotations = &p, o.annotations.described
+	return d
+}
+
+// pushPlatforms uploads the images of an output by their digests, and an index of
+// them under its k-th name.
+func pushPlatforms(ctx context.Context, g []*part, i, k int, res *Result) error {
+	first := &g[0].outputs[i]
+	name := first.names[k]
+	var list []manifest.Descriptor
+	for _, p := range g {
+		o := &p.outputs[i]
+		bare := name
+		bare.Tag = ""
+		d, err := p.pushImage(ctx, bare, o.image, o.pushed(), p.receiverOf(o, k).shown)
+		if err != nil {
+			return err
+		}
+		list = append(list, o.indexed(d, o.image))
+	}
+	if first.ByDigest {
+		name.Tag = ""
+	}
+	d, err := g[0].pushIndex(ctx, name, first.style(), list, first.annotations.index)
+	if err == nil {
+		res.manifestIs(d)
+	}
+	return err
+}
+
+// pushIndex stores an index of manifests, which the registry has, under a name.
+func (w *Whittle) pushIndex(ctx context.Context, n image.Name, style manifest.Style, list []manifest.Descriptor, annotations map[string]string) (manifest.Descriptor, error) {
+	raw, d, err := manifest.NewIndex(style, list, annotations)
+	if err != nil {
+		return d, err
+	}
+	return d, w.client(nil).PutManifest(ctx, reference(n), raw, d)
+}
+
+// alsoOf are the images that a name stands for besides its own, for other platforms;
+// none where an image is told by its ID.
+func (w *Whittle) alsoOf(n image.Name) (list []*image.Image, err error) {
+	if n.IsZero() {
+		return nil, nil
+	}
+	ids, err := w.catalog.Also(n)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		m, err := w.catalog.Get(id)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+// pushAll uploads images for several platforms by their digests, and an index of them
+// under the name n.
+func (w *Whittle) pushAll(ctx context.Context, n image.Name, images []*image.Image, form pushForm, sink progress.Sink) (manifest.Descriptor, error) {
+	bare := n
+	bare.Tag = ""
+	var list []manifest.Descriptor
+	for _, m := range images {
+		d, err := w.pushImage(ctx, bare, m, form, w.transfer("push", n, sink))
+		if err != nil {
+			return d, err
+		}
+		p := m.Platform()
+		d.Platform = &p
+		list = append(list, d)
+	}
+	return w.pushIndex(ctx, n, form.style, list, nil)
+}
+
+// receiverOf is what was made to push the k-th name of an output.
+func (b *build) receiverOf(o *output, k int) *receiver {
+	for _, r := range b.receivers {
+		if r.out == o {
+			if k == 0 {
+				return r
+			}
+			k--
+		}
+	}
+	return &receiver{shown: b.transfer("push", o.names[0], b.sink)}
+}
+
+// archivePlatforms writes the images of an output to an OCI layout, as one index.
+func archivePlatforms(ctx context.Context, g []*part, i int, res *Result) error {
+	b, o := g[0].build, &g[0].outputs[i]
+	images := imagesOf(g, i)
+	x := image.Export{Image: images[0], Others: images[1:], Names: o.names, IndexAnnotations: o.annotations.index, Described: map[digest.Digest]map[string]string{}}
+	for _, p := range g {
+		one := &p.outputs[i]
+		x.Described[one.image.ID] = one.annotations.described
+	}
+	e := image.Exporter{Blob: b.uncompressed, Style: o.style()}
+	if o.Form.Format != "uncompressed" {
+		a := b.compressAhead(ctx, []image.Export{x}, o.Form)
+		defer a.end()
+		e.Blob = a.blob
+	}
+	d, err := b.writeArchive(ctx, e, o, x)
+	if err != nil {
+		return fmt.Errorf("output: %w", err)
+	}
+	res.manifestIs(d)
+	return nil
+}
+
+// tarPlatforms writes the files of all platforms into one tar.
+func tarPlatforms(ctx context.Context, g []*part, i int) error {
+	b, o := g[0].build, &g[0].outputs[i]
+	var trees []container.Tree
+	for _, p := range g {
+		fsys, err := p.rootFS().View(ctx, p.solved.Chain(p.plan.Target.Root))
+		if err != nil {
+			return err
+		}
+		trees = append(trees, container.Tree{Files: fsys, Under: p.under(&p.outputs[i])})
+	}
+	tar := func(w io.Writer) error {
+		_, err := container.WriteTar(ctx, w, container.FolderOptions{Epoch: b.epoch}, trees...)
+		return err
+	}
+	var err error
+	if o.Dest == "-" {
+		err = tar(b.req.Out)
+	} else {
+		err = WriteFile(o.Dest, tar)
+	}
+	if err != nil {
+		return fmt.Errorf("output: %w", err)
+	}
+	return nil
+}
+
+// sayAll tells what is left of all platforms.
+func (b *build) sayAll(res *Result) {
+	b.within.say(res)
+	var list []string
+	for _, p := range res.Platforms {
+		list = append(list, p.Platform+" "+p.ID.Short())
+	}
+	if len(list) > 0 {
+		b.sink.Emit(progress.Event{Kind: progress.Note, Time: b.opt.Now(), Text: "platforms: " + strings.Join(list, ", ")})
+	}
+}
