@@ -115,6 +115,8 @@ type build struct {
 	platform plan.Platform // that was asked for
 	outputs  []output
 
+	instead func(*plan.Step, digest.Digest) digest.Digest // of the solver; nil is none
+
 	// Of a part of a build for several stages or platforms:
 	within  *build // the whole
 	number  int    // of the part, from 1
@@ -241,7 +243,7 @@ func (b *build) solvePlan(ctx context.Context, p *plan.Plan) (*solve.Result, err
 		Jobs: b.req.Jobs, NoCache: b.anew, Epoch: b.epochText(), Now: b.opt.Now,
 		Origin: b.path, Changes: b.changes,
 	}
-	s.Avoid = b.avoid
+	s.Avoid, s.Instead = b.avoid, b.instead
 	if b.caches != nil {
 		s.Elsewhere = b.caches
 	}

@@ -43,6 +43,7 @@ var house = map[string]struct {
 	"internal/copying":            {3, ""},
 	"internal/image/manifest":     {3, "github.com/opencontainers/image-spec"},
 	"internal/sandbox/initproc":   {2, "github.com/moby/sys/user golang.org/x/sys"},
+	"internal/compare":            {2, ""},
 	"internal/fsroot":             {2, "golang.org/x/sys"},
 	"internal/progress":           {2, "golang.org/x/term"},
 	"internal/sshagent":           {2, "golang.org/x/crypto"},

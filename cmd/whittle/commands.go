@@ -11,7 +11,7 @@ func (p *program) addCommands(root *cobra.Command) {
 		verbs []*cobra.Command
 	}{
 		{"Images:", []*cobra.Command{
-			p.buildCommand(), p.shellCommand(), p.imagesCommand(), p.inspectCommand(), p.historyCommand(), p.tagCommand(), p.rmiCommand(),
+			p.buildCommand(), p.shellCommand(), p.verifyCommand(), p.imagesCommand(), p.inspectCommand(), p.historyCommand(), p.tagCommand(), p.rmiCommand(),
 			p.importCommand(), p.saveCommand(), p.loadCommand(), p.pullCommand(), p.pushCommand(), p.loginCommand(), p.logoutCommand(),
 		}},
 		{"Containers:", []*cobra.Command{

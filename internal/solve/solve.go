@@ -106,7 +106,11 @@ type Solver struct {
 	// Landed, which may be nil, is told of each step that was run and not found
 	// done, before the next one of its stage begins.
 	Landed func(s *plan.Step, layer digest.Digest)
-	Now    func() time.Time
+	// Instead, which may be nil, is told of the layer that each step made, and returns
+	// the one that those after it see in its place. Then nothing is recorded: what is made
+	// is for comparison.
+	Instead func(s *plan.Step, made digest.Digest) digest.Digest
+	Now     func() time.Time
 }
 
 // Base is a resolved base image.
