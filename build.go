@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/whittle-build/whittle/internal/attest"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/dockerfile"
 	"github.com/whittle-build/whittle/internal/execute"
@@ -77,7 +78,11 @@ type Request struct {
 	Outputs    []Output
 	Push, Load bool
 	Out        io.Writer // for outputs to "-"
-	Squash     bool      // put what the target stage adds to its base into one layer
+	// Provenance says of an image that leaves the store how it was made, in MinProvenance or
+	// MaxProvenance; "" says nothing. SignKey is the PEM of a key that signs what is pushed.
+	Provenance string
+	SignKey    []byte
+	Squash     bool // put what the target stage adds to its base into one layer
 	// OnFailure is what to do with a RUN that fails while its root is there:
 	// ShellOnFailure opens a shell in it, on the terminal that Lend lends, and
 	// KeepOnFailure makes a container of it. "" throws it away.
@@ -114,6 +119,7 @@ type build struct {
 
 	platform plan.Platform // that was asked for
 	outputs  []output
+	key      *attest.Key // that signs; nil is none
 
 	instead func(*plan.Step, digest.Digest) digest.Digest // of the solver; nil is none
 

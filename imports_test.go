@@ -33,6 +33,7 @@ var house = map[string]struct {
 	"internal/rootfs":             {4, "golang.org/x/sys"},
 	"internal/fetch":              {4, ""},
 	"internal/engine":             {4, ""},
+	"internal/attest":             {4, ""},
 	"internal/cachemount":         {4, "golang.org/x/sys"},
 	"internal/sharedcache":        {4, ""},
 	"internal/dockerfile":         {3, "github.com/moby/buildkit"},

@@ -132,7 +132,10 @@ func (b *build) takeOutputs() error {
 	if piped > 1 {
 		return &hinted{errors.New("output: several of them go to standard output"), "give all but one a dest=FILE"}
 	}
-	return nil
+	if b.within == nil && b.req.several() {
+		return nil // the parts have the outputs
+	}
+	return b.checkAttestations()
 }
 
 func (b *build) takeOutput(o Output) (done output, err error) {

@@ -212,10 +212,11 @@ func (b *build) targetPlatform() plan.Platform { return b.target.Platform }
 // pushOutput uploads the image of an output to where r says.
 func (b *build) pushOutput(ctx context.Context, r *receiver, res *Result) error {
 	d, err := b.pushImage(ctx, r.name, r.out.image, r.out.pushed(), r.shown)
-	if err == nil {
-		res.manifestIs(d)
+	if err != nil {
+		return err
 	}
-	return err
+	res.manifestIs(d)
+	return b.sign(ctx, r.name, d)
 }
 
 // pushed is the form in which the output is pushed.

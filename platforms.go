@@ -24,7 +24,9 @@ func leavePlatforms(ctx context.Context, g []*part) (*Result, error) {
 	}
 	for _, p := range g {
 		for _, s := range p.left(p.plan, p.solved) {
-			s.Stage = p.req.Platform + " " + s.Stage
+			if len(g) > 1 {
+				s.Stage = p.req.Platform + " " + s.Stage
+			}
 			res.Behind = append(res.Behind, s)
 		}
 		if !p.wants((*Output).hasImage) {
@@ -67,7 +69,7 @@ func (p *part) makeOutputs(ctx context.Context, res *Result) error {
 		}
 		if !told {
 			told = true
-			res.Platforms = append(res.Platforms, PlatformImage{p.req.Platform, o.image.ID})
+			res.Platforms = append(res.Platforms, PlatformImage{o.image.Platform().String(), o.image.ID})
 		}
 	}
 	if res.ID.IsZero() && told {
@@ -179,14 +181,28 @@ func pushPlatforms(ctx context.Context, g []*part, i, k int, res *Result) error 
 		}
 		list = append(list, o.indexed(d, o.image))
 	}
+	for k, p := range g {
+		if !p.req.attests() {
+			continue
+		}
+		doc, err := p.attestations(list[k], p.outputs[i].image, first.names)
+		if err == nil {
+			err = p.putDocument(ctx, p.client(nil), name, "", doc)
+		}
+		if err != nil {
+			return err
+		}
+		list = append(list, doc.Descriptor)
+	}
 	if first.ByDigest {
 		name.Tag = ""
 	}
 	d, err := g[0].pushIndex(ctx, name, first.style(), list, first.annotations.index)
-	if err == nil {
-		res.manifestIs(d)
+	if err != nil {
+		return err
 	}
-	return err
+	res.manifestIs(d)
+	return g[0].sign(ctx, name, d)
 }
 
 // pushIndex stores an index of manifests, which the registry has, under a name.
@@ -254,6 +270,9 @@ func archivePlatforms(ctx context.Context, g []*part, i int, res *Result) error 
 	b, o := g[0].build, &g[0].outputs[i]
 	images := imagesOf(g, i)
 	x := image.Export{Image: images[0], Others: images[1:], Names: o.names, IndexAnnotations: o.annotations.index, Described: map[digest.Digest]map[string]string{}}
+	if b.req.attests() {
+		x.Attached = func(m *image.Image, d manifest.Descriptor) (image.Attached, error) { return attached(g, i, m, d) }
+	}
 	for _, p := range g {
 		one := &p.outputs[i]
 		x.Described[one.image.ID] = one.annotations.described
@@ -270,6 +289,23 @@ func archivePlatforms(ctx context.Context, g []*part, i int, res *Result) error 
 	}
 	res.manifestIs(d)
 	return nil
+}
+
+// attached is what is said of one of the images of the i-th output.
+func attached(g []*part, i int, m *image.Image, d manifest.Descriptor) (a image.Attached, err error) {
+	for _, p := range g {
+		o := &p.outputs[i]
+		if o.image.ID != m.ID {
+			continue
+		}
+		doc, err := p.attestations(d, m, o.names)
+		a = image.Attached{Descriptor: doc.Descriptor, Blobs: map[digest.Digest][]byte{doc.Digest: doc.Data}}
+		for _, b := range doc.Parts {
+			a.Blobs[b.Digest] = b.Data
+		}
+		return a, err
+	}
+	return a, fmt.Errorf("image %s: is of no platform", m.ID.Short())
 }
 
 // tarPlatforms writes the files of all platforms into one tar.
@@ -306,7 +342,7 @@ func (b *build) sayAll(res *Result) {
 	for _, p := range res.Platforms {
 		list = append(list, p.Platform+" "+p.ID.Short())
 	}
-	if len(list) > 0 {
+	if len(list) > 1 {
 		b.sink.Emit(progress.Event{Kind: progress.Note, Time: b.opt.Now(), Text: "platforms: " + strings.Join(list, ", ")})
 	}
 }

@@ -31,8 +31,9 @@ func (r *Request) platforms() []string {
 	return list
 }
 
-// several says whether the request is for more than one stage or platform.
-func (r *Request) several() bool { return len(r.Targets) > 0 || len(r.platforms()) > 1 }
+// several says whether the request is for more than one stage or platform, or for what
+// stands in an index as those do.
+func (r *Request) several() bool { return len(r.Targets) > 0 || len(r.platforms()) > 1 || r.attests() }
 
 // part is one stage of a build for one platform: a build of its own, on contexts and
 // caches that are shared. Steps that several parts have are run by one of them.
@@ -205,7 +206,7 @@ var errOtherPart = errors.New("another part of the build has failed")
 
 // leaveGroup leaves what is wanted of one stage, for all its platforms.
 func (b *build) leaveGroup(ctx context.Context, g []*part) (*Result, error) {
-	if len(g) == 1 {
+	if len(g) == 1 && !b.req.attests() {
 		return g[0].leave(ctx, g[0].plan, g[0].solved)
 	}
 	return leavePlatforms(ctx, g)

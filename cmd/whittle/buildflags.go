@@ -10,7 +10,7 @@ import (
 // buildWays are docker build's flags that whittle lacks, and what to do
 // without them.
 var buildWays = [...]way{
-	{"provenance sbom attest", "images have no attestations; leave it out, or write what is to be known with --label"},
+	{"sbom attest", "there is --provenance; leave it out, or write what is to be known with --label"},
 	{"squash", "whittle calls it --squash-final"},
 	{"compress stream", "leave it out: nothing is sent, the context is read where it is"},
 	{"rm force-rm", "leave it out: a build leaves no containers behind"},
@@ -25,8 +25,7 @@ func (p *program) addDockerFlags(fl *pflag.FlagSet) {
 	fl.Bool("load", true, "keep the image in the store (always)")
 	fl.Bool("compress", false, "compress the context (it is read where it is)")
 	fl.String("builder", "", "`NAME` of the builder (there is one)")
-	fl.String("provenance", "false", "`false`: images have no attestations")
-	fl.String("sbom", "false", "`false`: images have no attestations")
+	fl.String("sbom", "false", "`false`: images have no list of what is in them")
 }
 
 // checkDockerFlags refuses values that would make another image, and says what
@@ -36,8 +35,7 @@ func (p *program) checkDockerFlags(fl *pflag.FlagSet) error {
 		return nil
 	}
 	for _, only := range []struct{ name, values, way string }{
-		{"provenance", "false", "leave it out: images have no attestations; what is to be known can be written with --label"},
-		{"sbom", "false", "leave it out: images have no attestations"},
+		{"sbom", "false", "leave it out: images have no list of what is in them"},
 		{"load", "true", "leave it out: the image is always in the store"},
 	} {
 		if f := fl.Lookup(only.name); f.Value.String() != only.values {

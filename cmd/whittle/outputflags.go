@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,13 +22,18 @@ func (p *program) addOutputs(f *buildFlags, fl *pflag.FlagSet) {
 	if !p.docker { // whose store is whittle's
 		fl.BoolVar(&r.Load, "load", false, "give the image to the Docker engine that is running: the layers that it lacks")
 	}
+	fl.StringVar(&f.provenance, "provenance", "false", "say beside an image that is pushed or in an OCI layout how it was made: `MODE` min or max (the Dockerfile, arguments and steps too)")
+	fl.StringVar(&f.signKey, "sign", "", "sign what is pushed with the key in `FILE`, as cosign does")
 	fl.BoolVar(&r.Squash, "squash-final", false, "put what the final stage adds to its base image into one layer")
 }
 
 // outputOptions makes the request of them.
 func (p *program) outputOptions(f *buildFlags) error {
 	r := &f.request
-	var err error
+	err := f.attestOptions()
+	if err != nil {
+		return err
+	}
 	if r.Outputs, err = parseOutputs(f.outputs); err != nil {
 		return err
 	}
@@ -55,6 +61,26 @@ func (p *program) outputOptions(f *buildFlags) error {
 		return &usageError{errors.New("--output: a tar would go to the terminal"), "name a file: dest=FILE, or send it through a pipe"}
 	}
 	r.Out = p.stdout
+	return nil
+}
+
+// attestOptions reads --provenance, as docker writes it too, and the key of --sign.
+func (f *buildFlags) attestOptions() (err error) {
+	switch v := strings.TrimPrefix(f.provenance, "mode="); v {
+	case "false", "":
+	case "true", whittle.MinProvenance:
+		f.request.Provenance = whittle.MinProvenance
+	case whittle.MaxProvenance:
+		f.request.Provenance = v
+	default:
+		return &usageError{fmt.Errorf("--provenance=%s: there are min, max and false", f.provenance), ""}
+	}
+	if f.signKey == "" {
+		return nil
+	}
+	if f.request.SignKey, err = os.ReadFile(f.signKey); err != nil {
+		return &usageError{fmt.Errorf("--sign: %w", err), "name the PEM file of a private key"}
+	}
 	return nil
 }
 

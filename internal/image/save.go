@@ -34,9 +34,21 @@ type Export struct {
 	// written, with these annotations. Docker's archives have one platform.
 	Others           []*Image
 	IndexAnnotations map[string]string
+	// Attached, if it is set, tells what is said of an image beside it, by the manifest that
+	// it got: then there is an index too.
+	Attached func(m *Image, d Descriptor) (Attached, error)
 	// Described are annotations of the descriptor of each manifest in an index.
 	Described map[digest.Digest]map[string]string
 }
+
+// Attached is a manifest about an image, with all blobs of it.
+type Attached struct {
+	Descriptor
+	Blobs map[digest.Digest][]byte
+}
+
+// indexed says whether an index is written.
+func (x *Export) indexed() bool { return len(x.Others) > 0 || x.Attached != nil }
 
 // Exporter writes images. The same images give the same bytes.
 type Exporter struct {
@@ -107,7 +119,7 @@ func manifests(images []saved) []Descriptor {
 
 // named is the descriptor of an image's manifest with its platform, or of its index.
 func (s *saved) named() Descriptor {
-	if len(s.Others) > 0 {
+	if s.indexed() {
 		return s.manifest
 	}
 	d := s.manifest
@@ -123,7 +135,7 @@ func (e Exporter) blobs(ctx context.Context, out target, images []Export) ([]sav
 	var done []saved
 	for _, x := range images {
 		s, err := e.one(ctx, out, x)
-		if err == nil && len(x.Others) > 0 {
+		if err == nil && x.indexed() {
 			err = e.index(ctx, out, &s)
 		}
 		if err != nil {
@@ -148,6 +160,19 @@ func (e Exporter) index(ctx context.Context, out target, s *saved) error {
 	}
 	for i, m := range append([]*Image{s.Image}, s.Others...) {
 		list[i].Annotations = s.Described[m.ID]
+		if s.Attached == nil {
+			continue
+		}
+		a, err := s.Attached(m, list[i])
+		if err != nil {
+			return err
+		}
+		for d, b := range a.Blobs {
+			if err := putBytes(out, blobPath(d), b); err != nil {
+				return err
+			}
+		}
+		list = append(list, a.Descriptor)
 	}
 	raw, d, err := manifest.NewIndex(e.Style, list, s.IndexAnnotations)
 	if err != nil {

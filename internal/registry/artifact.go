@@ -169,8 +169,7 @@ func (s *session) putArtifact(ctx context.Context, ref Ref, document []byte, com
 	var blobs [2]manifest.Descriptor
 	for i, b := range [][]byte{[]byte("{}"), document} {
 		blobs[i] = manifest.Descriptor{Digest: digest.Of(b), Size: int64(len(b))}
-		err := s.putBlob(ctx, blobs[i], UploadLayer{Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }})
-		if err != nil {
+		if err := s.putBytes(ctx, b); err != nil {
 			return err
 		}
 	}
@@ -179,4 +178,24 @@ func (s *session) putArtifact(ctx context.Context, ref Ref, document []byte, com
 		return err
 	}
 	return s.putManifest(ctx, ref, raw, d)
+}
+
+// PutDocuments stores small blobs, and the manifest that names them under the tag of
+// ref, or where that has none by its digest alone.
+func (c *Client) PutDocuments(ctx context.Context, ref Ref, blobs [][]byte, raw []byte, d manifest.Descriptor) error {
+	s, err := c.open(ctx, ref, transport.PushScope)
+	if err != nil {
+		return pushing(ref, err)
+	}
+	for _, b := range blobs {
+		if err := s.putBytes(ctx, b); err != nil {
+			return explain(ref, err, s.auth.way())
+		}
+	}
+	return explain(ref, s.putManifest(ctx, ref, raw, d), s.auth.way())
+}
+
+func (s *session) putBytes(ctx context.Context, b []byte) error {
+	d := manifest.Descriptor{Digest: digest.Of(b), Size: int64(len(b))}
+	return s.putBlob(ctx, d, UploadLayer{Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }})
 }

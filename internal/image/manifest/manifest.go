@@ -78,6 +78,7 @@ type Manifest struct {
 	ArtifactType  string            `json:"artifactType,omitempty"` // of what is no image
 	Config        Descriptor        `json:"config"`
 	Layers        []Descriptor      `json:"layers"`
+	Subject       *Descriptor       `json:"subject,omitempty"` // what it is about
 	Annotations   map[string]string `json:"annotations,omitempty"`
 }
 
@@ -122,6 +123,12 @@ func New(style Style, config Descriptor, layers []Descriptor, annotations map[st
 func NewArtifact(artifactType string, config Descriptor, layers []Descriptor) ([]byte, Descriptor, error) {
 	config.MediaType = v1.MediaTypeEmptyJSON
 	return encode(Manifest{SchemaVersion: 2, MediaType: OCIManifest, ArtifactType: artifactType, Config: config, Layers: layers}, OCIManifest)
+}
+
+// About makes the manifest of documents about subject, which may be nil, with the config
+// of an image: its bytes and its descriptor.
+func About(config Descriptor, documents []Descriptor, subject *Descriptor) ([]byte, Descriptor, error) {
+	return encode(Manifest{SchemaVersion: 2, MediaType: OCIManifest, Config: config, Layers: documents, Subject: subject}, OCIManifest)
 }
 
 // NewIndex makes an index of manifests: its bytes and its descriptor.

@@ -1,0 +1,202 @@
+package whittle
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/whittle-build/whittle/internal/address"
+	"github.com/whittle-build/whittle/internal/attest"
+	"github.com/whittle-build/whittle/internal/image"
+	"github.com/whittle-build/whittle/internal/image/manifest"
+	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/registry"
+)
+
+// Modes of a provenance.
+const (
+	MinProvenance = "min" // what was fetched, from where, for what
+	MaxProvenance = "max" // the Dockerfile, its arguments and steps besides
+)
+
+// attests says whether something is to be said of the image beside it.
+func (r *Request) attests() bool { return r.Provenance != "" }
+
+// checkAttestations finds what would keep an attestation or a signature from being made.
+func (b *build) checkAttestations() error {
+	if b.req.Provenance != "" && b.req.Provenance != MinProvenance && b.req.Provenance != MaxProvenance {
+		return &hinted{fmt.Errorf("provenance %q: there are min and max", b.req.Provenance), ""}
+	}
+	leaves := b.wants(func(o *Output) bool { return o.Push || o.Type == OCIOutput })
+	if b.req.attests() && !leaves {
+		return &hinted{errors.New("provenance: stands beside an image in its index, and none is written"), "push the image, or add -o type=oci,dest=FILE"}
+	}
+	if b.req.SignKey == nil {
+		return nil
+	}
+	if !b.wants(func(o *Output) bool { return o.Push }) {
+		return &hinted{errors.New("sign: a signature lies beside an image in its registry, and none is pushed"), "add --push"}
+	}
+	var err error
+	if b.key, err = attest.ParseKey(b.req.SignKey); err != nil {
+		return &hinted{fmt.Errorf("sign: %w", err), "openssl ecparam -name prime256v1 -genkey -noout -out key.pem makes one"}
+	}
+	return nil
+}
+
+// attestations are what is said of the manifest d of p's image, which has these names.
+func (p *part) attestations(d manifest.Descriptor, m *image.Image, names []image.Name) (attest.Document, error) {
+	var purls []string
+	for _, n := range names {
+		purls = append(purls, purl(n.FamiliarRepository(), n.Tag, m.Platform()))
+	}
+	claim := attest.New(p.external(), p.internal(), p.materials(), attest.Metadata{Invocation: p.invocation(), Started: p.began, Finished: p.opt.Now()})
+	return attest.Attestation(d, []attest.Statement{attest.About(d.Digest, purls, attest.ProvenanceType, claim)})
+}
+
+// purl is the package URL of an image.
+func purl(repository, tag string, p image.Platform) string {
+	s := "pkg:docker/" + repository
+	if tag != "" {
+		s += "@" + tag
+	}
+	return s + "?platform=" + strings.ReplaceAll(p.String(), "/", "%2F")
+}
+
+// invocation names this run.
+func (b *build) invocation() string {
+	if id := b.log.name(); id != "" {
+		return id
+	}
+	return rand.Text()
+}
+
+// external is what whoever asked for the build said. Of build arguments a provenance that
+// is to have the least has none: they may be anything.
+func (b *build) external() attest.External {
+	x := attest.External{Source: attest.Source{Path: b.shortName()}, Request: map[string]any{"frontend": "dockerfile.v0"}}
+	if b.kind == gitContext || b.kind == urlContext {
+		x.Source.URI = address.Redact(b.req.Context)
+	} else if b.kind == folderContext {
+		x.Request["locals"] = []map[string]string{{"name": "context"}}
+	}
+	args := map[string]string{}
+	if b.req.Target != "" {
+		args["target"] = b.req.Target
+	}
+	if b.req.Platform != "" {
+		args["platform"] = b.req.Platform
+	}
+	if b.req.Provenance == MaxProvenance {
+		for k, v := range b.req.Args {
+			args["build-arg:"+k] = address.Redact(v)
+		}
+		for _, l := range b.req.Labels {
+			k, v, _ := strings.Cut(l, "=")
+			args["label:"+k] = v
+		}
+		var secrets []map[string]string
+		for _, s := range b.req.Secrets {
+			secrets = append(secrets, map[string]string{"id": s.ID})
+		}
+		if secrets != nil {
+			x.Request["secrets"] = secrets
+		}
+	}
+	if len(args) > 0 {
+		x.Request["args"] = args
+	}
+	return x
+}
+
+// internal is how this builder did it.
+func (p *part) internal() map[string]any {
+	in := map[string]any{"builderPlatform": platform().String()}
+	if p.req.Provenance != MaxProvenance {
+		return in
+	}
+	in["dockerfile"] = base64.StdEncoding.EncodeToString(p.text)
+	var steps []attest.Step
+	for _, s := range p.plan.Steps {
+		done := p.solved.Steps[s]
+		one := attest.Step{Text: address.Redact(s.Line.Text), Stage: s.Stage.Display, Line: s.Line.Pos.Line,
+			Key: done.Key.String(), Layer: done.Layer.String(), Cached: done.Cached}
+		for _, d := range s.Deps {
+			one.Inputs = append(one.Inputs, p.solved.Steps[d].Key.String())
+		}
+		steps = append(steps, one)
+	}
+	in["steps"] = steps
+	return in
+}
+
+// materials are what the build fetched: base images, and what ADD names.
+func (p *part) materials() []attest.Material {
+	found := map[string]attest.Material{}
+	for ref, m := range p.images {
+		d := m.Manifest
+		if d.IsZero() {
+			d = m.ID
+		}
+		name := ref.Name
+		if n, err := image.ParseName(ref.Name); err == nil {
+			name = purl(n.FamiliarRepository(), n.Tag, m.Platform())
+		}
+		found[name] = attest.Material{URI: name, Digest: attest.SHA256(d)}
+	}
+	for _, s := range p.plan.Steps {
+		if s.Copy == nil {
+			continue
+		}
+		for _, r := range s.Copy.Remotes {
+			found[r.String()] = material(&r)
+		}
+	}
+	var list []attest.Material
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		list = append(list, found[name])
+	}
+	return list
+}
+
+func material(r *plan.Remote) attest.Material {
+	m := attest.Material{URI: r.String()}
+	if hex, ok := strings.CutPrefix(r.Checksum, "sha256:"); ok {
+		m.Digest = map[string]string{"sha256": hex}
+	} else if r.Repo != nil && r.Repo.Commit != "" {
+		m.Digest = map[string]string{"sha1": r.Repo.Commit}
+	}
+	return m
+}
+
+// putDocument stores a document in the repository of n, under a tag or by its digest
+// alone.
+func (w *Whittle) putDocument(ctx context.Context, client *registry.Client, n image.Name, tag string, doc attest.Document) error {
+	n.Tag = tag
+	var blobs [][]byte
+	for _, p := range doc.Parts {
+		blobs = append(blobs, p.Data)
+	}
+	return client.PutDocuments(ctx, reference(n), blobs, doc.Data, doc.Descriptor)
+}
+
+// sign puts a signature over the manifest d beside it, if the request has a key.
+func (b *build) sign(ctx context.Context, n image.Name, d manifest.Descriptor) error {
+	if b.key == nil {
+		return nil
+	}
+	doc, err := b.key.Signature(d, n.Repository())
+	if err == nil {
+		err = b.putDocument(ctx, b.client(nil), n, attest.SignatureTag(d.Digest), doc)
+	}
+	if err != nil {
+		return fmt.Errorf("sign %s: %w", n.Familiar(), err)
+	}
+	b.note("signed: %s@%s", n.FamiliarRepository(), d.Digest)
+	return nil
+}

@@ -1,0 +1,125 @@
+// Package attest owns what is said of an image beside it: how it was made
+// (SLSA provenance), what is in it (SPDX), and signatures over its digest.
+//
+// Statements are documents of the in-toto attestation framework, in a manifest of
+// their own that stands in the image's index, as BuildKit writes and reads it
+// (docs/attestations/attestation-storage.md there). Signatures are cosign's simple signing.
+//
+// It is pure data: nothing here is fetched, sent or stored.
+package attest
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/image/manifest"
+)
+
+// Predicate types.
+const (
+	ProvenanceType = "https://slsa.dev/provenance/v1"
+	SPDXType       = "https://spdx.dev/Document"
+)
+
+const (
+	statementType  = "https://in-toto.io/Statement/v0.1"
+	statementMedia = "application/vnd.in-toto+json"
+
+	predicateAnnotation = "in-toto.io/predicate-type"
+	referenceType       = "vnd.docker.reference.type"
+	referenceDigest     = "vnd.docker.reference.digest"
+)
+
+// Statement is a claim about images, of one predicate type.
+type Statement struct {
+	Type      string    `json:"_type"`
+	Predicate string    `json:"predicateType"`
+	Subject   []Subject `json:"subject"`
+	Claim     any       `json:"predicate"`
+}
+
+// Subject is what a statement is about.
+type Subject struct {
+	Name   string            `json:"name"`
+	Digest map[string]string `json:"digest"`
+}
+
+// About makes a statement about the manifest d, which has these names; without one it
+// is called "_".
+func About(d digest.Digest, names []string, predicateType string, claim any) Statement {
+	s := Statement{Type: statementType, Predicate: predicateType, Claim: claim}
+	if len(names) == 0 {
+		names = []string{"_"}
+	}
+	for _, n := range names {
+		s.Subject = append(s.Subject, Subject{n, map[string]string{"sha256": d.Hex()}})
+	}
+	return s
+}
+
+// Blob is a small document, with the descriptor that names it.
+type Blob struct {
+	manifest.Descriptor
+	Data []byte
+}
+
+func blob(mediaType string, data []byte) Blob {
+	return Blob{manifest.Descriptor{MediaType: mediaType, Digest: digest.Of(data), Size: int64(len(data))}, data}
+}
+
+// Document is a manifest with all that it names, the config first.
+type Document struct {
+	Blob
+	Parts []Blob
+}
+
+// Attestation is the manifest of statements about the image manifest of. Its descriptor is as
+// it stands in the index beside that one.
+func Attestation(of manifest.Descriptor, statements []Statement) (Document, error) {
+	var layers []Blob
+	for _, s := range statements {
+		b, err := json.Marshal(s)
+		if err != nil {
+			return Document{}, fmt.Errorf("attestation %s: %w", s.Predicate, err)
+		}
+		l := blob(statementMedia, b)
+		l.Annotations = map[string]string{predicateAnnotation: s.Predicate}
+		layers = append(layers, l)
+	}
+	doc, err := compose(layers, "unknown", nil)
+	if err != nil {
+		return doc, err
+	}
+	doc.Platform = &manifest.Platform{OS: "unknown", Architecture: "unknown"}
+	doc.Annotations = map[string]string{referenceType: "attestation-manifest", referenceDigest: of.Digest.String()}
+	return doc, nil
+}
+
+// compose makes a manifest of documents with the config of an image of them, as those who
+// read it expect one.
+func compose(layers []Blob, platform string, subject *manifest.Descriptor) (doc Document, err error) {
+	type rootFS struct {
+		Type    string   `json:"type"`
+		DiffIDs []string `json:"diff_ids"`
+	}
+	cfg := struct {
+		Architecture string   `json:"architecture"`
+		OS           string   `json:"os"`
+		Config       struct{} `json:"config"`
+		RootFS       rootFS   `json:"rootfs"`
+	}{platform, platform, struct{}{}, rootFS{"layers", []string{}}}
+	var list []manifest.Descriptor
+	for _, l := range layers {
+		cfg.RootFS.DiffIDs = append(cfg.RootFS.DiffIDs, l.Digest.String())
+		list = append(list, l.Descriptor)
+	}
+	b, err := json.Marshal(cfg)
+	if err != nil {
+		return doc, err
+	}
+	config := blob(manifest.OCIConfig, b)
+	raw, d, err := manifest.About(config.Descriptor, list, subject)
+	doc = Document{Blob{d, raw}, append([]Blob{config}, layers...)}
+	return doc, err
+}
