@@ -15,6 +15,9 @@ var reAnnotationKind = lazyre.New(`^([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?$`)
 func (r *Request) CheckNames() error {
 	platforms := r.platforms()
 	for _, name := range platforms {
+		if name == "" && len(platforms) > 1 {
+			return &hinted{fmt.Errorf("--platform %s: one of them is empty", r.Platform), "for example --platform linux/amd64,linux/arm64"}
+		}
 		one := *r
 		one.Platform = name
 		target, err := one.wanted()

@@ -123,6 +123,8 @@ type build struct {
 
 	instead func(*plan.Step, digest.Digest) digest.Digest // of the solver; nil is none
 
+	flights *solve.Flights // shared by parts
+
 	// Of a part of a build for several stages or platforms:
 	within  *build // the whole
 	number  int    // of the part, from 1
@@ -161,6 +163,7 @@ func (w *Whittle) Build(ctx context.Context, req Request) (_ *Result, err error)
 	if req.several() {
 		return w.buildSeveral(ctx, req)
 	}
+	req.Platform = req.platforms()[0] // the same may have been said twice
 	b := w.newBuild(req)
 	defer b.end(&err)
 	span := trace.Begin(ctx, "read the request")
@@ -249,7 +252,7 @@ func (b *build) solvePlan(ctx context.Context, p *plan.Plan) (*solve.Result, err
 		Jobs: b.req.Jobs, NoCache: b.anew, Epoch: b.epochText(), Now: b.opt.Now,
 		Origin: b.path, Changes: b.changes,
 	}
-	s.Avoid, s.Instead = b.avoid, b.instead
+	s.Avoid, s.Instead, s.Flights = b.avoid, b.instead, b.flights
 	if b.caches != nil {
 		s.Elsewhere = b.caches
 	}
@@ -520,6 +523,10 @@ func (b *build) local() *execute.Local {
 func (b *build) tagged(m *image.Image, names []image.Name) bool {
 	return !slices.ContainsFunc(names, func(n image.Name) bool {
 		id, err := b.catalog.Lookup(n)
-		return err != nil || id != m.ID
+		if err != nil || id != m.ID {
+			return true
+		}
+		also, err := b.catalog.Also(n)
+		return err != nil || len(also) > 0
 	})
 }

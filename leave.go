@@ -196,7 +196,11 @@ func (b *build) result(p *plan.Plan, solved *solve.Result) *Result {
 	res := &Result{Stage: b.req.Target, Took: b.opt.Now().Sub(b.began)}
 	for _, o := range b.outputs {
 		for _, n := range o.names {
-			if name := n.Familiar(); o.Type == ImageOutput && !slices.Contains(res.Names, name) {
+			name := n.Familiar()
+			if o.ByDigest {
+				name = n.FamiliarRepository()
+			}
+			if o.Type == ImageOutput && !slices.Contains(res.Names, name) {
 				res.Names = append(res.Names, name)
 			}
 		}

@@ -1,6 +1,7 @@
 package whittle
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -58,6 +59,15 @@ func (o *Output) hasImage() bool {
 // hasFiles says whether the output is the files of the stage.
 func (o *Output) hasFiles() bool { return o.Type == LocalOutput || o.Type == TarOutput }
 
+// isFile says whether the output is a file that it replaces.
+func (o *Output) isFile() bool {
+	return o.Dest != "" && o.Dest != "-" && !o.Folder && o.Type != LocalOutput
+}
+
+func (o *Output) sameFile(other Output) bool {
+	return other.isFile() && filepath.Clean(o.Dest) == filepath.Clean(other.Dest)
+}
+
 // loads says whether the output goes to a running engine.
 func (o *Output) loads() bool { return o.Type == DockerOutput && o.Dest == "" }
 
@@ -106,21 +116,20 @@ type output struct {
 // keep one from being written, before anything runs.
 func (b *build) takeOutputs() error {
 	list := slices.Clone(b.req.Outputs)
-	at := slices.IndexFunc(list, func(o Output) bool { return o.Type == ImageOutput })
-	switch {
-	case b.req.Push && at >= 0:
-		list[at].Push = true
-	case b.req.Push:
-		list, at = append(list, Output{Type: ImageOutput, Push: true}), len(list)
+	has := func(is func(o Output) bool) bool { return slices.ContainsFunc(list, is) }
+	image := has(func(o Output) bool { return o.Type == ImageOutput })
+	tagged := has(func(o Output) bool { return o.Type == ImageOutput && len(o.Names) == 0 && !o.ByDigest })
+	if len(b.req.Tags) > 0 && !tagged || !image && (b.req.Push || len(list) == 0 && !b.req.Load) {
+		list = append(list, Output{Type: ImageOutput})
 	}
 	if b.req.Load {
 		list = append(list, Output{Type: DockerOutput})
 	}
-	if at < 0 && (len(list) == 0 || len(b.req.Tags) > 0) {
-		list = append(list, Output{Type: ImageOutput})
-	}
 	piped := 0
-	for _, o := range list {
+	for i, o := range list {
+		if o.Push = o.Push || b.req.Push && o.Type == ImageOutput; o.isFile() && slices.ContainsFunc(list[:i], o.sameFile) {
+			return &hinted{fmt.Errorf("output: %s: is the dest of two outputs", o.Dest), "give each a file of its own"}
+		}
 		done, err := b.takeOutput(o)
 		if err != nil {
 			return fmt.Errorf("output: %w", err)
@@ -221,8 +230,8 @@ func WriteFile(name string, write func(io.Writer) error) (err error) {
 	} else if _, err := os.Readlink(name); err == nil {
 		return writeInto(name, write) // a link to what is not there yet
 	}
-	tmp := name + ".partial"
-	f, err := os.Create(tmp)
+	tmp := filepath.Join(filepath.Dir(name), ".whittle-"+rand.Text()[:12])
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return err
 	}

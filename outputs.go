@@ -215,6 +215,8 @@ func (b *build) pushOutput(ctx context.Context, r *receiver, res *Result) error 
 	if err != nil {
 		return err
 	}
+	p := r.out.image.Platform()
+	d.Platform = &p
 	res.manifestIs(d)
 	return b.sign(ctx, r.name, d)
 }

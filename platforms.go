@@ -8,6 +8,7 @@ import (
 
 	"github.com/whittle-build/whittle/internal/container"
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/image/manifest"
 	"github.com/whittle-build/whittle/internal/progress"
@@ -87,6 +88,11 @@ type PlatformImage struct {
 // leaveOnPlatforms leaves the i-th output, which all parts have.
 func leaveOnPlatforms(ctx context.Context, g []*part, i int, res *Result) error {
 	o := &g[0].outputs[i]
+	if o.hasFiles() && o.Together {
+		if err := apart(ctx, g); err != nil {
+			return err
+		}
+	}
 	switch {
 	case o.Type == LocalOutput:
 		for _, p := range g {
@@ -116,6 +122,30 @@ func leaveOnPlatforms(ctx context.Context, g []*part, i int, res *Result) error 
 	}
 	for k := range o.names {
 		if err := pushPlatforms(ctx, g, i, k, res); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// apart refuses files of several platforms in one folder where one would take another's
+// place.
+func apart(ctx context.Context, g []*part) error {
+	whose := map[string]string{}
+	for _, p := range g {
+		fsys, err := p.rootFS().View(ctx, p.solved.Chain(p.plan.Target.Root))
+		if err == nil {
+			err = entry.Walk(fsys, ".", func(e entry.Entry) error {
+				if other, ok := whose[e.Path]; ok {
+					return &hinted{fmt.Errorf("output: /%s: %s has it, and %s", e.Path, other, p.req.Platform), "leave platform-split=false out: then each platform has a folder"}
+				}
+				if e.Kind != entry.Dir {
+					whose[e.Path] = p.req.Platform
+				}
+				return nil
+			})
+		}
+		if err != nil {
 			return err
 		}
 	}

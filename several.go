@@ -3,6 +3,7 @@ package whittle
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -23,10 +24,16 @@ type Target struct {
 // platforms are those that the request names, apart.
 func (r *Request) platforms() []string {
 	var list []string
+	known := map[plan.Platform]bool{}
 	for p := range strings.SplitSeq(r.Platform, ",") {
-		if p = strings.TrimSpace(p); !slices.Contains(list, p) {
-			list = append(list, p)
+		p = strings.TrimSpace(p)
+		if one, err := plan.ParsePlatform(p, platform()); err == nil {
+			if one = one.Normalize(); known[one] {
+				continue
+			}
+			known[one] = true
 		}
+		list = append(list, p)
 	}
 	return list
 }
@@ -120,18 +127,24 @@ func (b *build) groups(ctx context.Context) (groups [][]*part, err error) {
 		return nil, err
 	}
 	b.outputs = nil
-	n := 0
+	n, flights := 0, solve.NewFlights()
 	for _, t := range targets {
 		var g []*part
 		for _, platform := range platforms {
 			n++
 			k := b.part(n)
+			k.flights = flights
 			k.req.Platform, k.req.Target, k.req.Tags, k.req.Outputs = platform, t.Stage, t.Tags, t.Outputs
 			k.req.Push, k.req.Load = push, req.Load
 			k.peers = len(platforms) > 1
 			k.sink = &partSink{next: b.sink, shift: n * vertices, quiet: k.peers, prefix: prefixOf(len(targets) > 1, t.Stage, k.peers, platform)}
 			if err := k.readPart(); err != nil {
 				return nil, err
+			}
+			for _, o := range k.outputs {
+				if len(g) == 0 && o.isFile() && slices.ContainsFunc(b.outputs, func(other output) bool { return o.sameFile(other.Output) }) {
+					return nil, &hinted{fmt.Errorf("output: %s: is the dest of two targets", o.Dest), "give each a file of its own"}
+				}
 			}
 			b.outputs = append(b.outputs, k.outputs...)
 			g = append(g, &part{build: k})

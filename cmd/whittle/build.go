@@ -36,6 +36,7 @@ type buildFlags struct {
 	check               bool
 	from                contextFlags
 	steps               stepFlags
+	platforms           []string
 	said                *[]said // -t, -o and --target in their order
 	outputs             []string
 	stages              []stageFlags // of several --target
@@ -108,7 +109,7 @@ func (f *buildFlags) addSources(fl *pflag.FlagSet) {
 	fl.StringVar(&r.Network, "network", "default", "network `MODE` of RUN steps: default (the host's), host, none, or private (by pasta)")
 	fl.IntVar(&r.Jobs, "jobs", whittle.DefaultJobs(), "run at most `N` steps at once, 0 for any number (default 4 for each processor, 16 at least)")
 	fl.Lookup("jobs").DefValue = "0" // help is the same on all machines
-	fl.StringVar(&r.Platform, "platform", "", "build for `OS/ARCH[,OS/ARCH]` (default this machine's); RUN needs a base that runs here, FROM --platform=$BUILDPLATFORM, or an emulator")
+	fl.StringArrayVar(&f.platforms, "platform", nil, "build for `OS/ARCH[,OS/ARCH]` (default this machine's); RUN needs a base that runs here, FROM --platform=$BUILDPLATFORM, or an emulator")
 	f.cache.addFrom(fl)
 	f.from.add(fl)
 	f.steps.add(fl)
@@ -202,6 +203,7 @@ func (p *program) complete(f *buildFlags) error {
 	if err := f.from.complete(f); err != nil {
 		return err
 	}
+	r.Platform = strings.Join(f.platforms, ",")
 	if err := f.arrange(); err != nil {
 		return err
 	}
@@ -305,7 +307,7 @@ func (p *program) view(f *buildFlags) string {
 
 // storyTo is where the display goes.
 func (p *program) storyTo(f *buildFlags) *os.File {
-	if p.docker && p.view(f) == "classic" {
+	if p.docker && p.view(f) == "classic" && !f.piped {
 		return p.stdout
 	}
 	return p.stderr

@@ -97,12 +97,36 @@ func (p *program) stageOptions(f *buildFlags) error {
 		}
 		r.Targets = append(r.Targets, whittle.Target{Stage: s.stage, Tags: s.tags, Outputs: outputs})
 	}
+	if err := f.stagesFit(); err != nil {
+		return err
+	}
 	for _, only := range []struct {
 		set  bool
 		flag string
 	}{{r.OnFailure != "", "on-failure"}, {r.AllowFailedOutput, "allow-failed-output"}} {
 		if only.set {
 			return &usageError{fmt.Errorf("--%s: is for one target", only.flag), "build them one after the other"}
+		}
+	}
+	return nil
+}
+
+// stagesFit finds flags for images where a target leaves none.
+func (f *buildFlags) stagesFit() error {
+	r := &f.request
+	for _, t := range r.Targets {
+		images := len(t.Outputs) == 0 || len(t.Tags) > 0 || r.Push || r.Load ||
+			slices.ContainsFunc(t.Outputs, func(o whittle.Output) bool {
+				return o.Type == whittle.ImageOutput || o.Type == whittle.OCIOutput || o.Type == whittle.DockerOutput
+			})
+		named := len(t.Tags) > 0 || slices.ContainsFunc(t.Outputs, func(o whittle.Output) bool { return o.Type == whittle.ImageOutput && len(o.Names) > 0 })
+		switch {
+		case r.Push && !named:
+			return &usageError{fmt.Errorf("--push: the image of --target %s has no name", t.Stage), "say where it goes: -t HOST/NAME:TAG after it"}
+		case f.idFile != "" && !images:
+			return &usageError{fmt.Errorf("--iidfile: of --target %s files and no image are to be left, so there is no ID", t.Stage), "add -o type=image after it"}
+		case r.Squash && !images:
+			return &usageError{fmt.Errorf("--squash-final: of --target %s files and no image are to be left, and files have no layers", t.Stage), "build it alone"}
 		}
 	}
 	return nil
@@ -219,7 +243,7 @@ func parseOutput(text string) (o whittle.Output, err error) {
 	case err != nil || text == "":
 		return bad("want DIR or KEY=VALUE,KEY=VALUE…", form)
 	case len(fields) == 1 && !strings.HasPrefix(text, "type=") && !strings.HasPrefix(text, "dest="):
-		return whittle.Output{Type: whittle.LocalOutput, Dest: text}, nil
+		return whittle.Output{Type: whittle.LocalOutput, Dest: fields[0]}, nil
 	}
 	seen := map[string]bool{}
 	for _, field := range fields {
@@ -238,6 +262,9 @@ func parseOutput(text string) (o whittle.Output, err error) {
 	if !seen["type"] {
 		return bad("has no type", form)
 	}
+	if o.Dest == "" && !o.Folder && (o.Type == whittle.TarOutput || o.Type == whittle.OCIOutput) {
+		o.Dest = "-" // as docker's client has it, where that is no terminal
+	}
 	if err := o.Check(); err != nil {
 		return bad(err.Error(), whittle.Hint(err))
 	}
@@ -247,7 +274,7 @@ func parseOutput(text string) (o whittle.Output, err error) {
 // idleOutputs are options of the reference's exporters that say how its daemon keeps an
 // image, with the one value that is true here.
 var idleOutputs = map[string]string{
-	"unpack": "false", "store": "true", "name-canonical": "false", "dangling-name-prefix": "", "buildinfo": "false", "oci-artifact": "true",
+	"unpack": "false", "store": "true", "dangling-name-prefix": "", "buildinfo": "false", "oci-artifact": "true",
 }
 
 // setOutput sets one option of --output.
@@ -296,12 +323,26 @@ func setOutput(o *whittle.Output, k, v string) (err error) {
 			o.Annotations = append(o.Annotations, kind+":"+key+"="+v)
 			return nil
 		}
-		if only, idle := idleOutputs[k]; idle && v == only {
-			return nil
-		}
-		return fmt.Errorf("unknown key %q", k)
+		return setIdle(o, k, v)
 	}
 	return nil
+}
+
+// setIdle takes what says how the reference's daemon keeps an image, with the value that is true
+// here.
+func setIdle(o *whittle.Output, k, v string) error {
+	only, idle := idleOutputs[k]
+	switch {
+	case idle && v == only, k == "name-canonical" && (v == "false" || v == "true" && o.ByDigest):
+		return nil // of what is pushed by digest there is no other name
+	case k == "name-canonical":
+		return fmt.Errorf("name-canonical %q: goes with push-by-digest=true, written before it", v)
+	case k == "registry.insecure":
+		return errors.New("registry.insecure: how a registry is reached stands in whittle.toml: [registry.\"HOST\"] http = true, or insecure = true")
+	case idle:
+		return fmt.Errorf("%s %q: there is %s only", k, v, only)
+	}
+	return fmt.Errorf("unknown key %q", k)
 }
 
 func setType(o *whittle.Output, v string) error {

@@ -32,7 +32,7 @@ func WriteFolder(ctx context.Context, fsys entry.FS, dest string, o FolderOption
 		return Written{}, err
 	}
 	into := dest
-	if _, err := os.Stat(dest); errors.Is(err, fs.ErrNotExist) {
+	if _, there := os.Stat(dest); errors.Is(there, fs.ErrNotExist) {
 		if err := os.MkdirAll(filepath.Dir(dest), 0o755); err != nil {
 			return Written{}, err
 		}

@@ -71,6 +71,13 @@ func (c *Catalog) Remove(ref string, how Removal) (Removed, error) {
 	if err != nil {
 		return Removed{}, err
 	}
+	if !name.IsZero() {
+		also, err := c.Also(name)
+		if err != nil {
+			return Removed{}, err
+		}
+		defer c.removeOthers(also, how)
+	}
 	if !name.IsZero() && !s.lastName(name) {
 		var done Removed
 		err := c.untagInto(&done, name, m.ID)
@@ -86,6 +93,16 @@ func (c *Catalog) Remove(ref string, how Removal) (Removed, error) {
 		return Removed{}, err
 	}
 	return c.delete(s)
+}
+
+// removeOthers removes images for other platforms that no name stands for any more, and
+// no container uses.
+func (c *Catalog) removeOthers(ids []digest.Digest, how Removal) {
+	for _, id := range ids {
+		if s, err := c.Summary(id); err == nil && s.Dangling() && how.check(id) == nil {
+			_, _ = c.delete(s) // else prune takes it
+		}
+	}
 }
 
 // Drop removes an image with its names, whoever uses it: that is for the

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/image/manifest"
 )
 
@@ -106,9 +107,20 @@ func imageName(d Descriptor) string {
 // dirTarget writes a layout into a folder, each file whole or not at all.
 type dirTarget struct{ root *os.Root }
 
+// maxChecked is how large a blob that is there already is read again: manifests and
+// configs, on which everything else depends.
+const maxChecked = 1 << 20
+
 func (t *dirTarget) have(name string, size int64) bool {
 	st, err := t.root.Lstat(name)
-	return err == nil && st.Mode().IsRegular() && st.Size() == size
+	if err != nil || !st.Mode().IsRegular() || st.Size() != size {
+		return false
+	}
+	if size > maxChecked {
+		return true
+	}
+	b, err := t.root.ReadFile(name)
+	return err == nil && blobPath(digest.Of(b)) == name
 }
 
 func (t *dirTarget) put(name string, size int64, r io.Reader) (err error) {
@@ -125,6 +137,9 @@ func (t *dirTarget) put(name string, size int64, r io.Reader) (err error) {
 	n, err := io.Copy(f, r)
 	if err == nil && n != size {
 		err = fmt.Errorf("%s: %d bytes, there should be %d", name, n, size)
+	}
+	if err == nil {
+		err = f.Sync() // a blob of the right size is not looked at again
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err

@@ -55,7 +55,7 @@ func (c *Client) Push(ctx context.Context, up Upload) (manifest.Descriptor, erro
 		return manifest.Descriptor{}, pushing(up.Ref, err)
 	}
 	d, err := s.push(ctx, up)
-	return d, explain(up.Ref, err, s.auth.way())
+	return d, pushing(up.Ref, explain(up.Ref, err, s.auth.way()))
 }
 
 // PutManifest stores a manifest or an index, of which all that it names is there, under
@@ -71,7 +71,13 @@ func (c *Client) PutManifest(ctx context.Context, ref Ref, raw []byte, d manifes
 // pushing gives an unreachable registry the way out of a push.
 func pushing(ref Ref, err error) error {
 	var e *Error
-	if errors.As(err, &e) && e.Cause == ErrUnreachable {
+	switch {
+	case !errors.As(err, &e):
+	case e.Cause == ErrNotFound:
+		e.Msg, e.Way = "registry "+ref.Domain+" has no place for it", "does the repository have to be made there first, or is the name another one?"
+	case e.Cause == ErrDenied:
+		e.Msg = "registry " + ref.Domain + " does not let it be written"
+	case e.Cause == ErrUnreachable:
 		e.Way = fmt.Sprintf("the image goes to the registry in its name, %s: for another one, give it a name there first (whittle tag); "+
 			"without a registry, whittle save writes an archive", ref.Domain)
 	}

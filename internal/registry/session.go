@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -83,13 +84,22 @@ func (c *Client) connect(ctx context.Context, ref Ref, actions string, from []st
 	var rt http.RoundTripper
 	err = s.retry(ctx, func() error {
 		rt, err = transport.NewWithContext(ctx, repo.Registry, s.auth, &guard{c.inner(), c.Hosts}, scopes)
-		return err
+		return badRealm(ref, err)
 	})
 	if err != nil {
 		return s, err
 	}
 	s.http = &http.Client{Transport: rt, CheckRedirect: checkRedirect}
 	return s, nil
+}
+
+// badRealm makes a token server that the transport refuses an error that lasts.
+func badRealm(ref Ref, err error) error {
+	if err == nil || !strings.Contains(err.Error(), "invalid realm in www-authenticate") {
+		return err
+	}
+	return &Error{Ref: ref.String(), Msg: "registry " + ref.Domain + " sends to a token server that may not be asked", Err: &fatalError{err},
+		Way: "a token server on the inner network has to be named by a host name, not by its address; the registry's configuration says which (realm)"}
 }
 
 // inner returns the one transport of the client, so that connections live on

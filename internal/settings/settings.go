@@ -123,7 +123,11 @@ func parse(name string, b []byte) (registry.Hosts, error) {
 			}
 			one.Pairs = append(one.Pairs, registry.Pair{Cert: beside(name, p.Cert), Key: beside(name, p.Key)})
 		}
-		hosts[domain] = one
+		key := registry.Domain(strings.ToLower(domain)) // docker.io has three names
+		if _, twice := hosts[key]; twice {
+			return nil, &Error{fmt.Sprintf("%s: registry %q: stands there twice", name, key), "write one table for it"}
+		}
+		hosts[key] = one
 	}
 	return hosts, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/whittle-build/whittle/internal/digest"
@@ -12,6 +13,16 @@ import (
 	"github.com/whittle-build/whittle/internal/store"
 	"github.com/whittle-build/whittle/internal/trace"
 )
+
+// Flights are the keys that builds run, which several solvers of one build may share:
+// then a step that more than one of them has is run by one.
+type Flights struct {
+	mu sync.Mutex
+	of map[digest.Digest]*flight
+}
+
+// NewFlights returns none.
+func NewFlights() *Flights { return &Flights{of: map[digest.Digest]*flight{}} }
 
 // flight is a key that this build runs. done is closed when it has a record.
 type flight struct {
@@ -47,19 +58,19 @@ func (r *run) lookUpOrRun(ctx context.Context, line *plan.Line, job Job, key *di
 // flight returns the flight of a key, and whether the caller is the first who
 // asks and so the one to run it.
 func (r *run) flight(key digest.Digest) (f *flight, first bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	f = r.flights[key]
+	r.flights.mu.Lock()
+	defer r.flights.mu.Unlock()
+	f = r.flights.of[key]
 	if f == nil {
 		f, first = &flight{done: make(chan struct{})}, true
-		r.flights[key] = f
+		r.flights.of[key] = f
 	}
 	return f, first
 }
 
 func (r *run) landed(f *flight) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.flights.mu.Lock()
+	defer r.flights.mu.Unlock()
 	if !f.landed {
 		f.landed = true
 		close(f.done)
@@ -150,9 +161,9 @@ func (r *run) usable(key digest.Digest) *store.Record {
 
 // own reports whether this build has run key.
 func (r *run) own(key digest.Digest) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	f := r.flights[key]
+	r.flights.mu.Lock()
+	defer r.flights.mu.Unlock()
+	f := r.flights.of[key]
 	return f != nil && f.landed
 }
 

@@ -111,6 +111,7 @@ type Solver struct {
 	// is for comparison.
 	Instead func(s *plan.Step, made digest.Digest) digest.Digest
 	Now     func() time.Time
+	Flights *Flights // shared with other solvers of the same build; nil: with none
 }
 
 // Base is a resolved base image.
@@ -157,7 +158,7 @@ type run struct {
 
 	mu      sync.Mutex
 	result  *Result
-	flights map[digest.Digest]*flight
+	flights *Flights
 	started map[*plan.Line]time.Time
 }
 
@@ -170,8 +171,11 @@ func (s *Solver) Solve(ctx context.Context, p *plan.Plan) (*Result, error) {
 		inRoot:  inRoot(p),
 		done:    map[*plan.Stage]chan struct{}{},
 		result:  &Result{Steps: map[*plan.Step]*Done{}, bases: s.Bases},
-		flights: map[digest.Digest]*flight{},
+		flights: s.Flights,
 		started: map[*plan.Line]time.Time{},
+	}
+	if r.flights == nil {
+		r.flights = NewFlights()
 	}
 	if s.Jobs > 0 {
 		r.slots = make(chan struct{}, s.Jobs)
