@@ -12,10 +12,13 @@ import (
 
 	"github.com/whittle-build/whittle/internal/address"
 	"github.com/whittle-build/whittle/internal/attest"
+	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/image/manifest"
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/registry"
+	"github.com/whittle-build/whittle/internal/rootfs"
+	"github.com/whittle-build/whittle/internal/sbom"
 )
 
 // Modes of a provenance.
@@ -25,7 +28,7 @@ const (
 )
 
 // attests says whether something is to be said of the image beside it.
-func (r *Request) attests() bool { return r.Provenance != "" }
+func (r *Request) attests() bool { return r.Provenance != "" || r.SBOM }
 
 // checkAttestations finds what would keep an attestation or a signature from being made.
 func (b *build) checkAttestations() error {
@@ -34,7 +37,7 @@ func (b *build) checkAttestations() error {
 	}
 	leaves := b.wants(func(o *Output) bool { return o.Push || o.Type == OCIOutput })
 	if b.req.attests() && !leaves {
-		return &hinted{errors.New("provenance: stands beside an image in its index, and none is written"), "push the image, or add -o type=oci,dest=FILE"}
+		return &hinted{errors.New("provenance, sbom: they stand beside an image in its index, and none is written"), "push the image, or add -o type=oci,dest=FILE"}
 	}
 	if b.req.SignKey == nil {
 		return nil
@@ -50,13 +53,96 @@ func (b *build) checkAttestations() error {
 }
 
 // attestations are what is said of the manifest d of p's image, which has these names.
-func (p *part) attestations(d manifest.Descriptor, m *image.Image, names []image.Name) (attest.Document, error) {
+func (p *part) attestations(ctx context.Context, d manifest.Descriptor, m *image.Image, names []image.Name) (attest.Document, error) {
 	var purls []string
 	for _, n := range names {
 		purls = append(purls, purl(n.FamiliarRepository(), n.Tag, m.Platform()))
 	}
-	claim := attest.New(p.external(), p.internal(), p.materials(), attest.Metadata{Invocation: p.invocation(), Started: p.began, Finished: p.opt.Now()})
-	return attest.Attestation(d, []attest.Statement{attest.About(d.Digest, purls, attest.ProvenanceType, claim)})
+	var list []attest.Statement
+	if p.req.SBOM {
+		claim, err := p.contents(ctx, d, m, purls)
+		if err != nil {
+			return attest.Document{}, fmt.Errorf("sbom: %w", err)
+		}
+		list = append(list, attest.About(d.Digest, purls, attest.SPDXType, claim))
+	}
+	if p.req.Provenance != "" {
+		claim := attest.New(p.external(), p.internal(), p.materials(), attest.Metadata{Invocation: p.invocation(), Started: p.began, Finished: p.opt.Now()})
+		list = append(list, attest.About(d.Digest, purls, attest.ProvenanceType, claim))
+	}
+	return attest.Attestation(d, list)
+}
+
+// contents is what is in the image, by its merged view, with the stage that each file is
+// from. It has the time of the image, so that the same image has the same.
+func (p *part) contents(ctx context.Context, d manifest.Descriptor, m *image.Image, purls []string) (sbom.Document, error) {
+	chain := p.solved.Chain(p.plan.Target.Root)
+	fsys, err := p.rootFS().View(ctx, chain)
+	if err != nil {
+		return sbom.Document{}, err
+	}
+	found, err := sbom.Scan(ctx, fsys)
+	if err != nil {
+		return sbom.Document{}, err
+	}
+	from, err := p.origins(ctx, chain)
+	if err != nil {
+		return sbom.Document{}, err
+	}
+	name := "image"
+	if len(purls) > 0 {
+		name = purls[0]
+	}
+	return found.SPDX(name, d.Digest, m.Created, func(path string) string { return from[path] }), nil
+}
+
+// origins tells of each file where it is from: the base image, a stage, the context.
+func (p *part) origins(ctx context.Context, chain rootfs.Chain) (map[string]string, error) {
+	names := make([]string, len(chain))
+	i := len(chain) - 1
+	root := p.plan.Target.Root
+	for ; root.Step != nil; root = root.Step.Below {
+		names[i] = originOf(root.Step)
+		i--
+	}
+	for ; i >= 0; i-- {
+		names[i] = "the base image"
+		if root.Image != nil {
+			names[i] += " " + root.Image.Name
+		}
+	}
+	from := map[string]string{}
+	for i, name := range names {
+		l, err := p.rootFS().Layer(ctx, chain[:i+1])
+		if err == nil {
+			err = entry.Walk(l, ".", func(e entry.Entry) error {
+				if e.Kind == entry.File {
+					from[e.Path] = name
+				}
+				return nil
+			})
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return from, nil
+}
+
+// originOf is where the files that a step writes are from.
+func originOf(s *plan.Step) string {
+	c := s.Copy
+	switch {
+	case c == nil:
+		return "stage " + s.Stage.Display
+	case c.FromStage != nil:
+		return "stage " + c.FromStage.Display
+	case c.From != nil:
+		return c.FromText
+	case len(c.Remotes) > 0 && len(c.Sources) == 0:
+		return c.Remotes[0].String()
+	}
+	return "the build context"
 }
 
 // purl is the package URL of an image.

@@ -81,6 +81,7 @@ type Request struct {
 	// Provenance says of an image that leaves the store how it was made, in MinProvenance or
 	// MaxProvenance; "" says nothing. SignKey is the PEM of a key that signs what is pushed.
 	Provenance string
+	SBOM       bool // say also what is in it, as SPDX
 	SignKey    []byte
 	Squash     bool // put what the target stage adds to its base into one layer
 	// OnFailure is what to do with a RUN that fails while its root is there:

@@ -40,6 +40,7 @@ var house = map[string]struct {
 	"internal/source":             {3, "golang.org/x/sys"},
 	"internal/layer":              {3, "github.com/klauspost/compress github.com/klauspost/pgzip github.com/xi2/xz golang.org/x/sys"},
 	"internal/sandbox":            {3, "github.com/moby/profiles/seccomp github.com/moby/sys/userns github.com/opencontainers/runtime-spec golang.org/x/net golang.org/x/sys"},
+	"internal/sbom":               {3, ""},
 	"internal/store":              {3, "golang.org/x/sys"},
 	"internal/copying":            {3, ""},
 	"internal/image/manifest":     {3, "github.com/opencontainers/image-spec"},

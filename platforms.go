@@ -215,7 +215,7 @@ func pushPlatforms(ctx context.Context, g []*part, i, k int, res *Result) error 
 		if !p.req.attests() {
 			continue
 		}
-		doc, err := p.attestations(list[k], p.outputs[i].image, first.names)
+		doc, err := p.attestations(ctx, list[k], p.outputs[i].image, first.names)
 		if err == nil {
 			err = p.putDocument(ctx, p.client(nil), name, "", doc)
 		}
@@ -301,7 +301,7 @@ func archivePlatforms(ctx context.Context, g []*part, i int, res *Result) error 
 	images := imagesOf(g, i)
 	x := image.Export{Image: images[0], Others: images[1:], Names: o.names, IndexAnnotations: o.annotations.index, Described: map[digest.Digest]map[string]string{}}
 	if b.req.attests() {
-		x.Attached = func(m *image.Image, d manifest.Descriptor) (image.Attached, error) { return attached(g, i, m, d) }
+		x.Attached = func(m *image.Image, d manifest.Descriptor) (image.Attached, error) { return attached(ctx, g, i, m, d) }
 	}
 	for _, p := range g {
 		one := &p.outputs[i]
@@ -322,13 +322,13 @@ func archivePlatforms(ctx context.Context, g []*part, i int, res *Result) error 
 }
 
 // attached is what is said of one of the images of the i-th output.
-func attached(g []*part, i int, m *image.Image, d manifest.Descriptor) (a image.Attached, err error) {
+func attached(ctx context.Context, g []*part, i int, m *image.Image, d manifest.Descriptor) (a image.Attached, err error) {
 	for _, p := range g {
 		o := &p.outputs[i]
 		if o.image.ID != m.ID {
 			continue
 		}
-		doc, err := p.attestations(d, m, o.names)
+		doc, err := p.attestations(ctx, d, m, o.names)
 		a = image.Attached{Descriptor: doc.Descriptor, Blobs: map[digest.Digest][]byte{doc.Digest: doc.Data}}
 		for _, b := range doc.Parts {
 			a.Blobs[b.Digest] = b.Data

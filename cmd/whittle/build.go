@@ -25,24 +25,24 @@ import (
 
 // buildFlags are the flags of build as they are written.
 type buildFlags struct {
-	request             whittle.Request
-	args                []string
-	progress            string
-	quiet               bool
-	idFile              string
-	trace               string
-	metaFile            string
-	call                string
-	check               bool
-	from                contextFlags
-	steps               stepFlags
-	platforms           []string
-	said                *[]said // -t, -o and --target in their order
-	outputs             []string
-	stages              []stageFlags // of several --target
-	provenance, signKey string
-	piped               bool // an output goes to standard output
-	cache               cacheFlags
+	request                   whittle.Request
+	args                      []string
+	progress                  string
+	quiet                     bool
+	idFile                    string
+	trace                     string
+	metaFile                  string
+	call                      string
+	check                     bool
+	from                      contextFlags
+	steps                     stepFlags
+	platforms                 []string
+	said                      *[]said // -t, -o and --target in their order
+	outputs                   []string
+	stages                    []stageFlags // of several --target
+	provenance, sbom, signKey string
+	piped                     bool // an output goes to standard output
+	cache                     cacheFlags
 }
 
 func (p *program) buildCommand() *cobra.Command {

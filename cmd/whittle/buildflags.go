@@ -10,7 +10,7 @@ import (
 // buildWays are docker build's flags that whittle lacks, and what to do
 // without them.
 var buildWays = [...]way{
-	{"sbom attest", "there is --provenance; leave it out, or write what is to be known with --label"},
+	{"attest", "there are --provenance and --sbom"},
 	{"squash", "whittle calls it --squash-final"},
 	{"compress stream", "leave it out: nothing is sent, the context is read where it is"},
 	{"rm force-rm", "leave it out: a build leaves no containers behind"},
@@ -25,7 +25,6 @@ func (p *program) addDockerFlags(fl *pflag.FlagSet) {
 	fl.Bool("load", true, "keep the image in the store (always)")
 	fl.Bool("compress", false, "compress the context (it is read where it is)")
 	fl.String("builder", "", "`NAME` of the builder (there is one)")
-	fl.String("sbom", "false", "`false`: images have no list of what is in them")
 }
 
 // checkDockerFlags refuses values that would make another image, and says what
@@ -35,7 +34,6 @@ func (p *program) checkDockerFlags(fl *pflag.FlagSet) error {
 		return nil
 	}
 	for _, only := range []struct{ name, values, way string }{
-		{"sbom", "false", "leave it out: images have no list of what is in them"},
 		{"load", "true", "leave it out: the image is always in the store"},
 	} {
 		if f := fl.Lookup(only.name); f.Value.String() != only.values {

@@ -23,6 +23,8 @@ func (p *program) addOutputs(f *buildFlags, fl *pflag.FlagSet) {
 		fl.BoolVar(&r.Load, "load", false, "give the image to the Docker engine that is running: the layers that it lacks")
 	}
 	fl.StringVar(&f.provenance, "provenance", "false", "say beside an image that is pushed or in an OCI layout how it was made: `MODE` min or max (the Dockerfile, arguments and steps too)")
+	fl.StringVar(&f.sbom, "sbom", "false", "say beside it what is in it, as SPDX: `true` or false")
+	fl.Lookup("sbom").NoOptDefVal = "true"
 	fl.StringVar(&f.signKey, "sign", "", "sign what is pushed with the key in `FILE`, as cosign does")
 	fl.BoolVar(&r.Squash, "squash-final", false, "put what the final stage adds to its base image into one layer")
 }
@@ -74,6 +76,9 @@ func (f *buildFlags) attestOptions() (err error) {
 		f.request.Provenance = v
 	default:
 		return &usageError{fmt.Errorf("--provenance=%s: there are min, max and false", f.provenance), ""}
+	}
+	if f.request.SBOM, err = strconv.ParseBool(f.sbom); err != nil {
+		return &usageError{fmt.Errorf("--sbom=%s: there are true and false", f.sbom), "whittle finds out itself what is in an image: no generator is asked"}
 	}
 	if f.signKey == "" {
 		return nil
