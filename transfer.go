@@ -50,7 +50,13 @@ func (t *transfer) client() *registry.Client { return t.made() }
 
 // client talks to registries with the user's credentials.
 func (w *Whittle) client(event func(registry.Event)) *registry.Client {
-	return &registry.Client{Keys: registry.Keychain{Files: w.opt.Credentials}, Hosts: w.opt.Registries, CertDirs: w.opt.CertDirs, Event: event}
+	keep := func(d manifest.Descriptor) registry.Kept {
+		if p := w.store.Partial(d.Digest); p != nil {
+			return p
+		}
+		return nil
+	}
+	return &registry.Client{Keep: keep, Keys: registry.Keychain{Files: w.opt.Credentials}, Hosts: w.opt.Registries, CertDirs: w.opt.CertDirs, Event: event}
 }
 
 func (t *transfer) emit(e progress.Event) {

@@ -44,7 +44,7 @@ func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	asked, err := os.OpenFile(ts.MkAbs(args[0]+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	ts.Check(err)
 	ts.Defer(func() { asked.Close() })
-	var h http.Handler = &faulty{good: registryHandler(ts, args[0]), asked: asked, lost: ts.MkAbs(args[0] + ".lost"), spoiled: ts.MkAbs(args[0] + ".spoiled")}
+	var h http.Handler = &faulty{good: registryHandler(ts, args[0]), asked: asked, lost: ts.MkAbs(args[0] + ".lost"), spoiled: ts.MkAbs(args[0] + ".spoiled"), short: ts.MkAbs(args[0] + ".short")}
 	if len(args) == 2 {
 		h = guarded(h, args[1])
 	}
@@ -97,20 +97,26 @@ type faulty struct {
 	good          http.Handler
 	asked         io.Writer
 	lost, spoiled string // files of digests
+	short         string // and of those of which only the first 9 MB come
 
 	mu sync.Mutex // who reads and changes lost
 }
 
 func (f *faulty) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	fmt.Fprintln(f.asked, r.Method, r.URL)
+	fmt.Fprintln(f.asked, strings.TrimSpace(fmt.Sprint(r.Method, " ", r.URL, " ", r.Header.Get("Range"))))
 	lost := f.losses(r)
 	spoiled, _ := os.ReadFile(f.spoiled)
+	short, _ := os.ReadFile(f.short)
 	switch d := path.Base(r.URL.Path); {
 	case strings.HasPrefix(d, "sha256:") && strings.Contains(lost, d):
 		http.Error(w, `{"errors":[{"code":"BLOB_UNKNOWN","message":"it was lost"}]}`, http.StatusNotFound)
 		return
 	case strings.HasPrefix(d, "sha256:") && strings.Contains(string(spoiled), d):
 		w = &spoiler{ResponseWriter: w}
+	case r.Method == http.MethodGet && strings.HasPrefix(d, "sha256:") && strings.Contains(string(short), d):
+		var from int
+		_, _ = fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from)
+		w = &shortener{w, 9<<20 - from}
 	case r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/"):
 		b, err := io.ReadAll(r.Body)
 		if err != nil || names(b, lost) {
@@ -157,11 +163,29 @@ func (s *spoiler) Write(b []byte) (int, error) {
 	return s.ResponseWriter.Write(b)
 }
 
+// shortener breaks the connection after so many bytes.
+type shortener struct {
+	http.ResponseWriter
+	left int
+}
+
+func (s *shortener) Write(b []byte) (int, error) {
+	n := min(len(b), max(s.left, 0))
+	if _, err := s.ResponseWriter.Write(b[:n]); err != nil {
+		return 0, err
+	}
+	if s.left -= n; n < len(b) {
+		s.ResponseWriter.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	return n, nil
+}
+
 // loseLayers makes a registry that startRegistry serves lose the layers of a
 // reference in it, or spoil them.
 func loseLayers(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 3 || args[2] != "lost" && args[2] != "spoiled" {
-		ts.Fatalf("usage: layers VAR REPOSITORY:TAG lost|spoiled")
+	if neg || len(args) != 3 || args[2] != "lost" && args[2] != "spoiled" && args[2] != "short" {
+		ts.Fatalf("usage: layers VAR REPOSITORY:TAG lost|spoiled|short")
 	}
 	repo, tag, _ := strings.Cut(args[1], ":")
 	req, err := http.NewRequest(http.MethodGet, "http://"+ts.Getenv(args[0])+"/v2/"+repo+"/manifests/"+tag, nil)

@@ -38,15 +38,56 @@ type blobReader struct {
 	tries  int   // connections that broke since enough came
 	refill int64 // offset at which tries begin anew
 	next   time.Time
+
+	kept Kept  // nil is none
+	have int64 // bytes of it from before
 }
 
 func (s *session) blob(ctx context.Context, d manifest.Descriptor) *blobReader {
-	return &blobReader{s: s, ctx: ctx, d: d}
+	b := &blobReader{s: s, ctx: ctx, d: d}
+	if s.c.Keep != nil && d.Size >= worthKeeping {
+		if b.kept = s.c.Keep(d); b.kept != nil {
+			b.have = min(b.kept.Size(), d.Size)
+		}
+	}
+	return b
+}
+
+// before gives what came before this transfer.
+func (b *blobReader) before(p []byte) (int, error) {
+	n, err := b.kept.ReadAt(p[:min(int64(len(p)), b.have-b.off)], b.off)
+	if b.off += int64(n); n == 0 {
+		b.have = b.off // the rest comes anew
+	}
+	b.tell(Pulling)
+	if n > 0 || err == io.EOF {
+		err = nil
+	}
+	return n, err
+}
+
+// keep notes what came, at the place where it goes. What cannot be noted is not.
+func (b *blobReader) keep(p []byte) {
+	if b.kept == nil || len(p) == 0 {
+		return
+	}
+	if _, err := b.kept.WriteAt(p, b.off-int64(len(p))); err != nil {
+		b.kept.Close(true)
+		b.kept = nil
+	}
 }
 
 // Read implements io.Reader.
 func (b *blobReader) Read(p []byte) (int, error) {
 	for {
+		if b.off < b.have && b.kept != nil {
+			if n, err := b.before(p); n > 0 && err == nil {
+				return n, nil
+			}
+		}
+		if b.body == nil && b.off > 0 && b.off >= b.d.Size {
+			return 0, io.EOF
+		}
 		if b.body == nil {
 			if err := b.connect(); err != nil {
 				return 0, err
@@ -56,6 +97,7 @@ func (b *blobReader) Read(p []byte) (int, error) {
 		n, err := b.body.Read(p)
 		b.idle.Stop() // a slow consumer is not a slow registry
 		b.off += int64(n)
+		b.keep(p[:n])
 		b.tell(Pulling)
 		if err == nil || n > 0 {
 			return n, nil // an error comes again with the next Read
@@ -176,8 +218,13 @@ func (b *blobReader) drop() {
 	b.body = nil
 }
 
-// Close implements io.Closer.
+// Close implements io.Closer. A blob that came as a whole is right by now, or wrong: then
+// it has to come anew.
 func (b *blobReader) Close() error {
 	b.drop()
+	if b.kept != nil {
+		b.kept.Close(b.off >= b.d.Size)
+		b.kept = nil
+	}
 	return nil
 }

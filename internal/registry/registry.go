@@ -10,6 +10,7 @@
 package registry
 
 import (
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -65,6 +66,9 @@ type Client struct {
 	// Transport makes the connections; nil means the standard one, with the
 	// proxy of the environment.
 	Transport http.RoundTripper
+	// Keep, if it is set, returns what is there of a blob, where the rest is kept when its
+	// transfer is interrupted; nil where it cannot be.
+	Keep func(manifest.Descriptor) Kept
 	// Jobs is how many blobs move at once; 0 means 4.
 	Jobs int
 	// Event is told what happens, from several goroutines at once. It may be
@@ -81,6 +85,17 @@ type Client struct {
 	gone     map[string]bool // mirrors that do not answer
 	base     http.RoundTripper
 }
+
+// Kept is a part of a blob from its beginning on.
+type Kept interface {
+	io.ReaderAt
+	io.WriterAt
+	Size() int64     // bytes that were there
+	Close(over bool) // over: nobody needs it any more
+}
+
+// worthKeeping is how large a blob is that is kept in parts.
+const worthKeeping = 8 << 20
 
 // Action says what an event is about.
 type Action string

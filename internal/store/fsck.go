@@ -358,6 +358,9 @@ func (c *checker) tmp() error {
 	}
 	for _, n := range names {
 		path := c.s.path(tmpDir, n)
+		if resting(path) {
+			continue
+		}
 		if !ownerDead(path) {
 			continue
 		}

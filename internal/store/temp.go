@@ -204,6 +204,9 @@ func (s *Store) Sweep() (removed int, freed int64, err error) {
 
 // sweepOne removes one thing of tmp/ unless its owner lives.
 func (s *Store) sweepOne(path string) (gone bool, freed int64, err error) {
+	if resting(path) {
+		return false, 0, nil
+	}
 	f, err := openAnything(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
