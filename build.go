@@ -70,7 +70,10 @@ type Request struct {
 	// learn what this build knows. A cache that cannot be read is told and passed
 	// over; one that cannot be written fails the build after all else is done.
 	CacheFrom, CacheTo []Cache
-	Secrets            []Secret // what RUN --mount=type=secret and downloads may use
+	// CacheSignKey is the PEM of a private key by which records that are exported are signed;
+	// with it, or with CacheVerifyKey, a public one, records without a signature of that key do not count.
+	CacheSignKey, CacheVerifyKey []byte
+	Secrets                      []Secret // what RUN --mount=type=secret and downloads may use
 	// Outputs are the forms in which the build leaves what it made; none means an
 	// image in the store. Where the request has tags there is such an image in any
 	// case. Push uploads it under each of its names: then layers that nothing

@@ -61,8 +61,8 @@ func (e *CacheError) Unwrap() error { return e.Err }
 func (c *caches) exportTo(ctx context.Context, to *exportedCache, client *registry.Client, p *plan.Plan, solved *solve.Result) error {
 	span := trace.Begin(trace.Lane(ctx, "cache "+to.name.Familiar()), "write the shared cache")
 	defer span.End()
-	known, err := readCache(ctx, client, to.name)
-	if errors.Is(err, registry.ErrNotFound) {
+	known, err := readCache(ctx, client, to.name, c.trust)
+	if errors.Is(err, registry.ErrNotFound) || errors.Is(err, errUntrusted) {
 		known, err = sharedcache.New(), nil
 	}
 	if err != nil {
@@ -78,7 +78,7 @@ func (c *caches) exportTo(ctx context.Context, to *exportedCache, client *regist
 	if added.Empty() {
 		return nil
 	}
-	if err := addToCache(ctx, client, to.name, added, lost); err != nil {
+	if err := addToCache(ctx, client, to.name, c.trust, added, lost); err != nil {
 		return err
 	}
 	c.build.note("cache %s: %s added", to.name.Familiar(), count(added.Len(), "record"))
@@ -102,13 +102,13 @@ func (c *caches) gone(ctx context.Context, to *exportedCache, client *registry.C
 // addToCache adds a set to a cache: first as a segment, which is enough for it
 // not to be lost whoever else writes, and then to the union, in which the layers
 // of lost have no blobs any more.
-func addToCache(ctx context.Context, client *registry.Client, n image.Name, added *sharedcache.Set, lost map[digest.Digest]bool) error {
-	segment, err := putSet(ctx, client, n, "", added)
+func addToCache(ctx context.Context, client *registry.Client, n image.Name, t cacheTrust, added *sharedcache.Set, lost map[digest.Digest]bool) error {
+	segment, err := putSet(ctx, client, n, t, "", added)
 	if err != nil {
 		return err
 	}
 	// Others may have written since: the union is of what is there now.
-	known, err := readCache(ctx, client, n)
+	known, err := readCache(ctx, client, n, t)
 	if err != nil {
 		return err
 	}
@@ -116,14 +116,14 @@ func addToCache(ctx context.Context, client *registry.Client, n image.Name, adde
 	known.Merge(added)
 	known.Include(segment)
 	known.Trim()
-	_, err = putSet(ctx, client, n, n.Tag, known)
+	_, err = putSet(ctx, client, n, t, n.Tag, known)
 	return err
 }
 
 // putSet stores a set under tag, or without one under that of a segment, which
 // it returns. Blobs that the registry has lost are in it no more.
-func putSet(ctx context.Context, client *registry.Client, n image.Name, tag string, set *sharedcache.Set) (string, error) {
-	tag, err := putWhole(ctx, client, n, tag, set)
+func putSet(ctx context.Context, client *registry.Client, n image.Name, t cacheTrust, tag string, set *sharedcache.Set) (string, error) {
+	tag, err := putWhole(ctx, client, n, t, tag, set)
 	if !registry.IsIncomplete(err) {
 		return tag, err
 	}
@@ -132,10 +132,10 @@ func putSet(ctx context.Context, client *registry.Client, n image.Name, tag stri
 		return tag, err
 	}
 	set.LoseBlobs(lost)
-	return putWhole(ctx, client, n, tag, set)
+	return putWhole(ctx, client, n, t, tag, set)
 }
 
-func putWhole(ctx context.Context, client *registry.Client, n image.Name, tag string, set *sharedcache.Set) (string, error) {
+func putWhole(ctx context.Context, client *registry.Client, n image.Name, t cacheTrust, tag string, set *sharedcache.Set) (string, error) {
 	b, err := set.Encode()
 	if err != nil {
 		return "", err
@@ -144,7 +144,18 @@ func putWhole(ctx context.Context, client *registry.Client, n image.Name, tag st
 	if ref.Tag = tag; tag == "" {
 		ref.Tag = sharedcache.SegmentTag(n.Tag, b)
 	}
-	return ref.Tag, client.PutArtifact(ctx, ref, b, set.Manifest)
+	signature := ""
+	if t.sign != nil {
+		if signature, err = t.sign.Sign(b); err != nil {
+			return "", err
+		}
+	}
+	return ref.Tag, client.PutArtifact(ctx, ref, b, func(config, document manifest.Descriptor) ([]byte, manifest.Descriptor, error) {
+		if signature != "" {
+			document.Annotations = map[string]string{signatureOfRecords: signature}
+		}
+		return set.Manifest(config, document)
+	})
 }
 
 // known is what this build can tell: the records of its steps, with the blobs of

@@ -9,9 +9,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/whittle-build/whittle/internal/attest"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/execute"
 	"github.com/whittle-build/whittle/internal/image"
+	"github.com/whittle-build/whittle/internal/image/manifest"
 	"github.com/whittle-build/whittle/internal/layer"
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/progress"
@@ -62,6 +64,7 @@ func cacheName(ref string) (image.Name, error) {
 // the store: a placeholder for the layer, and the record.
 type caches struct {
 	build *build
+	trust cacheTrust
 	stop  func() // ends the reading and waits for it
 	from  []*importedCache
 	to    []*exportedCache
@@ -87,6 +90,10 @@ type importedCache struct {
 // from can be read until closeCaches.
 func (b *build) openCaches(ctx context.Context) error {
 	c := &caches{build: b, copied: map[string]digest.Digest{}, births: sync.OnceValue(b.readBirths)}
+	var err error
+	if c.trust, err = b.req.trusted(); err != nil {
+		return err
+	}
 	for _, one := range b.req.CacheFrom {
 		n, err := cacheName(one.Ref)
 		if err != nil {
@@ -147,7 +154,7 @@ func (c *caches) read(ctx context.Context, one *importedCache) {
 	defer span.End()
 	within, cancel := context.WithTimeoutCause(ctx, maxCacheRead, fmt.Errorf("it was not read within %v", maxCacheRead))
 	defer cancel()
-	set, err := readCache(within, c.build.client(nil), one.name)
+	set, err := readCache(within, c.build.client(nil), one.name, c.trust)
 	switch {
 	case err == nil:
 		one.set = set
@@ -163,15 +170,44 @@ func (b *build) note(format string, args ...any) {
 	b.sink.Emit(progress.Event{Kind: progress.Note, Time: b.opt.Now(), Text: fmt.Sprintf(format, args...)})
 }
 
+// cacheTrust says which records count, and under which key new ones go.
+type cacheTrust struct {
+	sign   *attest.Key
+	verify *attest.PublicKey // nil: all count
+}
+
+// signatureOfRecords is the annotation with the signature over a document of records.
+const signatureOfRecords = "io.github.whittle-build.signature"
+
+// errUntrusted is for records that are not signed by the key that was asked for.
+var errUntrusted = errors.New("its records are not signed by the key of --cache-verify-key")
+
+// trusted reads the keys of the request. Who signs reads nothing that is not signed by the same
+// key, unless another is named: what it merges it answers for.
+func (r *Request) trusted() (t cacheTrust, err error) {
+	if r.CacheSignKey != nil {
+		if t.sign, err = attest.ParseKey(r.CacheSignKey); err != nil {
+			return t, &hinted{fmt.Errorf("--cache-sign-key: %w", err), "openssl ecparam -name prime256v1 -genkey -noout -out key.pem makes one"}
+		}
+		t.verify = t.sign.Public()
+	}
+	if r.CacheVerifyKey != nil {
+		if t.verify, err = attest.ParsePublicKey(r.CacheVerifyKey); err != nil {
+			return t, &hinted{fmt.Errorf("--cache-verify-key: %w", err), "openssl ec -in key.pem -pubout -out key.pub makes it of the other"}
+		}
+	}
+	return t, nil
+}
+
 // readCache reads the union under the cache's tag, and the segments that are not
 // in it yet. A segment that vanishes meanwhile is in the next union: then all is
 // read again.
-func readCache(ctx context.Context, client *registry.Client, n image.Name) (*sharedcache.Set, error) {
+func readCache(ctx context.Context, client *registry.Client, n image.Name, t cacheTrust) (*sharedcache.Set, error) {
 	const tries = 3
 	var err error
 	for i := range tries {
 		var set *sharedcache.Set
-		if set, err = readCacheOnce(ctx, client, n, i == tries-1); err == nil || !errors.Is(err, errSegment) {
+		if set, err = readCacheOnce(ctx, client, n, t, i == tries-1); err == nil || !errors.Is(err, errSegment) {
 			return set, err
 		}
 	}
@@ -181,14 +217,15 @@ func readCache(ctx context.Context, client *registry.Client, n image.Name) (*sha
 // errSegment is for a segment that was listed and is not there.
 var errSegment = errors.New("a part of it vanished")
 
-func readCacheOnce(ctx context.Context, client *registry.Client, n image.Name, last bool) (*sharedcache.Set, error) {
+func readCacheOnce(ctx context.Context, client *registry.Client, n image.Name, t cacheTrust, last bool) (*sharedcache.Set, error) {
 	var tags []string
 	var terr error
 	var listing sync.WaitGroup
 	listing.Go(func() { tags, terr = client.Tags(ctx, reference(n)) })
-	set, err := readSet(ctx, client, n, n.Tag)
+	set, err := readSet(ctx, client, n, t, n.Tag)
 	listing.Wait()
-	missing := errors.Is(err, registry.ErrNotFound)
+	// A union that somebody else wrote is passed over: parts of it may be signed.
+	missing := errors.Is(err, registry.ErrNotFound) || errors.Is(err, errUntrusted)
 	if err != nil && !missing {
 		return nil, err
 	}
@@ -209,8 +246,8 @@ func readCacheOnce(ctx context.Context, client *registry.Client, n image.Name, l
 		if set.Includes(tag) {
 			continue
 		}
-		one, err := readSet(ctx, client, n, tag)
-		if errors.Is(err, sharedcache.ErrNoCache) || errors.Is(err, sharedcache.ErrBad) || last && errors.Is(err, registry.ErrNotFound) {
+		one, err := readSet(ctx, client, n, t, tag)
+		if errors.Is(err, errUntrusted) || errors.Is(err, sharedcache.ErrNoCache) || errors.Is(err, sharedcache.ErrBad) || last && errors.Is(err, registry.ErrNotFound) {
 			continue // it spoils nothing but itself
 		}
 		if errors.Is(err, registry.ErrNotFound) {
@@ -225,12 +262,20 @@ func readCacheOnce(ctx context.Context, client *registry.Client, n image.Name, l
 	return set, nil
 }
 
-func readSet(ctx context.Context, client *registry.Client, n image.Name, tag string) (*sharedcache.Set, error) {
+func readSet(ctx context.Context, client *registry.Client, n image.Name, t cacheTrust, tag string) (*sharedcache.Set, error) {
 	ref := reference(n)
 	ref.Tag = tag
-	b, err := client.Document(ctx, ref, sharedcache.Document)
+	signature := ""
+	b, err := client.Document(ctx, ref, func(m *manifest.Manifest) (manifest.Descriptor, error) {
+		d, err := sharedcache.Document(m)
+		signature = d.Annotations[signatureOfRecords]
+		return d, err
+	})
 	if err != nil {
 		return nil, err
+	}
+	if t.verify != nil && !t.verify.Verify(b, signature) {
+		return nil, errUntrusted
 	}
 	return sharedcache.Decode(b)
 }

@@ -42,7 +42,7 @@ func oneRecord(key string) *sharedcache.Set {
 
 func mustKnow(t *testing.T, n image.Name, keys ...string) *sharedcache.Set {
 	t.Helper()
-	set, err := readCache(t.Context(), &registry.Client{}, n)
+	set, err := readCache(t.Context(), &registry.Client{}, n, cacheTrust{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func mustKnow(t *testing.T, n image.Name, keys ...string) *sharedcache.Set {
 }
 
 func TestACacheThatIsNotThereYetIsNotFound(t *testing.T) {
-	if _, err := readCache(t.Context(), &registry.Client{}, cacheRegistry(t)); !errors.Is(err, registry.ErrNotFound) {
+	if _, err := readCache(t.Context(), &registry.Client{}, cacheRegistry(t), cacheTrust{}); !errors.Is(err, registry.ErrNotFound) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -65,21 +65,21 @@ func TestACacheThatIsNotThereYetIsNotFound(t *testing.T) {
 // writer put into the union.
 func TestAWriterThatWritesAnOldUnionTakesNothingAway(t *testing.T) {
 	n, c := cacheRegistry(t), &registry.Client{}
-	if err := addToCache(t.Context(), c, n, oneRecord("first"), nil); err != nil {
+	if err := addToCache(t.Context(), c, n, cacheTrust{}, oneRecord("first"), nil); err != nil {
 		t.Fatal(err)
 	}
 	old := mustKnow(t, n, "first")
-	if err := addToCache(t.Context(), c, n, oneRecord("second"), nil); err != nil {
+	if err := addToCache(t.Context(), c, n, cacheTrust{}, oneRecord("second"), nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := putSet(t.Context(), c, n, n.Tag, old); err != nil {
+	if _, err := putSet(t.Context(), c, n, cacheTrust{}, n.Tag, old); err != nil {
 		t.Fatal(err)
 	}
 	mustKnow(t, n, "first", "second")
-	if err := addToCache(t.Context(), c, n, oneRecord("third"), nil); err != nil {
+	if err := addToCache(t.Context(), c, n, cacheTrust{}, oneRecord("third"), nil); err != nil {
 		t.Fatal(err)
 	}
-	union, err := readSet(t.Context(), c, n, n.Tag)
+	union, err := readSet(t.Context(), c, n, cacheTrust{}, n.Tag)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestAWriterThatWritesAnOldUnionTakesNothingAway(t *testing.T) {
 
 func TestAWriterThatDiesBeforeTheUnionHasAddedWhatItSent(t *testing.T) {
 	n, c := cacheRegistry(t), &registry.Client{}
-	if _, err := putSet(t.Context(), c, n, "", oneRecord("first")); err != nil {
+	if _, err := putSet(t.Context(), c, n, cacheTrust{}, "", oneRecord("first")); err != nil {
 		t.Fatal(err)
 	}
 	mustKnow(t, n, "first")
@@ -100,7 +100,7 @@ func TestAWriterThatDiesBeforeTheUnionHasAddedWhatItSent(t *testing.T) {
 // what is left of one, spoils nothing but itself.
 func TestAPartThatIsNoneIsPassedOver(t *testing.T) {
 	n, c := cacheRegistry(t), &registry.Client{}
-	if err := addToCache(t.Context(), c, n, oneRecord("first"), nil); err != nil {
+	if err := addToCache(t.Context(), c, n, cacheTrust{}, oneRecord("first"), nil); err != nil {
 		t.Fatal(err)
 	}
 	bad := reference(n)
@@ -110,7 +110,7 @@ func TestAPartThatIsNoneIsPassedOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustKnow(t, n, "first")
-	if err := addToCache(t.Context(), c, n, oneRecord("second"), nil); err != nil {
+	if err := addToCache(t.Context(), c, n, cacheTrust{}, oneRecord("second"), nil); err != nil {
 		t.Error(err)
 	}
 	mustKnow(t, n, "first", "second")
@@ -124,7 +124,7 @@ func TestManyWritersAtOnceLoseNothing(t *testing.T) {
 		key := fmt.Sprint("step ", i)
 		keys = append(keys, key)
 		wg.Go(func() {
-			if err := addToCache(t.Context(), &registry.Client{}, n, oneRecord(key), nil); err != nil {
+			if err := addToCache(t.Context(), &registry.Client{}, n, cacheTrust{}, oneRecord(key), nil); err != nil {
 				t.Error(err)
 			}
 		})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 
@@ -12,19 +13,33 @@ import (
 
 // cacheFlags are the shared caches as they are written.
 type cacheFlags struct {
-	from, to []string
+	from, to          []string
+	signKey, checkKey string // files
 }
 
 func (f *cacheFlags) addFrom(fl *pflag.FlagSet) {
+	fl.StringVar(&f.checkKey, "cache-verify-key", "", "take from shared caches only what is signed by the key of which the public one is in `FILE`")
 	fl.StringArrayVar(&f.from, "cache-from", nil, "take steps from the shared cache `REF`, or type=registry,ref=REF; may be repeated")
 }
 
 func (f *cacheFlags) addTo(fl *pflag.FlagSet) {
+	fl.StringVar(&f.signKey, "cache-sign-key", "", "sign what is added to shared caches with the private key in `FILE`, and take from them only what it has signed")
 	fl.StringArrayVar(&f.to, "cache-to", nil, "add this build's steps to the shared cache type=registry,ref=`REF`[,mode=max]; may be repeated")
 }
 
 // complete makes the request of them.
-func (f *cacheFlags) complete(r *whittle.Request) error {
+func (f *cacheFlags) complete(r *whittle.Request) (err error) {
+	for _, key := range []struct {
+		flag, file string
+		into       *[]byte
+	}{{"cache-sign-key", f.signKey, &r.CacheSignKey}, {"cache-verify-key", f.checkKey, &r.CacheVerifyKey}} {
+		if key.file == "" {
+			continue
+		}
+		if *key.into, err = os.ReadFile(key.file); err != nil {
+			return &usageError{fmt.Errorf("--%s: %w", key.flag, err), "name a PEM file"}
+		}
+	}
 	for _, list := range []struct {
 		flag  string
 		texts []string

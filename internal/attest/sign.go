@@ -52,6 +52,46 @@ func ParseKey(text []byte) (*Key, error) {
 	return &Key{private}, nil
 }
 
+// Sign returns the signature over b, in base64.
+func (k *Key) Sign(b []byte) (string, error) {
+	sum := sha256.Sum256(b)
+	sig, err := k.private.Sign(rand.Reader, sum[:], crypto.SHA256)
+	if err != nil {
+		return "", fmt.Errorf("sign: %w", err)
+	}
+	return base64.StdEncoding.EncodeToString(sig), nil
+}
+
+// Public returns the key that verifies what k signs.
+func (k *Key) Public() *PublicKey { return &PublicKey{&k.private.PublicKey} }
+
+// PublicKey verifies signatures.
+type PublicKey struct{ key *ecdsa.PublicKey }
+
+// ErrPublicKey is the cause of errors about keys that verify nothing.
+var ErrPublicKey = errors.New("want the PEM of a public ECDSA key on P-256")
+
+// ParsePublicKey reads a public key in PEM.
+func ParsePublicKey(text []byte) (*PublicKey, error) {
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "PUBLIC KEY" {
+		return nil, ErrPublicKey
+	}
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	public, ok := key.(*ecdsa.PublicKey)
+	if err != nil || !ok || public.Curve != elliptic.P256() {
+		return nil, ErrPublicKey
+	}
+	return &PublicKey{public}, nil
+}
+
+// Verify says whether signature, in base64, is k's over b.
+func (k *PublicKey) Verify(b []byte, signature string) bool {
+	sig, err := base64.StdEncoding.DecodeString(signature)
+	sum := sha256.Sum256(b)
+	return err == nil && ecdsa.VerifyASN1(k.key, sum[:], sig)
+}
+
 // Signature is the manifest of a signature over the manifest of, which is in the repository
 // called name; Tag is the tag at which cosign looks for it, and its subject lets registries
 // list it among the referrers of what is signed.
@@ -67,13 +107,12 @@ func (k *Key) Signature(of manifest.Descriptor, name string) (Document, error) {
 	if err != nil {
 		return Document{}, err
 	}
-	sum := sha256.Sum256(payload)
-	sig, err := k.private.Sign(rand.Reader, sum[:], crypto.SHA256)
+	sig, err := k.Sign(payload)
 	if err != nil {
-		return Document{}, fmt.Errorf("sign: %w", err)
+		return Document{}, err
 	}
 	l := blob(simpleSigning, payload)
-	l.Annotations = map[string]string{signatureAnnotation: base64.StdEncoding.EncodeToString(sig)}
+	l.Annotations = map[string]string{signatureAnnotation: sig}
 	subject := of.Bare()
 	return compose([]Blob{l}, "", &subject)
 }
