@@ -74,11 +74,11 @@ func (a *annotations) of(text, kind string, target plan.Platform, index bool) (m
 	switch {
 	case !known:
 		return nil, &hinted{fmt.Errorf("--annotation %q: unknown kind %q", text, m[1]), "the kind that there is is manifest; leave it out"}
-	case m[1] == "index-descriptor":
-		return nil, &hinted{fmt.Errorf("--annotation %q: nothing here has an index-descriptor to annotate", text), "write index: for the index itself"}
 	case m[1] != "manifest" && !index:
 		return nil, &hinted{fmt.Errorf("--annotation %q: an image for one platform has no index, and so no %s to annotate", text, m[1]),
 			"leave the prefix out: it goes into the manifest"}
+	case m[1] == "index-descriptor":
+		return nil, &hinted{fmt.Errorf("--annotation %q: nothing here has an index-descriptor to annotate", text), "write index: for the index itself"}
 	case m[2] == "":
 		return of, nil
 	case m[1] == "index":
