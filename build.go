@@ -97,34 +97,46 @@ func (w *Whittle) Build(ctx context.Context, req Request) (_ *Result, err error)
 	if err != nil {
 		return nil, err
 	}
-	lock, err := w.use(ctx)
+	var res *Result
+	err = b.opened(ctx, func(ctx context.Context) error {
+		p, solved, err := b.solve(ctx)
+		if err != nil && solved != nil {
+			res = &Result{Took: b.opt.Now().Sub(b.began)}
+			res.count(solved)
+		}
+		if err == nil {
+			res, err = b.leave(ctx, p, solved)
+		}
+		return err
+	})
+	b.sweep(res, err)
+	return res, err
+}
+
+// opened runs do while the store is in use, layers are fetched, and contexts and caches
+// are open.
+func (b *build) opened(ctx context.Context, do func(context.Context) error) (err error) {
+	lock, err := b.use(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer join(&err, lock.Close)
 	defer b.closeContexts()
 	ctx, stop := b.fetching(ctx)
 	defer stop()
 	if err := b.openCaches(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	defer b.closeCaches()
-	p, solved, err := b.solve(ctx)
-	if err != nil && solved == nil {
-		return nil, err
-	}
-	if err != nil {
-		res := &Result{Took: b.opt.Now().Sub(b.began)}
-		res.count(solved)
-		return res, err
-	}
-	res, err := b.leave(ctx, p, solved)
+	return do(ctx)
+}
+
+// sweep removes what builds that were killed left behind, with one that works. That is
+// done; that it could not tidy up is no failure.
+func (b *build) sweep(res *Result, err error) {
 	if err == nil && res.Ran > 0 {
-		// What builds that were killed left behind goes with the next that
-		// works. This one is done; that it could not tidy up is no failure.
-		_, _, _ = w.store.Sweep()
+		_, _, _ = b.store.Sweep()
 	}
-	return res, err
 }
 
 func (w *Whittle) newBuild(req Request) *build {

@@ -48,14 +48,10 @@ func (w *Whittle) derived(k digest.Digest, make func(dir string) (layer.Meta, er
 
 // baseLayersOf is how many of the target's layers came with its base image.
 func (b *build) baseLayersOf(p *plan.Plan) int {
-	root := p.Target.Root
-	for root.Step != nil {
-		root = root.Step.Below
+	if m := b.baseImage(p); m != nil {
+		return len(m.Layers)
 	}
-	if root.Image == nil {
-		return 0
-	}
-	return len(b.images[*root.Image].Layers)
+	return 0
 }
 
 // squashed is m with the layers that the build put on its base in one.

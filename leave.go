@@ -182,14 +182,22 @@ func (b *build) pin(cfg *config.Image, p *plan.Plan) {
 
 // inherited is how many entries of the history are the base image's.
 func (b *build) inherited(p *plan.Plan) int {
+	if m := b.baseImage(p); m != nil {
+		return len(m.Config.History)
+	}
+	return 0
+}
+
+// baseImage is what the target begins with; nil when that is nothing.
+func (b *build) baseImage(p *plan.Plan) *image.Image {
 	root := p.Target.Root
 	for root.Step != nil {
 		root = root.Step.Below
 	}
 	if root.Image == nil {
-		return 0
+		return nil
 	}
-	return len(b.images[*root.Image].Config.History)
+	return b.images[*root.Image]
 }
 
 func (b *build) result(p *plan.Plan, solved *solve.Result) *Result {

@@ -60,18 +60,17 @@ func (w *Whittle) buildSeveral(ctx context.Context, req Request) (_ *Result, err
 	if err != nil {
 		return nil, err
 	}
-	lock, err := w.use(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer join(&err, lock.Close)
-	defer b.closeContexts()
-	ctx, stop := b.fetching(ctx)
-	defer stop()
-	if err := b.openCaches(ctx); err != nil {
-		return nil, err
-	}
-	defer b.closeCaches()
+	var res *Result
+	err = b.opened(ctx, func(ctx context.Context) (err error) {
+		res, err = b.buildGroups(ctx, groups)
+		return err
+	})
+	b.sweep(res, err)
+	return res, err
+}
+
+// buildGroups runs all parts, and leaves what is wanted of each group.
+func (b *build) buildGroups(ctx context.Context, groups [][]*part) (*Result, error) {
 	if err := b.enter(ctx); err != nil {
 		return nil, err
 	}
@@ -87,7 +86,7 @@ func (w *Whittle) buildSeveral(ctx context.Context, req Request) (_ *Result, err
 	if err := b.planParts(ctx, parts); err != nil {
 		return nil, err
 	}
-	err = solveParts(ctx, parts)
+	err := solveParts(ctx, parts)
 	res := &Result{Took: b.opt.Now().Sub(b.began)}
 	if err != nil {
 		for _, p := range parts {
@@ -105,9 +104,6 @@ func (w *Whittle) buildSeveral(ctx context.Context, req Request) (_ *Result, err
 		res.Parts = append(res.Parts, one)
 	}
 	res.sum()
-	if res.Ran > 0 {
-		_, _, _ = w.store.Sweep()
-	}
 	return res, nil
 }
 

@@ -47,26 +47,17 @@ func (w *Whittle) Shell(ctx context.Context, req Request, sh ShellRequest) (st s
 	if err := b.read(ctx); err != nil {
 		return st, err
 	}
-	lock, err := w.use(ctx)
-	if err != nil {
-		return st, err
-	}
-	defer join(&err, lock.Close)
-	defer b.closeContexts()
-	ctx, stop := b.fetching(ctx)
-	defer stop()
-	if err := b.openCaches(ctx); err != nil {
-		return st, err
-	}
-	defer b.closeCaches()
-	_, solved, err := b.solve(ctx)
-	if err != nil {
-		return st, err
-	}
-	if err := b.store.Sync(); err != nil {
-		return st, err
-	}
-	return b.openShell(ctx, solved)
+	err = b.opened(ctx, func(ctx context.Context) error {
+		_, solved, err := b.solve(ctx)
+		if err == nil {
+			err = b.store.Sync()
+		}
+		if err == nil {
+			st, err = b.openShell(ctx, solved)
+		}
+		return err
+	})
+	return st, err
 }
 
 // openShell runs the shell on top of what was solved.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -77,7 +78,7 @@ func (f *buildFlags) attestOptions() (err error) {
 	default:
 		return &usageError{fmt.Errorf("--provenance=%s: there are min, max and false", f.provenance), ""}
 	}
-	if f.request.SBOM, err = strconv.ParseBool(f.sbom); err != nil {
+	if f.request.SBOM, err = strconv.ParseBool(cmp.Or(f.sbom, "false")); err != nil {
 		return &usageError{fmt.Errorf("--sbom=%s: there are true and false", f.sbom), "whittle finds out itself what is in an image: no generator is asked"}
 	}
 	if f.signKey == "" {
