@@ -24,7 +24,8 @@ type Flights struct {
 // NewFlights returns none.
 func NewFlights() *Flights { return &Flights{of: map[digest.Digest]*flight{}} }
 
-// flight is a key that this build runs. done is closed when it has a record.
+// flight is a key that this build runs. done is closed when that is over: it has a
+// record then, or it is no flight any more.
 type flight struct {
 	done   chan struct{}
 	landed bool
@@ -34,26 +35,40 @@ func (r *run) lookUpOrRun(ctx context.Context, line *plan.Line, job Job, key *di
 	if d := r.record(ctx, job); d != nil {
 		return d, nil
 	}
-	f, first := r.flight(job.Key)
-	if !first {
+	for {
+		f, first := r.flight(job.Key)
+		if first {
+			d, err := r.runAlone(ctx, line, job, key)
+			r.over(job.Key, f, err == nil)
+			return d, err
+		}
 		span := trace.Begin(ctx, "wait for the same step of another stage")
-		defer span.End()
 		select {
 		case <-f.done:
 		case <-ctx.Done():
+		}
+		span.End()
+		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		if d := r.record(ctx, job); d != nil {
 			return d, nil
 		}
-		// Somebody has removed the record since.
+		if r.own(job.Key) { // somebody has removed the record since
+			return r.runAlone(ctx, line, job, key)
+		}
+		// It failed. That stops all who share its build, in a moment, unless it is tried
+		// another way there.
+		select {
+		case <-time.After(grace):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
-	d, err := r.runAlone(ctx, line, job, key)
-	if err == nil {
-		r.landed(f)
-	}
-	return d, err
 }
+
+// grace is how long a step that failed elsewhere is not tried here.
+const grace = 300 * time.Millisecond
 
 // flight returns the flight of a key, and whether the caller is the first who
 // asks and so the one to run it.
@@ -68,13 +83,15 @@ func (r *run) flight(key digest.Digest) (f *flight, first bool) {
 	return f, first
 }
 
-func (r *run) landed(f *flight) {
+// over ends a flight. One that failed is gone: who waited for it is to run it, unless
+// all are stopped.
+func (r *run) over(key digest.Digest, f *flight, landed bool) {
 	r.flights.mu.Lock()
 	defer r.flights.mu.Unlock()
-	if !f.landed {
-		f.landed = true
-		close(f.done)
+	if f.landed = landed; !landed {
+		delete(r.flights.of, key)
 	}
+	close(f.done)
 }
 
 // runAlone runs a step unless another process does so, or has meanwhile. The

@@ -206,6 +206,56 @@ func TestTheSameStepTwiceRunsOnce(t *testing.T) {
 	}
 }
 
+func TestSolversThatShareFlightsRunAStepOnce(t *testing.T) {
+	b := newBench(t, nil)
+	b.NoCache, b.Flights = always(true), NewFlights()
+	running := make(chan struct{})
+	b.during = func(context.Context, string) error {
+		time.Sleep(20 * time.Millisecond)
+		return nil
+	}
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			<-running
+			if _, err := b.solve("FROM scratch\nRUN [\"x\"]\n"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	close(running)
+	all.Wait()
+	b.wantRan(`RUN ["x"]`)
+}
+
+func TestAStepThatFailedForAnotherSolverIsTriedHere(t *testing.T) {
+	b := newBench(t, nil)
+	b.Flights = NewFlights()
+	var tries atomic.Int32
+	started := make(chan struct{})
+	broken := errors.New("broken")
+	b.during = func(context.Context, string) error {
+		if tries.Add(1) > 1 {
+			return nil
+		}
+		close(started)
+		time.Sleep(20 * time.Millisecond)
+		return broken
+	}
+	first := make(chan error, 1)
+	go func() {
+		_, err := b.solve("FROM scratch\nRUN [\"x\"]\n")
+		first <- err
+	}()
+	<-started
+	if _, err := b.solve("FROM scratch\nRUN [\"x\"]\n"); err != nil {
+		t.Errorf("the second solver: %v", err)
+	}
+	if err := <-first; !errors.Is(err, broken) {
+		t.Errorf("the first: %v", err)
+	}
+}
+
 func TestNoCacheRunsEverythingAndLaterBuildsUseIt(t *testing.T) {
 	b := newBench(t, nil)
 	b.mustSolve(twoStages)
