@@ -239,7 +239,7 @@ func (k Keychain) ask(ctx context.Context, helper, server string) (Credential, b
 	}
 	run := k.Helper
 	if run == nil {
-		run = runHelper
+		run = func(ctx context.Context, name, input string) ([]byte, error) { return runHelper(ctx, name, "get", input) }
 	}
 	out, err := run(ctx, helper, server)
 	if err != nil {
@@ -261,10 +261,10 @@ func (k Keychain) ask(ctx context.Context, helper, server string) (Credential, b
 
 // runHelper runs docker-credential-NAME; its answer comes back with an error
 // too, because "credentials not found" is printed there.
-func runHelper(ctx context.Context, name, input string) ([]byte, error) {
+func runHelper(ctx context.Context, name, verb, input string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "docker-credential-"+name, "get")
+	cmd := exec.CommandContext(ctx, "docker-credential-"+name, verb)
 	cmd.Stdin = strings.NewReader(input)
 	var out bytes.Buffer
 	cmd.Stdout = &limited{&out, maxConfig}

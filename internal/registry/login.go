@@ -11,11 +11,9 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -157,14 +155,9 @@ func (k Keychain) tell(ctx context.Context, helper, verb, input string) error {
 	if !helperForm.MatchString(helper) {
 		return fmt.Errorf("credential helper %q: not a name", helper)
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "docker-credential-"+helper, verb)
-	cmd.Stdin = strings.NewReader(input)
-	var said bytes.Buffer
-	cmd.Stdout = &limited{&said, maxConfig}
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("credential helper %s: %s: %w: %s", helper, verb, err, strings.TrimSpace(said.String()))
+	out, err := runHelper(ctx, helper, verb, input)
+	if err != nil {
+		return fmt.Errorf("credential helper %s: %s: %w: %s", helper, verb, err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }
