@@ -239,7 +239,9 @@ func (k Keychain) ask(ctx context.Context, helper, server string) (Credential, b
 	}
 	run := k.Helper
 	if run == nil {
-		run = func(ctx context.Context, name, input string) ([]byte, error) { return runHelper(ctx, name, "get", input) }
+		run = func(ctx context.Context, name, input string) ([]byte, error) {
+			return runHelper(ctx, name, "get", input)
+		}
 	}
 	out, err := run(ctx, helper, server)
 	if err != nil {
