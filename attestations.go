@@ -76,24 +76,41 @@ func (p *part) attestations(ctx context.Context, d manifest.Descriptor, m *image
 // contents is what is in the image, by its merged view, with the stage that each file is
 // from. It has the time of the image, so that the same image has the same.
 func (p *part) contents(ctx context.Context, d manifest.Descriptor, m *image.Image, purls []string) (sbom.Document, error) {
-	chain := p.solved.Chain(p.plan.Target.Root)
-	fsys, err := p.rootFS().View(ctx, chain)
-	if err != nil {
-		return sbom.Document{}, err
-	}
-	found, err := sbom.Scan(ctx, fsys)
-	if err != nil {
-		return sbom.Document{}, err
-	}
-	from, err := p.origins(ctx, chain)
-	if err != nil {
+	if err := p.lookInside(ctx); err != nil {
 		return sbom.Document{}, err
 	}
 	name := "image"
 	if len(purls) > 0 {
 		name = purls[0]
 	}
-	return found.SPDX(name, d.Digest, m.Created, func(path string) string { return from[path] }), nil
+	return p.inside.found.SPDX(name, d.Digest, m.Created, func(path string) string { return p.inside.from[path] }), nil
+}
+
+// inside is what a file system has, and where each of its files is from.
+type inside struct {
+	found *sbom.Inventory
+	from  map[string]string
+}
+
+// lookInside does so once for all outputs and names.
+func (p *part) lookInside(ctx context.Context) error {
+	if p.inside != nil {
+		return nil
+	}
+	fsys, err := p.files(ctx)
+	if err != nil {
+		return err
+	}
+	found, err := sbom.Scan(ctx, fsys)
+	if err != nil {
+		return err
+	}
+	from, err := p.origins(ctx, p.solved.Chain(p.plan.Target.Root))
+	if err != nil {
+		return err
+	}
+	p.inside = &inside{found, from}
+	return nil
 }
 
 // origins tells of each file where it is from: the base image, a stage, the context.
@@ -184,7 +201,7 @@ func (b *build) external() attest.External {
 		}
 		for _, l := range b.req.Labels {
 			k, v, _ := strings.Cut(l, "=")
-			args["label:"+k] = v
+			args["label:"+k] = address.Redact(v)
 		}
 		var secrets []map[string]string
 		for _, s := range b.req.Secrets {
@@ -206,7 +223,7 @@ func (p *part) internal() map[string]any {
 	if p.req.Provenance != MaxProvenance {
 		return in
 	}
-	in["dockerfile"] = base64.StdEncoding.EncodeToString(p.text)
+	in["dockerfile"] = base64.StdEncoding.EncodeToString([]byte(address.Redact(string(p.text))))
 	var steps []attest.Step
 	for _, s := range p.plan.Steps {
 		done := p.solved.Steps[s]
@@ -262,7 +279,7 @@ func material(r *plan.Remote) attest.Material {
 
 // putDocument stores a document in the repository of n, under a tag or by its digest
 // alone.
-func (w *Whittle) putDocument(ctx context.Context, client *registry.Client, n image.Name, tag string, doc attest.Document) error {
+func putDocument(ctx context.Context, client *registry.Client, n image.Name, tag string, doc attest.Document) error {
 	n.Tag = tag
 	var blobs [][]byte
 	for _, p := range doc.Parts {
@@ -272,13 +289,13 @@ func (w *Whittle) putDocument(ctx context.Context, client *registry.Client, n im
 }
 
 // sign puts a signature over the manifest d beside it, if the request has a key.
-func (b *build) sign(ctx context.Context, n image.Name, d manifest.Descriptor) error {
+func (b *build) sign(ctx context.Context, client *registry.Client, n image.Name, d manifest.Descriptor) error {
 	if b.key == nil {
 		return nil
 	}
 	doc, err := b.key.Signature(d, n.Repository())
 	if err == nil {
-		err = b.putDocument(ctx, b.client(nil), n, attest.SignatureTag(d.Digest), doc)
+		err = putDocument(ctx, client, n, attest.SignatureTag(d.Digest), doc)
 	}
 	if err != nil {
 		return fmt.Errorf("sign %s: %w", n.Familiar(), err)

@@ -8,7 +8,6 @@ import (
 	"io"
 	"slices"
 
-	"github.com/whittle-build/whittle/internal/config"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/image"
@@ -87,20 +86,7 @@ func (b *build) squashed(ctx context.Context, p *plan.Plan, m *image.Image, chai
 		}
 	}
 	cfg.History[last].EmptyLayer = false
-	return withLayers(m, &cfg, append(slices.Clone(m.Layers[:base]), one))
-}
-
-// withLayers is m with other layers.
-func withLayers(m *image.Image, cfg *config.Image, layers []image.Layer) (*image.Image, error) {
-	cfg.DiffIDs = nil
-	for _, l := range layers {
-		cfg.DiffIDs = append(cfg.DiffIDs, l.DiffID)
-	}
-	x, err := image.FromConfig(cfg, layers)
-	if err == nil {
-		x.Annotations = m.Annotations
-	}
-	return x, err
+	return image.FromConfig(&cfg, append(slices.Clone(m.Layers[:base]), one))
 }
 
 // redated is m with all times in its own layers that are later than the epoch set
@@ -114,8 +100,7 @@ func (b *build) redated(ctx context.Context, p *plan.Plan, m *image.Image) (*ima
 		}
 		layers[i] = l
 	}
-	cfg := m.Config.Clone()
-	return withLayers(m, &cfg, layers)
+	return image.FromConfig(m.Config, layers)
 }
 
 func (b *build) redatedLayer(ctx context.Context, l image.Layer) (image.Layer, error) {

@@ -140,7 +140,7 @@ func (w *Whittle) Import(ctx context.Context, r io.Reader, name string, changes 
 		return id, err
 	}
 	now := w.opt.Now().UTC()
-	cfg.Created, cfg.DiffIDs = &now, []digest.Digest{l.DiffID}
+	cfg.Created = &now
 	cfg.History = []config.History{{Created: &now, Comment: message}}
 	m, err := image.FromConfig(cfg, []image.Layer{l})
 	if err != nil {

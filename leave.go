@@ -45,7 +45,7 @@ func parseTag(text string) (image.Name, error) {
 func (b *build) leave(ctx context.Context, p *plan.Plan, solved *solve.Result) (*Result, error) {
 	res := b.result(p, solved)
 	var m *image.Image
-	if b.wants((*Output).hasImage) {
+	if b.wants((*Output).HasImage) {
 		var err error
 		if m, err = b.makeImage(ctx, p, solved); err != nil {
 			return nil, err
@@ -73,10 +73,6 @@ func (b *build) makeImage(ctx context.Context, p *plan.Plan, solved *solve.Resul
 		return nil, err
 	}
 	cfg := p.Target.Config.Clone()
-	cfg.DiffIDs = nil
-	for _, l := range layers {
-		cfg.DiffIDs = append(cfg.DiffIDs, l.DiffID)
-	}
 	b.date(&cfg, p, solved)
 	m, err := image.FromConfig(&cfg, layers)
 	if err == nil && b.req.Squash {

@@ -51,13 +51,13 @@ type Output struct {
 	RewriteTimes bool
 }
 
-// hasImage says whether the output is an image, in whatever form.
-func (o *Output) hasImage() bool {
+// HasImage says whether the output is an image, in whatever form.
+func (o *Output) HasImage() bool {
 	return o.Type == ImageOutput || o.Type == OCIOutput || o.Type == DockerOutput
 }
 
-// hasFiles says whether the output is the files of the stage.
-func (o *Output) hasFiles() bool { return o.Type == LocalOutput || o.Type == TarOutput }
+// HasFiles says whether the output is the files of the stage.
+func (o *Output) HasFiles() bool { return o.Type == LocalOutput || o.Type == TarOutput }
 
 // isFile says whether the output is a file that it replaces.
 func (o *Output) isFile() bool {
@@ -77,19 +77,19 @@ func (o *Output) Check() error {
 		bad           bool
 		what, instead string
 	}{
-		{!o.hasImage() && !o.hasFiles() && o.Type != NoOutput, fmt.Sprintf("type=%s is unknown", o.Type), "there are image, registry, oci, docker, local, tar and none"},
-		{o.Dest == "" && (o.hasFiles() || o.Type == OCIOutput), "has no dest", "say where it goes: dest=PATH, or dest=- for a tar on standard output"},
+		{!o.HasImage() && !o.HasFiles() && o.Type != NoOutput, fmt.Sprintf("type=%s is unknown", o.Type), "there are image, registry, oci, docker, local, tar and none"},
+		{o.Dest == "" && (o.HasFiles() || o.Type == OCIOutput), "has no dest", "say where it goes: dest=PATH, or dest=- for a tar on standard output"},
 		{o.Dest != "" && (o.Type == ImageOutput || o.Type == NoOutput), "dest: it goes to no file", "an image in a file is type=oci or type=docker"},
 		{o.Dest == "-" && (o.Folder || o.Type == LocalOutput), "dest=-: a folder does not go to standard output", "type=tar writes the files as a tar, type=oci an image as one"},
 		{o.Folder && o.Type != OCIOutput, "tar=false: is for type=oci", "leave it out; type=oci,tar=false,dest=FOLDER writes an OCI layout"},
-		{len(o.Names) > 0 && !o.hasImage(), "name: files have no name", "name is for images"},
+		{len(o.Names) > 0 && !o.HasImage(), "name: files have no name", "name is for images"},
 		{o.Push && o.Type != ImageOutput, "push=true: only an image is pushed", "add a second output: -o type=registry,name=NAME"},
 		{o.ByDigest && !o.Push, "push-by-digest=true: nothing is pushed", "add push=true"},
-		{(o.Split || o.Together) && !o.hasFiles(), "platform-split: is for type=local and type=tar", "leave it out"},
-		{o.RewriteTimes && !o.hasImage(), "rewrite-timestamp: is for images", "files get the time of SOURCE_DATE_EPOCH without it; leave it out"},
+		{(o.Split || o.Together) && !o.HasFiles(), "platform-split: is for type=local and type=tar", "leave it out"},
+		{o.RewriteTimes && !o.HasImage(), "rewrite-timestamp: is for images", "files get the time of SOURCE_DATE_EPOCH without it; leave it out"},
 		{o.DockerTypes && o.Form.Format == "zstd", "oci-mediatypes=false: Docker has no media type for zstd", "leave oci-mediatypes out, or take compression=gzip"},
-		{o.DockerTypes && !o.hasImage(), "oci-mediatypes: is for images", "leave it out"},
-		{len(o.Annotations) > 0 && !o.hasImage(), "annotation: files have no manifest", "leave it out"},
+		{o.DockerTypes && !o.HasImage(), "oci-mediatypes: is for images", "leave it out"},
+		{len(o.Annotations) > 0 && !o.HasImage(), "annotation: files have no manifest", "leave it out"},
 		{(o.Form != Compression{} || o.Force) && !o.leaves(), "compression: layers in the store are not compressed", "compression is for what leaves it: push=true, type=oci, type=docker,dest=FILE"},
 	} {
 		if c.bad {
@@ -217,6 +217,14 @@ func (b *build) pushedNames() []image.Name {
 		}
 	}
 	return names
+}
+
+// write writes to where an output goes.
+func (b *build) write(o *output, do func(io.Writer) error) error {
+	if o.Dest == "-" {
+		return do(b.req.Out)
+	}
+	return WriteFile(o.Dest, do)
 }
 
 // WriteFile writes a file that is whole or not there. A link is followed, and a

@@ -23,7 +23,7 @@ import (
 func (b *build) leaveOutputs(ctx context.Context, p *plan.Plan, solved *solve.Result, m *image.Image, res *Result) error {
 	for i := range b.outputs {
 		o := &b.outputs[i]
-		if o.hasFiles() || o.Type == NoOutput {
+		if o.HasFiles() || o.Type == NoOutput {
 			continue
 		}
 		x, err := b.inForm(ctx, p, o, m)
@@ -38,7 +38,7 @@ func (b *build) leaveOutputs(ctx context.Context, p *plan.Plan, solved *solve.Re
 			return err
 		}
 	}
-	if !b.wants((*Output).hasFiles) {
+	if !b.wants((*Output).HasFiles) {
 		return nil
 	}
 	fsys, err := b.rootFS().View(ctx, solved.Chain(p.Target.Root))
@@ -106,13 +106,10 @@ func (b *build) writeArchive(ctx context.Context, e image.Exporter, o *output, x
 		list, err = e.Save(ctx, w, []image.Export{x}, image.Format(o.Type))
 		return err
 	}
-	switch {
-	case o.Folder:
+	if o.Folder {
 		list, err = e.SaveLayout(ctx, o.Dest, []image.Export{x})
-	case o.Dest == "-":
-		err = save(b.req.Out)
-	default:
-		err = WriteFile(o.Dest, save)
+	} else {
+		err = b.write(o, save)
 	}
 	if err != nil {
 		return d, err
@@ -159,7 +156,7 @@ func (b *build) leaveFiles(ctx context.Context, fsys entry.FS) error {
 // leaveFilesOf does so for the i-th output, if files are what it wants.
 func (b *build) leaveFilesOf(ctx context.Context, fsys entry.FS, i int) error {
 	o := &b.outputs[i]
-	if !o.hasFiles() {
+	if !o.HasFiles() {
 		return nil
 	}
 	done, err := b.writeFiles(ctx, fsys, o)
@@ -187,14 +184,10 @@ func (b *build) writeFiles(ctx context.Context, fsys entry.FS, o *output) (done 
 		done, err = container.WriteTar(ctx, w, to, container.Tree{Files: fsys, Under: to.Under})
 		return err
 	}
-	switch {
-	case o.Type == LocalOutput:
+	if o.Type == LocalOutput {
 		return container.WriteFolder(ctx, fsys, o.Dest, to)
-	case o.Dest == "-":
-		err = tar(b.req.Out)
-	default:
-		err = WriteFile(o.Dest, tar)
 	}
+	err = b.write(o, tar)
 	return done, err
 }
 
@@ -210,7 +203,8 @@ func (b *build) under(o *output) string {
 func (b *build) targetPlatform() plan.Platform { return b.target.Platform }
 
 // pushOutput uploads the image of an output to where r says.
-func (b *build) pushOutput(ctx context.Context, r *receiver, res *Result) error {
+func (b *build) pushOutput(ctx context.Context, r *receiver, res *Result) (err error) {
+	defer func() { r.shown.done(err) }()
 	d, err := b.pushImage(ctx, r.name, r.out.image, r.out.pushed(), r.shown)
 	if err != nil {
 		return err
@@ -218,7 +212,7 @@ func (b *build) pushOutput(ctx context.Context, r *receiver, res *Result) error 
 	p := r.out.image.Platform()
 	d.Platform = &p
 	res.manifestIs(d)
-	return b.sign(ctx, r.name, d)
+	return b.sign(ctx, r.shown.client(), r.name, d)
 }
 
 // pushed is the form in which the output is pushed.

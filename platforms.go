@@ -12,6 +12,7 @@ import (
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/image/manifest"
 	"github.com/whittle-build/whittle/internal/progress"
+	"github.com/whittle-build/whittle/internal/registry"
 )
 
 // leavePlatforms leaves what is wanted of a stage that was built for several
@@ -30,7 +31,7 @@ func leavePlatforms(ctx context.Context, g []*part) (*Result, error) {
 			}
 			res.Behind = append(res.Behind, s)
 		}
-		if !p.wants((*Output).hasImage) {
+		if !p.wants((*Output).HasImage) {
 			continue
 		}
 		if err := p.makeOutputs(ctx, res); err != nil {
@@ -62,7 +63,7 @@ func (p *part) makeOutputs(ctx context.Context, res *Result) error {
 	told := false
 	for i := range p.outputs {
 		o := &p.outputs[i]
-		if !o.hasImage() {
+		if !o.HasImage() {
 			continue
 		}
 		if o.image, err = p.inForm(ctx, p.plan, o, m); err != nil {
@@ -88,7 +89,7 @@ type PlatformImage struct {
 // leaveOnPlatforms leaves the i-th output, which all parts have.
 func leaveOnPlatforms(ctx context.Context, g []*part, i int, res *Result) error {
 	o := &g[0].outputs[i]
-	if o.hasFiles() && o.Together {
+	if o.HasFiles() && o.Together {
 		if err := apart(ctx, g); err != nil {
 			return err
 		}
@@ -96,7 +97,7 @@ func leaveOnPlatforms(ctx context.Context, g []*part, i int, res *Result) error 
 	switch {
 	case o.Type == LocalOutput:
 		for _, p := range g {
-			fsys, err := p.rootFS().View(ctx, p.solved.Chain(p.plan.Target.Root))
+			fsys, err := p.files(ctx)
 			if err == nil {
 				err = p.leaveFilesOf(ctx, fsys, i)
 			}
@@ -133,7 +134,7 @@ func leaveOnPlatforms(ctx context.Context, g []*part, i int, res *Result) error 
 func apart(ctx context.Context, g []*part) error {
 	whose := map[string]string{}
 	for _, p := range g {
-		fsys, err := p.rootFS().View(ctx, p.solved.Chain(p.plan.Target.Root))
+		fsys, err := p.files(ctx)
 		if err == nil {
 			err = entry.Walk(fsys, ".", func(e entry.Entry) error {
 				if other, ok := whose[e.Path]; ok {
@@ -197,27 +198,36 @@ func (o *output) indexed(d manifest.Descriptor, m *image.Image) manifest.Descrip
 
 // pushPlatforms uploads the images of an output by their digests, and an index of
 // them under its k-th name.
-func pushPlatforms(ctx context.Context, g []*part, i, k int, res *Result) error {
+func pushPlatforms(ctx context.Context, g []*part, i, k int, res *Result) (err error) {
 	first := &g[0].outputs[i]
-	name := first.names[k]
+	shown := make([]*transfer, len(g))
+	for n, p := range g {
+		shown[n] = p.receiverOf(&p.outputs[i], k).shown
+	}
+	defer func() {
+		for _, t := range shown {
+			t.done(err)
+		}
+	}()
+	name, client := first.names[k], shown[0].client()
 	var list []manifest.Descriptor
-	for _, p := range g {
+	for n, p := range g {
 		o := &p.outputs[i]
 		bare := name
 		bare.Tag = ""
-		d, err := p.pushImage(ctx, bare, o.image, o.pushed(), p.receiverOf(o, k).shown)
+		d, err := p.pushImage(ctx, bare, o.image, o.pushed(), shown[n])
 		if err != nil {
 			return err
 		}
 		list = append(list, o.indexed(d, o.image))
 	}
-	for k, p := range g {
+	for n, p := range g {
 		if !p.req.attests() {
 			continue
 		}
-		doc, err := p.attestations(ctx, list[k], p.outputs[i].image, first.names)
+		doc, err := p.attestations(ctx, list[n], p.outputs[i].image, first.names)
 		if err == nil {
-			err = p.putDocument(ctx, p.client(nil), name, "", doc)
+			err = putDocument(ctx, client, name, "", doc)
 		}
 		if err != nil {
 			return err
@@ -227,21 +237,21 @@ func pushPlatforms(ctx context.Context, g []*part, i, k int, res *Result) error 
 	if first.ByDigest {
 		name.Tag = ""
 	}
-	d, err := g[0].pushIndex(ctx, name, first.style(), list, first.annotations.index)
+	d, err := pushIndex(ctx, client, name, first.style(), list, first.annotations.index)
 	if err != nil {
 		return err
 	}
 	res.manifestIs(d)
-	return g[0].sign(ctx, name, d)
+	return g[0].sign(ctx, client, name, d)
 }
 
 // pushIndex stores an index of manifests, which the registry has, under a name.
-func (w *Whittle) pushIndex(ctx context.Context, n image.Name, style manifest.Style, list []manifest.Descriptor, annotations map[string]string) (manifest.Descriptor, error) {
+func pushIndex(ctx context.Context, client *registry.Client, n image.Name, style manifest.Style, list []manifest.Descriptor, annotations map[string]string) (manifest.Descriptor, error) {
 	raw, d, err := manifest.NewIndex(style, list, annotations)
 	if err != nil {
 		return d, err
 	}
-	return d, w.client(nil).PutManifest(ctx, reference(n), raw, d)
+	return d, client.PutManifest(ctx, reference(n), raw, d)
 }
 
 // alsoOf are the images that a name stands for besides its own, for other platforms;
@@ -266,12 +276,12 @@ func (w *Whittle) alsoOf(n image.Name) (list []*image.Image, err error) {
 
 // pushAll uploads images for several platforms by their digests, and an index of them
 // under the name n.
-func (w *Whittle) pushAll(ctx context.Context, n image.Name, images []*image.Image, form pushForm, sink progress.Sink) (manifest.Descriptor, error) {
+func (w *Whittle) pushAll(ctx context.Context, n image.Name, images []*image.Image, form pushForm, t *transfer) (manifest.Descriptor, error) {
 	bare := n
 	bare.Tag = ""
 	var list []manifest.Descriptor
 	for _, m := range images {
-		d, err := w.pushImage(ctx, bare, m, form, w.transfer("push", n, sink))
+		d, err := w.pushImage(ctx, bare, m, form, t)
 		if err != nil {
 			return d, err
 		}
@@ -279,7 +289,7 @@ func (w *Whittle) pushAll(ctx context.Context, n image.Name, images []*image.Ima
 		d.Platform = &p
 		list = append(list, d)
 	}
-	return w.pushIndex(ctx, n, form.style, list, nil)
+	return pushIndex(ctx, t.client(), n, form.style, list, nil)
 }
 
 // receiverOf is what was made to push the k-th name of an output.
@@ -343,7 +353,7 @@ func tarPlatforms(ctx context.Context, g []*part, i int) error {
 	b, o := g[0].build, &g[0].outputs[i]
 	var trees []container.Tree
 	for _, p := range g {
-		fsys, err := p.rootFS().View(ctx, p.solved.Chain(p.plan.Target.Root))
+		fsys, err := p.files(ctx)
 		if err != nil {
 			return err
 		}
@@ -353,13 +363,7 @@ func tarPlatforms(ctx context.Context, g []*part, i int) error {
 		_, err := container.WriteTar(ctx, w, container.FolderOptions{Epoch: b.epoch}, trees...)
 		return err
 	}
-	var err error
-	if o.Dest == "-" {
-		err = tar(b.req.Out)
-	} else {
-		err = WriteFile(o.Dest, tar)
-	}
-	if err != nil {
+	if err := b.write(o, tar); err != nil {
 		return fmt.Errorf("output: %w", err)
 	}
 	return nil

@@ -45,7 +45,7 @@ func (r *receiver) changes(b *build) bool {
 func (b *build) sealAhead(ctx context.Context, p *plan.Plan) *sealing {
 	s := &sealing{build: b, image: map[*plan.Step]bool{}, slots: make(chan struct{}, runtime.GOMAXPROCS(0)), sends: make(chan struct{}, maxFetches)}
 	s.ctx, s.stop = context.WithCancel(ctx)
-	if b.shell == nil && b.wants((*Output).hasImage) { // a shell makes none
+	if b.shell == nil && b.wants((*Output).HasImage) { // a shell makes none
 		for step := p.Target.Root.Step; step != nil; step = step.Below.Step {
 			s.image[step] = true
 		}

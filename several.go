@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/progress"
@@ -48,6 +49,12 @@ type part struct {
 	*build
 	plan   *plan.Plan
 	solved *solve.Result
+	inside *inside // of the target, once somebody wanted to know
+}
+
+// files are those of the target, once it is solved.
+func (p *part) files(ctx context.Context) (entry.FS, error) {
+	return p.rootFS().View(ctx, p.solved.Chain(p.plan.Target.Root))
 }
 
 // buildSeveral runs a request for several stages or platforms. They are planned one
@@ -133,7 +140,7 @@ func (b *build) groups(ctx context.Context) (groups [][]*part, err error) {
 			k.req.Platform, k.req.Target, k.req.Tags, k.req.Outputs = platform, t.Stage, t.Tags, t.Outputs
 			k.req.Push, k.req.Load = push, req.Load
 			k.peers = len(platforms) > 1
-			k.sink = &partSink{next: b.sink, shift: n * vertices, quiet: k.peers, prefix: prefixOf(len(targets) > 1, t.Stage, k.peers, platform)}
+			k.sink = &partSink{next: b.sink, part: n, quiet: k.peers, prefix: prefixOf(len(targets) > 1, t.Stage, k.peers, platform)}
 			if err := k.readPart(); err != nil {
 				return nil, err
 			}
@@ -240,7 +247,7 @@ func prefixOf(byTarget bool, target string, byPlatform bool, platform string) st
 // no other part's have.
 type partSink struct {
 	next   progress.Sink
-	shift  int
+	part   int // from 1
 	prefix string
 	quiet  bool // what is left is told for all platforms together
 }
@@ -251,7 +258,7 @@ func (s *partSink) Emit(e progress.Event) {
 	case progress.Failed:
 		return // the whole build tells it
 	case progress.Context:
-		if s.shift > vertices {
+		if s.part > 1 {
 			return // it is the same
 		}
 	case progress.Remains, progress.Result:
@@ -260,7 +267,7 @@ func (s *partSink) Emit(e progress.Event) {
 		}
 	}
 	if e.Vertex > 0 {
-		e.Vertex += s.shift
+		e.Vertex += s.part * vertices
 	}
 	if len(e.Vertices) > 0 {
 		e.Vertices = slices.Clone(e.Vertices)
@@ -273,7 +280,7 @@ func (s *partSink) Emit(e progress.Event) {
 
 func (s *partSink) name(v *progress.Vertex) {
 	if v.ID > 0 {
-		v.ID += s.shift
+		v.ID += s.part * vertices
 	}
 	rest, ok := strings.CutPrefix(v.Label, "[")
 	switch {

@@ -240,11 +240,15 @@ func (w *Whittle) Push(ctx context.Context, ref string, c Compression, sink prog
 	if err != nil {
 		return d, err
 	}
+	t := w.transfer("push", n, sink)
+	defer func() { t.done(err) }()
+	ctx = withFetching(ctx, w, sink)
+	var done manifest.Descriptor
 	if len(also) > 0 {
-		done, err := w.pushAll(withFetching(ctx, w, sink), n, append([]*image.Image{m}, also...), pushForm{Compression: c}, sink)
-		return done.Digest, err
+		done, err = w.pushAll(ctx, n, append([]*image.Image{m}, also...), pushForm{Compression: c}, t)
+	} else {
+		done, err = w.pushImage(ctx, n, m, pushForm{Compression: c}, t)
 	}
-	done, err := w.pushImage(withFetching(ctx, w, sink), n, m, pushForm{Compression: c}, w.transfer("push", n, sink))
 	return done.Digest, err
 }
 
@@ -260,7 +264,7 @@ func (f pushForm) reuses(l image.Layer) bool {
 	return l.Blob != nil && !f.force && (f.style == manifest.OCI || !manifest.IsZstd(l.Blob.MediaType))
 }
 
-// pushImage uploads m under the name n, and ends t, which shows it.
+// pushImage uploads m under the name n; t shows it, and is not at its end then.
 func (w *Whittle) pushImage(ctx context.Context, n image.Name, m *image.Image, form pushForm, t *transfer) (manifest.Descriptor, error) {
 	var sent []manifest.Descriptor
 	up := registry.Upload{Ref: reference(n), Config: m.Raw,
@@ -273,7 +277,6 @@ func (w *Whittle) pushImage(ctx context.Context, n image.Name, m *image.Image, f
 		up.Layers = append(up.Layers, w.upload(m, l, form))
 	}
 	done, err := t.client().Push(ctx, up)
-	t.done(err)
 	if err == nil {
 		err = w.nowAt(n, m, sent)
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/rootfs"
-	"github.com/whittle-build/whittle/internal/solve"
 )
 
 // Verification is what two runs of the same steps tell of each other.
@@ -53,17 +52,19 @@ func (w *Whittle) Verify(ctx context.Context, req Request) (_ *Verification, err
 		return nil, err
 	}
 	defer join(&err, lock.Close)
-	first, err := w.once(ctx, req, nil)
+	first, took1, err := w.once(ctx, req, nil)
 	if err != nil {
 		return nil, err
 	}
 	// What takes the time of day into a file is to take another one.
-	if err := sleep(ctx, first.began.Add(1100*time.Millisecond).Sub(w.opt.Now())); err != nil {
-		return nil, err
+	select {
+	case <-time.After(first.began.Add(1100 * time.Millisecond).Sub(w.opt.Now())):
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
 	made := make([]digest.Digest, len(first.plan.Steps))
 	var mu sync.Mutex
-	second, err := w.once(ctx, req, func(s *plan.Step, layer digest.Digest) digest.Digest {
+	second, took2, err := w.once(ctx, req, func(s *plan.Step, layer digest.Digest) digest.Digest {
 		mu.Lock()
 		defer mu.Unlock()
 		if s.ID >= len(made) {
@@ -78,7 +79,7 @@ func (w *Whittle) Verify(ctx context.Context, req Request) (_ *Verification, err
 	if len(second.plan.Steps) != len(made) {
 		return nil, errors.New("the Dockerfile was changed between the two builds")
 	}
-	v := &Verification{Took: [2]time.Duration{first.took, second.took}, Epoch: first.epoch != nil}
+	v := &Verification{Took: [2]time.Duration{took1, took2}, Epoch: first.epoch != nil}
 	m, err := first.makeImage(ctx, first.plan, first.solved)
 	if err == nil && first.epoch != nil {
 		m, err = first.redated(ctx, first.plan, m)
@@ -90,43 +91,23 @@ func (w *Whittle) Verify(ctx context.Context, req Request) (_ *Verification, err
 	return v, v.compare(ctx, first, made)
 }
 
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(d):
-		return nil
+// once is one of the two builds.
+func (w *Whittle) once(ctx context.Context, req Request, instead func(*plan.Step, digest.Digest) digest.Digest) (_ *part, took time.Duration, err error) {
+	p := &part{build: w.newBuild(req)}
+	p.instead = instead
+	defer p.end(&err)
+	if err := p.read(ctx); err != nil {
+		return nil, 0, err
 	}
-}
-
-// verifying is one of the two builds.
-type verifying struct {
-	*build
-	plan   *plan.Plan
-	solved *solve.Result
-	took   time.Duration
-}
-
-func (w *Whittle) once(ctx context.Context, req Request, instead func(*plan.Step, digest.Digest) digest.Digest) (_ *verifying, err error) {
-	b := w.newBuild(req)
-	b.instead = instead
-	defer b.end(&err)
-	if err := b.read(ctx); err != nil {
-		return nil, err
-	}
-	defer b.closeContexts()
-	ctx, stop := b.fetching(ctx)
-	defer stop()
-	v := &verifying{build: b}
-	if v.plan, v.solved, err = b.solve(ctx); err != nil {
-		return nil, err
-	}
-	v.took = b.opt.Now().Sub(b.began)
-	return v, nil
+	err = p.opened(ctx, func(ctx context.Context) (err error) {
+		p.plan, p.solved, err = p.solve(ctx)
+		return err
+	})
+	return p, p.opt.Now().Sub(p.began), err
 }
 
 // compare finds the steps that made something else.
-func (v *Verification) compare(ctx context.Context, first *verifying, made []digest.Digest) error {
+func (v *Verification) compare(ctx context.Context, first *part, made []digest.Digest) error {
 	for i, s := range first.plan.Steps {
 		was := first.solved.Steps[s]
 		if made[i].IsZero() || made[i] == was.Layer {
@@ -162,11 +143,11 @@ func later(seconds string, than time.Time) bool {
 }
 
 // differences compares the topmost layer of a chain with another in its place.
-func (v *verifying) differences(ctx context.Context, chain rootfs.Chain, other digest.Digest, found func(compare.Difference)) error {
+func (p *part) differences(ctx context.Context, chain rootfs.Chain, other digest.Digest, found func(compare.Difference)) error {
 	below := chain[:len(chain)-1]
 	var ids [2]digest.Digest
 	for i, id := range []digest.Digest{chain[len(chain)-1], other} {
-		l, err := v.imageLayer(ctx, id)
+		l, err := p.imageLayer(ctx, id)
 		if err != nil {
 			return err
 		}
@@ -175,11 +156,11 @@ func (v *verifying) differences(ctx context.Context, chain rootfs.Chain, other d
 	if ids[0] == ids[1] {
 		return nil
 	}
-	a, err := v.rootFS().Layer(ctx, chain)
+	a, err := p.rootFS().Layer(ctx, chain)
 	if err != nil {
 		return err
 	}
-	b, err := v.rootFS().Layer(ctx, below.Push(other))
+	b, err := p.rootFS().Layer(ctx, below.Push(other))
 	if err != nil {
 		return err
 	}

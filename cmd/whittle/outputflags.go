@@ -43,28 +43,37 @@ func (p *program) outputOptions(f *buildFlags) error {
 	if len(f.stages) > 0 {
 		return p.stageOptions(f)
 	}
-	has := func(is func(whittle.Output) bool) bool { return slices.ContainsFunc(r.Outputs, is) }
-	files := has(func(o whittle.Output) bool { return o.Type == whittle.LocalOutput || o.Type == whittle.TarOutput })
-	named := len(r.Tags) > 0 || has(func(o whittle.Output) bool { return o.Type == whittle.ImageOutput && len(o.Names) > 0 })
-	images := named || r.Push || r.Load || len(r.Outputs) == 0 ||
-		has(func(o whittle.Output) bool {
-			return o.Type == whittle.ImageOutput || o.Type == whittle.OCIOutput || o.Type == whittle.DockerOutput
-		})
-	f.piped = has(func(o whittle.Output) bool { return o.Dest == "-" })
+	l := f.leaves(r.Tags, r.Outputs)
+	f.piped = slices.ContainsFunc(r.Outputs, func(o whittle.Output) bool { return o.Dest == "-" })
 	switch {
-	case r.Push && !named:
+	case r.Push && !l.named:
 		return &usageError{errors.New("--push: the image has no name"), "say where it goes: -t HOST/NAME:TAG"}
-	case r.AllowFailedOutput && !files:
+	case r.AllowFailedOutput && !l.files:
 		return &usageError{errors.New("--allow-failed-output: there is no output of files"), "say where the files go: --output DIR"}
-	case f.idFile != "" && !images:
+	case f.idFile != "" && !l.images:
 		return &usageError{errors.New("--iidfile: files and no image are to be left, so there is no ID"), "add -o type=image"}
-	case r.Squash && !images:
+	case r.Squash && !l.images:
 		return &usageError{errors.New("--squash-final: files and no image are to be left, and files have no layers"), "leave it out, or add -o type=image"}
 	case f.piped && isTerminal(p.stdout):
 		return &usageError{errors.New("--output: a tar would go to the terminal"), "name a file: dest=FILE, or send it through a pipe"}
 	}
 	r.Out = p.stdout
 	return nil
+}
+
+// leaving is what is left of a stage.
+type leaving struct{ images, named, files bool }
+
+// leaves is what the flags leave of a stage with these names and outputs.
+func (f *buildFlags) leaves(tags []string, outputs []whittle.Output) leaving {
+	l := leaving{named: len(tags) > 0}
+	l.images = l.named || f.request.Push || f.request.Load || len(outputs) == 0
+	for _, o := range outputs {
+		l.images = l.images || o.HasImage()
+		l.named = l.named || o.Type == whittle.ImageOutput && len(o.Names) > 0
+		l.files = l.files || o.HasFiles()
+	}
+	return l
 }
 
 // attestOptions reads --provenance, as docker writes it too, and the key of --sign.
@@ -121,17 +130,13 @@ func (p *program) stageOptions(f *buildFlags) error {
 func (f *buildFlags) stagesFit() error {
 	r := &f.request
 	for _, t := range r.Targets {
-		images := len(t.Outputs) == 0 || len(t.Tags) > 0 || r.Push || r.Load ||
-			slices.ContainsFunc(t.Outputs, func(o whittle.Output) bool {
-				return o.Type == whittle.ImageOutput || o.Type == whittle.OCIOutput || o.Type == whittle.DockerOutput
-			})
-		named := len(t.Tags) > 0 || slices.ContainsFunc(t.Outputs, func(o whittle.Output) bool { return o.Type == whittle.ImageOutput && len(o.Names) > 0 })
+		l := f.leaves(t.Tags, t.Outputs)
 		switch {
-		case r.Push && !named:
+		case r.Push && !l.named:
 			return &usageError{fmt.Errorf("--push: the image of --target %s has no name", t.Stage), "say where it goes: -t HOST/NAME:TAG after it"}
-		case f.idFile != "" && !images:
+		case f.idFile != "" && !l.images:
 			return &usageError{fmt.Errorf("--iidfile: of --target %s files and no image are to be left, so there is no ID", t.Stage), "add -o type=image after it"}
-		case r.Squash && !images:
+		case r.Squash && !l.images:
 			return &usageError{fmt.Errorf("--squash-final: of --target %s files and no image are to be left, and files have no layers", t.Stage), "build it alone"}
 		}
 	}

@@ -76,9 +76,15 @@ func New(raw []byte, layers []Layer) (*Image, error) {
 	return m, nil
 }
 
-// FromConfig makes an image from a config that is written here.
+// FromConfig makes an image from a config that is written here, and names its layers
+// in it; cfg itself stays as it is.
 func FromConfig(cfg *config.Image, layers []Layer) (*Image, error) {
-	raw, err := json.Marshal(cfg)
+	of := *cfg
+	of.DiffIDs = nil
+	for _, l := range layers {
+		of.DiffIDs = append(of.DiffIDs, l.DiffID)
+	}
+	raw, err := json.Marshal(&of)
 	if err != nil {
 		return nil, fmt.Errorf("image config: %w", err)
 	}

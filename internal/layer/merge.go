@@ -146,8 +146,13 @@ func (m *merged) add(s *stack, i int, e entry.Entry) (more bool) {
 // different layers are different.
 func (m *merged) clean(layer int, e entry.Entry) entry.Entry {
 	e.Opaque = false
+	return apart(e, layer, len(m.layers))
+}
+
+// apart makes inodes of different layers different.
+func apart(e entry.Entry, layer, layers int) entry.Entry {
 	if e.Inode != 0 {
-		e.Inode = e.Inode*uint64(len(m.layers)) + uint64(layer)
+		e.Inode = e.Inode*uint64(layers) + uint64(layer)
 	}
 	return e
 }

@@ -56,7 +56,7 @@ func (q *squasher) root(all []int) error {
 			return err
 		}
 		if v, ok := q.layers[i].(rootImplied); len(s.Path) == 0 && !(ok && v.RootImplied()) {
-			s.Entry = q.own(i, e)
+			s.Entry = apart(e, i, len(q.layers))
 		}
 		s.from = append(s.from, i)
 		if s.ends = e.Opaque; s.ends {
@@ -70,14 +70,6 @@ func (q *squasher) root(all []int) error {
 		}
 	}
 	return q.dir(".", s.from, !s.ends)
-}
-
-// own makes inodes of different layers different.
-func (q *squasher) own(layer int, e entry.Entry) entry.Entry {
-	if e.Inode != 0 {
-		e.Inode = e.Inode*uint64(len(q.layers)) + uint64(layer)
-	}
-	return e
 }
 
 // dir adds what the layers from, top first, have in a directory. shows says that
@@ -121,7 +113,7 @@ func (q *squasher) next(lists [][]entry.Entry, from []int) (s stacked, ok bool) 
 		switch {
 		case s.ends:
 		case len(s.from) == 0:
-			s.Entry, s.from = q.own(from[k], e), []int{from[k]}
+			s.Entry, s.from = apart(e, from[k], len(q.layers)), []int{from[k]}
 			s.ends = e.Kind != entry.Dir || e.Opaque
 		case e.Kind != entry.Dir:
 			s.ends = true

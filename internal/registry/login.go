@@ -23,20 +23,13 @@ import (
 // Check asks the registry domain whether it knows who shows it these credentials.
 func (c *Client) Check(ctx context.Context, domain string, with Credential) error {
 	ref := Ref{Domain: domain, Path: "login"}
-	clear := isLoopback(domain) || c.Hosts.of(domain).HTTP
-	var opts []name.Option
-	if clear {
-		opts = append(opts, name.Insecure)
-	}
+	opts, scheme := c.spoken(domain)
 	reg, err := name.NewRegistry(domain, opts...)
 	if err != nil {
 		return err
 	}
 	auth := authn.FromConfig(authn.AuthConfig{Username: with.Username, Password: with.Password, IdentityToken: with.IdentityToken})
-	s := &session{c: c, host: reg.RegistryStr(), scheme: "https"}
-	if clear {
-		s.scheme = "http"
-	}
+	s := &session{c: c, host: reg.RegistryStr(), scheme: scheme}
 	err = s.retry(ctx, func() error {
 		rt, err := transport.NewWithContext(ctx, reg, auth, &guard{c.inner(), c.Hosts}, nil)
 		if err != nil {

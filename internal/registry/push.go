@@ -200,7 +200,7 @@ func (s *session) putBlob(ctx context.Context, d manifest.Descriptor, l UploadLa
 		if resumed {
 			err = s.sendRest(ctx, at, d, from, l.Open)
 		} else {
-			err = s.send(ctx, at, d, l.Open)
+			_, err = s.send(ctx, http.MethodPut, named(at, d), d, 0, l.Open)
 		}
 		if err != nil {
 			broken = at
@@ -262,32 +262,40 @@ func (s *session) start(ctx context.Context, d manifest.Descriptor, from string)
 	return at, nil
 }
 
-// send uploads a blob in one request.
-func (s *session) send(ctx context.Context, at *url.URL, d manifest.Descriptor, open func() (io.ReadCloser, error)) (err error) {
+// send uploads a blob, from the offset from on, in one request, and returns where the
+// registry says that it is now; nil if it does not. The blob is checked as a whole.
+func (s *session) send(ctx context.Context, method, to string, d manifest.Descriptor, from int64, open func() (io.ReadCloser, error)) (at *url.URL, err error) {
 	rc, err := open()
 	if err != nil {
-		return &fatalError{err}
+		return nil, &fatalError{err}
 	}
 	defer func() { err = errors.Join(err, rc.Close()) }()
 	body := &counted{r: d.Verify(rc), s: s}
-	body.known.Store(&d)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, named(at, d), body)
-	if err != nil {
-		return &fatalError{err}
+	if _, err := io.CopyN(io.Discard, body, from); err != nil {
+		return nil, &fatalError{err}
 	}
-	req.ContentLength = d.Size
+	body.known.Store(&d)
+	req, err := http.NewRequestWithContext(ctx, method, to, body)
+	if err != nil {
+		return nil, &fatalError{err}
+	}
+	req.ContentLength = d.Size - from
 	if d.Size == 0 {
 		req.Body = http.NoBody
 	}
 	req.Header.Set("Content-Type", "application/octet-stream")
+	if from > 0 {
+		req.Header.Set("Content-Range", fmt.Sprintf("%d-%d", from, d.Size-1))
+	}
 	resp, err := s.do(req, http.StatusCreated, http.StatusNoContent, http.StatusAccepted)
 	if bad := body.wrong.Load(); bad != nil {
-		return &fatalError{*bad}
+		return nil, &fatalError{*bad}
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return resp.Body.Close()
+	at, _ = resp.Location() // it need not say
+	return at, resp.Body.Close()
 }
 
 // named is where an upload ends: from then on it is d.

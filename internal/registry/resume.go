@@ -2,8 +2,6 @@ package registry
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -45,35 +43,14 @@ func (s *session) got(ctx context.Context, at *url.URL, d manifest.Descriptor) (
 }
 
 // sendRest uploads a blob from the offset from on, and names it.
-func (s *session) sendRest(ctx context.Context, at *url.URL, d manifest.Descriptor, from int64, open func() (io.ReadCloser, error)) (err error) {
-	rc, err := open()
-	if err != nil {
-		return &fatalError{err}
-	}
-	defer func() { err = errors.Join(err, rc.Close()) }()
-	body := &counted{r: d.Verify(rc), s: s}
-	if _, err := io.CopyN(io.Discard, body, from); err != nil { // it is checked as a whole
-		return &fatalError{err}
-	}
-	body.known.Store(&d)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPatch, at.String(), body)
-	if err != nil {
-		return &fatalError{err}
-	}
-	req.ContentLength = d.Size - from
-	req.Header.Set("Content-Type", "application/octet-stream")
-	req.Header.Set("Content-Range", fmt.Sprintf("%d-%d", from, d.Size-1))
-	resp, err := s.do(req, http.StatusAccepted, http.StatusNoContent)
-	if bad := body.wrong.Load(); bad != nil {
-		return &fatalError{*bad}
-	}
+func (s *session) sendRest(ctx context.Context, at *url.URL, d manifest.Descriptor, from int64, open func() (io.ReadCloser, error)) error {
+	next, err := s.send(ctx, http.MethodPatch, at.String(), d, from, open)
 	if err != nil {
 		return err
 	}
-	if to, err := resp.Location(); err == nil {
-		at = to
+	if next != nil {
+		at = next
 	}
-	resp.Body.Close()
 	return s.commit(ctx, at, d)
 }
 

@@ -63,11 +63,7 @@ func (c *Client) open(ctx context.Context, ref Ref, actions string, from ...stri
 }
 
 func (c *Client) connect(ctx context.Context, ref Ref, actions string, from []string) (*session, error) {
-	var opts []name.Option
-	clear := isLoopback(ref.Domain) || c.Hosts.of(ref.Domain).HTTP
-	if clear {
-		opts = append(opts, name.Insecure)
-	}
+	opts, scheme := c.spoken(ref.Domain)
 	repo, err := name.NewRepository(ref.repository(), opts...)
 	if err != nil {
 		return nil, err
@@ -76,10 +72,7 @@ func (c *Client) connect(ctx context.Context, ref Ref, actions string, from []st
 	for _, f := range from {
 		scopes = append(scopes, "repository:"+f+":pull")
 	}
-	s := &session{c: c, ref: ref, host: repo.RegistryStr(), path: repo.RepositoryStr(), scheme: "https"}
-	if clear {
-		s.scheme = "http" // the transport makes it https when the registry talks that
-	}
+	s := &session{c: c, ref: ref, host: repo.RegistryStr(), path: repo.RepositoryStr(), scheme: scheme}
 	s.auth = &authenticator{keys: c.Keys, domain: ref.Domain, path: ref.Path}
 	var rt http.RoundTripper
 	err = s.retry(ctx, func() error {
@@ -91,6 +84,15 @@ func (c *Client) connect(ctx context.Context, ref Ref, actions string, from []st
 	}
 	s.http = &http.Client{Transport: rt, CheckRedirect: checkRedirect}
 	return s, nil
+}
+
+// spoken is how the registry domain is spoken to, and how its names are parsed then. Of
+// http the transport makes https when the registry talks that.
+func (c *Client) spoken(domain string) (opts []name.Option, scheme string) {
+	if isLoopback(domain) || c.Hosts.of(domain).HTTP {
+		return []name.Option{name.Insecure}, "http"
+	}
+	return nil, "https"
 }
 
 // badRealm makes a token server that the transport refuses an error that lasts.

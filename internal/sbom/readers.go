@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
-	"fmt"
 	"net/url"
 	"strings"
 )
@@ -210,5 +209,3 @@ func (s *scanner) golang(found, text string) {
 		s.add(Package{Name: f[1], Version: f[2], Type: "golang", Found: found, URL: packageURL("golang", space, name, f[2])})
 	}
 }
-
-var errDatabase = fmt.Errorf("not a database of rpm")

@@ -2,6 +2,7 @@ package sbom
 
 import (
 	"encoding/binary"
+	"strconv"
 )
 
 // rpm reads rpm's database: an SQLite file, whose table Packages has a header for each
@@ -62,7 +63,7 @@ func rpmHeader(b []byte) map[uint32]string {
 			out[tag] = string(data[off:end])
 		case 4:
 			if off+4 <= size && tag == 1003 { // the epoch
-				out[tag] = decimal(uint64(binary.BigEndian.Uint32(data[off:])))
+				out[tag] = strconv.FormatUint(uint64(binary.BigEndian.Uint32(data[off:])), 10)
 			}
 		}
 	}

@@ -2,8 +2,10 @@ package sbom
 
 import (
 	"encoding/binary"
-	"strconv"
+	"errors"
 )
+
+var errDatabase = errors.New("not a database of rpm")
 
 // sqlite reads tables of an SQLite database (sqlite.org/fileformat2.html) as far as rows
 // go: b-tree pages of tables with their overflow. Every number in it may be a lie.
@@ -182,5 +184,3 @@ func varint(b []byte) (v uint64, n int) {
 	}
 	return 0, 0
 }
-
-func decimal(n uint64) string { return strconv.FormatUint(n, 10) }
