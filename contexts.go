@@ -379,6 +379,7 @@ func (b *build) openFolder(dir, dockerfile string) (*buildContext, error) {
 	c, err := source.OpenFolder(dir, source.Options{
 		Ignore: append(patterns, b.storeInside(abs)...), IgnoreFile: ignoreFile,
 		CacheFile: b.store.CacheFile("context", abs), Now: b.opt.Now,
+		Later:    len(b.req.CacheFrom) == 0, // which may know the layer of what is there
 		PutCache: func(write func(io.Writer) error) error { return b.store.WriteCacheFile("context", abs, write) },
 	})
 	if err != nil {

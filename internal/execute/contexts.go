@@ -1,6 +1,8 @@
 package execute
 
 import (
+	"context"
+
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/plan"
@@ -13,6 +15,8 @@ type Context struct {
 	entry.FS
 	// Digests tells what files contain; nil: they are read.
 	Digests entry.Digester
+	// Late is the folder of which files may be unread; nil for other contexts.
+	Late Late
 	// Owned says that files have owners, as those of an archive do; all of a
 	// folder's belong to 0:0.
 	Owned bool
@@ -30,12 +34,19 @@ type Context struct {
 	Ignored func(path string) string
 }
 
+// Late is a context whose files are read at their first use: who loads one has its digest
+// told.
+type Late interface {
+	Unread() bool
+	ReadRest(context.Context) error
+}
+
 // Folder is the context of a folder, or nil.
 func Folder(c *source.Context) *Context {
 	if c == nil {
 		return nil
 	}
-	return &Context{FS: c, Digests: c, Ignored: c.IgnoreFile}
+	return &Context{FS: c, Digests: c, Late: c, Ignored: c.IgnoreFile}
 }
 
 // ignored is Ignored of a context that may have none.

@@ -66,16 +66,10 @@ func (l *Local) localContent(ctx context.Context, job solve.Job) (digest.Digest,
 	}
 	in, ok := l.context(c.From)
 	if ok && (in == nil || in.ID.IsZero()) {
-		r, err := l.request(ctx, c, nil)
-		if err != nil {
-			return digest.Digest{}, err
+		if err := l.readContext(ctx, job, in); err != nil {
+			return digest.Digest{}, l.refused(ctx, job, err)
 		}
-		var known entry.Digester
-		if in != nil {
-			known = in.Digests
-		}
-		d, _, err := copying.Content(r, known)
-		return contextID(c, in, d), l.refused(ctx, job, err)
+		return l.contextContent(ctx, job, in)
 	}
 	if ok && !in.Identity.IsZero() {
 		k := digest.NewKey("identity of a context")
@@ -88,7 +82,7 @@ func (l *Local) localContent(ctx context.Context, job solve.Job) (digest.Digest,
 		return d, nil
 	}
 	if l.mayPrepare(job) {
-		d, err := l.prepare(ctx, job)
+		d, err := l.attempt(ctx, job, l.prepare)
 		if err == nil {
 			return d, l.remember(name, d)
 		}
@@ -109,6 +103,21 @@ func (l *Local) localContent(ctx context.Context, job solve.Job) (digest.Digest,
 		d = contextID(c, in, d)
 	}
 	return d, l.remember(name, d)
+}
+
+// contextContent is the content of a copy out of a context that may change.
+func (l *Local) contextContent(ctx context.Context, job solve.Job, in *Context) (digest.Digest, error) {
+	c := job.Step.Copy
+	r, err := l.request(ctx, c, nil)
+	if err != nil {
+		return digest.Digest{}, err
+	}
+	var known entry.Digester
+	if in != nil {
+		known = in.Digests
+	}
+	d, _, err := copying.Content(r, known)
+	return contextID(c, in, d), l.refused(ctx, job, err)
 }
 
 // contentKind is the kind of the cache files that keep contents.

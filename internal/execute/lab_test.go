@@ -49,6 +49,7 @@ type lab struct {
 	store   *store.Store
 	roots   *rootfs.Roots
 	context string
+	later   bool // the context is scanned, its small files are not read
 	ignore  []string
 	base    rootfs.Chain // of "FROM base"
 	now     time.Time
@@ -186,11 +187,16 @@ func (l *lab) local(text string) (*Local, *solve.Solver, *plan.Plan) {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	ctx, err := source.OpenFolder(l.context, source.Options{Ignore: l.ignore})
+	ctx, err := source.OpenFolder(l.context, source.Options{Ignore: l.ignore, Later: l.later})
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	l.t.Cleanup(func() { ctx.Close() })
+	if l.later {
+		if err := ctx.Scan(l.t.Context(), []source.Part{{Path: "."}}); err != nil {
+			l.t.Fatal(err)
+		}
+	}
 	now := func() time.Time { return l.now }
 	local := &Local{Store: l.store, Roots: l.roots, Context: Folder(ctx), File: f, Sink: l, Now: now}
 	l.t.Cleanup(func() { local.Close() })

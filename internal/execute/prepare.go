@@ -6,6 +6,7 @@ import (
 	"errors"
 	"hash"
 	"io"
+	"os"
 	"sync"
 
 	"github.com/whittle-build/whittle/internal/copying"
@@ -18,7 +19,7 @@ import (
 	"github.com/whittle-build/whittle/internal/trace"
 )
 
-// prepared is the layer of a COPY out of a stage, written while its content was
+// prepared is the layer of a COPY, written while its content was
 // found out: so each file is read once, for the key and for the layer. The store
 // does not have it before the step runs, and it is thrown away when that turns out
 // to be cached.
@@ -47,8 +48,7 @@ func (p *prepared) Close() error {
 // known: of a stage that has just run, and in a tar. A tree is written by copies
 // within the kernel, where nothing is hashed on the way.
 func (l *Local) mayPrepare(job solve.Job) bool {
-	c := job.Step.Copy
-	if _, isContext := l.context(c.From); isContext || job.Kept == nil || len(c.Remotes) > 0 || c.Unpack || len(c.Heredocs) > 0 {
+	if _, isContext := l.context(job.Step.Copy.From); isContext || !preparable(job) {
 		return false
 	}
 	if !job.InRoot {
@@ -58,12 +58,59 @@ func (l *Local) mayPrepare(job solve.Job) bool {
 	return err == nil && provider != rootfs.Tree
 }
 
+// preparable says of a COPY whether all that it copies is one set of files that are
+// there.
+func preparable(job solve.Job) bool {
+	c := job.Step.Copy
+	return job.Kept != nil && len(c.Remotes) == 0 && !c.Unpack && len(c.Heredocs) == 0
+}
+
+// readContext sees to the files of a context that nobody has read, all of them small:
+// a layer that cannot be there yet is written of them, which tells their digests; for
+// one that may be there they are read side by side.
+func (l *Local) readContext(ctx context.Context, job solve.Job, in *Context) error {
+	if in == nil || in.Late == nil {
+		return nil
+	}
+	seen := l.seen(job)
+	if !in.Late.Unread() {
+		return nil
+	}
+	if preparable(job) && !seen {
+		_, err := l.attempt(ctx, job, l.prepareContext)
+		if err == nil || errors.Is(err, errSmall) {
+			return nil // what is so small is read file by file
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	return in.Late.ReadRest(ctx)
+}
+
+// seen says whether the step of job was looked for in this store before, with whatever
+// content: if not, no layer of it is there. From now on it was.
+func (l *Local) seen(job solve.Job) bool {
+	k := digest.NewKey("copy of whatever content")
+	job.Step.KeyFields(k)
+	if !job.Step.Copy.Link {
+		k.Digest("below", job.Below.ID())
+	}
+	const kind = "copied"
+	name := k.Sum().Hex()
+	if _, err := os.Stat(l.Store.CacheFile(kind, name)); err == nil {
+		return true
+	}
+	_ = l.Store.PutCacheFile(kind, name, nil) // which only saves work
+	return false
+}
+
 var errSmall = errors.New("not worth it")
 
-// prepare writes the layer of job's COPY, keeps it for the step, and returns the
-// digest of what is copied. It is an attempt: whatever goes wrong is told when the
-// content is found out alone, or when the step runs.
-func (l *Local) prepare(ctx context.Context, job solve.Job) (d digest.Digest, err error) {
+// attempt prepares the layer of job's COPY, keeps it for the step, and returns the digest
+// of what is copied. Whatever goes wrong is told when the content is found out alone, or
+// when the step runs.
+func (l *Local) attempt(ctx context.Context, job solve.Job, prepare func(context.Context, solve.Job, *prepared) (digest.Digest, error)) (d digest.Digest, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	p := &prepared{parts: parts{local: l, job: job}, stop: cancel}
 	defer func() {
@@ -74,36 +121,56 @@ func (l *Local) prepare(ctx context.Context, job solve.Job) (d digest.Digest, er
 	if err := p.parts.gather(ctx); err != nil {
 		return d, err
 	}
+	if d, err = prepare(ctx, job, p); err == nil {
+		job.Kept.Made = p
+	}
+	return d, err
+}
+
+// prepareContext writes the layer of a COPY out of a folder, which digests the files that
+// it reads.
+func (l *Local) prepareContext(ctx context.Context, job solve.Job, p *prepared) (d digest.Digest, err error) {
+	if err := p.plan(ctx); err != nil {
+		return d, err
+	}
+	return d, l.writePrepared(ctx, job, p)
+}
+
+// plan lists what is written.
+func (p *prepared) plan(ctx context.Context) (err error) {
+	span := trace.Begin(ctx, "plan the copy")
+	p.items, p.warnings, err = copying.Plan(p.parts.requests)
+	span.End()
+	if err == nil && !worth(p.items) {
+		err = errSmall
+	}
+	return err
+}
+
+// prepare writes the layer of a COPY out of a stage, and returns the digest of what it
+// reads.
+func (l *Local) prepare(ctx context.Context, job solve.Job, p *prepared) (d digest.Digest, err error) {
 	r := &p.parts.requests[0]
 	p.view = bare(r.From)
 	s := newSums(until{ctx, p.view})
 	r.From = until{ctx, summed{p.view, s}}
-	span := trace.Begin(ctx, "plan the copy")
-	p.items, p.warnings, err = copying.Plan(p.parts.requests)
-	span.End()
-	if err != nil {
+	if err := p.plan(ctx); err != nil {
 		return d, err
-	}
-	if !worth(p.items) {
-		return d, errSmall
 	}
 	var told error
 	var telling sync.WaitGroup
 	telling.Go(func() {
 		if d, _, told = copying.Content(*r, s); told != nil {
-			cancel(told)
+			p.stop(told)
 		}
 	})
 	err = l.writePrepared(ctx, job, p)
 	if err != nil {
-		cancel(err)
+		p.stop(err)
 	}
 	s.end()
 	telling.Wait()
-	if err = errors.Join(err, told); err == nil {
-		job.Kept.Made = p
-	}
-	return d, err
+	return d, errors.Join(err, told)
 }
 
 func (l *Local) writePrepared(ctx context.Context, job solve.Job, p *prepared) (err error) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -99,6 +100,98 @@ func TestAPreparedLayerIsTheOneThatTheStepWouldWrite(t *testing.T) {
 		if left := l.leftovers(); len(left) > 0 {
 			t.Errorf("%s: %q is left", p, left)
 		}
+	}
+}
+
+// A folder that nobody has read is read once, by what writes the layer; the key and the
+// layer are those that a scan that reads it gives.
+func TestACopyOfAFolderNeverSeenReadsItOnce(t *testing.T) {
+	for _, p := range []rootfs.Provider{rootfs.Erofs, rootfs.Tree} {
+		for _, copy := range []string{"COPY d /d\n", "COPY . /\n", "COPY --chown=3:4 --exclude=**/f1* d /d\n", "COPY d d/05 /e/\n", "COPY d/00/f007 /\nCOPY d /d\n", "COPY d /d\nRUN ls\n"} {
+			text := "# syntax=docker/dockerfile:1-labs\nFROM base\n" + copy
+			var chains [2]rootfs.Chain
+			for i, later := range []bool{false, true} {
+				l := newLab(t, p)
+				l.withBusybox()
+				l.manyFiles()
+				l.dateContext(l.now)
+				l.later = later
+				local, s, pl := l.local(text)
+				unread := local.Context.Late.Unread()
+				r, err := s.Solve(t.Context(), pl)
+				if err = errors.Join(err, local.Close()); err != nil {
+					t.Fatalf("%s%v\n%s", copy, err, l.log.Bytes())
+				}
+				chains[i] = r.Chain(pl.Target.Root)
+				if unread != later || later && !strings.Contains(copy, "exclude") && local.Context.Late.Unread() {
+					t.Errorf("%s, %s: unread before %t, after %t", p, copy, unread, local.Context.Late.Unread())
+				}
+				if left := l.leftovers(); len(left) > 0 {
+					t.Errorf("%s, %s: %q is left", p, copy, left)
+				}
+			}
+			if !slices.Equal(chains[0], chains[1]) && !strings.Contains(copy, "RUN") {
+				t.Errorf("%s, %s: %s, later %s", p, copy, chains[0], chains[1])
+			}
+		}
+	}
+}
+
+// The layer of a step that was looked for before may be there: then its files are read
+// first, and nothing is written in vain.
+func TestAFolderOfAStepThatWasSeenIsReadFirst(t *testing.T) {
+	l := newLab(t, rootfs.Erofs)
+	l.manyFiles()
+	l.later = true
+	const text = "FROM scratch\nCOPY d /d\n"
+	was := l.mustBuild(text)
+	for _, changed := range []bool{false, true} {
+		if changed {
+			l.file("d/00/f007", "something else")
+		}
+		local, s, p := l.local(text)
+		job := solve.Job{Step: p.Steps[0], Kept: &solve.Kept{}}
+		if _, err := local.Content(t.Context(), job); err != nil {
+			t.Fatal(err)
+		}
+		if job.Kept.Made != nil || local.Context.Late.Unread() {
+			t.Errorf("changed: %t: a layer is prepared, or files are unread: %t", changed, local.Context.Late.Unread())
+		}
+		r, err := s.Solve(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.Steps[p.Steps[0]]; got.Cached == changed || (got.Layer == was[0]) == changed {
+			t.Errorf("changed: %t: cached %t, layer %s", changed, got.Cached, got.Layer.Short())
+		}
+	}
+}
+
+// What changes between the scan and the copy is copied as it is then, by another reading.
+func TestAFolderThatChangesAfterTheScanIsReadAgain(t *testing.T) {
+	l := newLab(t, rootfs.Erofs)
+	l.manyFiles()
+	l.later = true
+	local, s, p := l.local("FROM scratch\nCOPY d /d\n")
+	l.file("d/00/f007", "longer than it was when it was scanned")
+	r, err := s.Solve(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := local.Roots.View(t.Context(), r.Chain(p.Target.Root))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := v.Open("d/00/f007")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if b, err := io.ReadAll(f); err != nil || string(b) != "longer than it was when it was scanned" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if left := l.leftovers(); len(left) > 0 {
+		t.Errorf("%q is left", left)
 	}
 }
 

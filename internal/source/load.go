@@ -17,7 +17,8 @@ type loader struct {
 	fd   int // of dir; -1 is none
 }
 
-// Loader returns an entry.Loader, whose files are verified.
+// Loader returns an entry.Loader, whose files are verified. It digests those that Scan
+// has left.
 func (c *Context) Loader() entry.Loader { return &loader{c: c, fd: -1} }
 
 // Close implements entry.Loader.
@@ -31,13 +32,14 @@ func (l *loader) Close() {
 // Load implements entry.Loader. It is an error, ErrChanged, if the content is
 // not what it was when it was scanned.
 func (l *loader) Load(path string, data []byte) error {
+	start := l.c.now()
 	n, fd, err := l.open(path)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	for len(data) > 0 {
-		k, err := unix.Read(fd, data)
+	for rest := data; len(rest) > 0; {
+		k, err := unix.Read(fd, rest)
 		if err == unix.EINTR {
 			continue
 		}
@@ -47,7 +49,13 @@ func (l *loader) Load(path string, data []byte) error {
 		if k <= 0 {
 			return pathError("read", path, ErrChanged)
 		}
-		data = data[k:]
+		rest = rest[k:]
+	}
+	l.c.mu.RLock()
+	late := n.flags&hasDigest == 0
+	l.c.mu.RUnlock()
+	if late {
+		return l.c.learn(n, path, fd, data, start)
 	}
 	return l.c.verify(n, path, fd)
 }

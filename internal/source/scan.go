@@ -25,7 +25,7 @@ type Part struct {
 }
 
 // Scan reads the metadata of all parts, and the digests of their regular
-// files, in parallel. Symlinks that lead to what is named are followed inside
+// files, in parallel, but for those that Options.Later leaves. Symlinks that lead to what is named are followed inside
 // the context. A path that does not exist is no error here.
 func (c *Context) Scan(ctx context.Context, parts []Part) error {
 	var roots []job
@@ -60,7 +60,7 @@ func (c *Context) Scan(ctx context.Context, parts []Part) error {
 			}
 		}
 	}
-	return c.hashAll(ctx, todo)
+	return c.hashAll(ctx, c.putOff(todo))
 }
 
 // job is one node to work on.
@@ -253,6 +253,9 @@ func (l *lister) list(n *node, path string) error {
 	}
 	slices.SortFunc(kids, func(a, b *node) int { return strings.Compare(a.name, b.name) })
 	l.c.recall(path, kids)
+	if l.c.later {
+		l.attributes(fd, kids)
+	}
 	x.kids, x.listed = slices.Clip(kids), true
 	l.c.last.Store(nil) // which may have been one of those that kids replace
 	return nil

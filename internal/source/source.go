@@ -44,6 +44,9 @@ type Options struct {
 	// PutCache replaces the cache file, whole, by what write writes. It goes with
 	// CacheFile.
 	PutCache func(write func(io.Writer) error) error
+	// Later leaves the small files of a folder of which no digest is known unread by Scan,
+	// where there are many: Load digests those that it reads, and ReadRest the others.
+	Later bool
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -68,6 +71,8 @@ type Context struct {
 	cache   statCache
 	dirty   bool // the cache file lacks something that is known
 	counted totals
+	later   bool     // as in Options, and nothing is known of the folder
+	rest    []unread // that Scan left
 }
 
 // totals is what Scan has seen.
@@ -115,6 +120,7 @@ func OpenFolder(dir string, o Options) (*Context, error) {
 	if c.cacheFile != "" {
 		c.cache = loadStatCache(c.cacheFile)
 	}
+	c.later = o.Later && len(c.cache) == 0
 	return c, nil
 }
 

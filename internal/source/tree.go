@@ -35,6 +35,7 @@ const (
 	hasDigest
 	isTrusted // the digest may go to the stat cache
 	isCounted
+	mayWait // it need not be read at once
 )
 
 // extra is what few files have.
@@ -363,6 +364,9 @@ func (c *Context) stat(fd int, name, full string, v verdict) (*node, error) {
 	case unix.S_IFREG:
 		if st.Nlink > 1 {
 			n.more().inode = c.links.id(&st)
+		}
+		if c.mayWait(&st) {
+			n.flags |= mayWait
 		}
 	case unix.S_IFLNK:
 		link, err := readlink(fd, name)

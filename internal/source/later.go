@@ -1,0 +1,123 @@
+package source
+
+import (
+	"context"
+	"crypto/sha256"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whittle-build/whittle/internal/digest"
+)
+
+// Who copies a folder for the first time reads all of it in any case: its digests may
+// then come from the same reading. A large file is read by the scan: it is streamed, not
+// loaded.
+const (
+	largestLater = 256 << 10
+	fewestLater  = 512
+)
+
+// putOff keeps for later what of todo may wait, and returns what may not.
+func (c *Context) putOff(todo []unread) []unread {
+	if !c.later || len(todo) < fewestLater {
+		return todo
+	}
+	var now []unread
+	for _, f := range todo {
+		if f.n.flags&mayWait != 0 {
+			c.rest = append(c.rest, f)
+		} else {
+			now = append(now, f)
+		}
+	}
+	return now
+}
+
+// mayWait says of a file whether it need not be read by the scan: it is small, has one
+// name, and can be read.
+func (c *Context) mayWait(st *unix.Stat_t) bool {
+	if !c.later || st.Size >= largestLater || st.Nlink > 1 {
+		return false
+	}
+	uid := os.Geteuid()
+	return uid == 0 || st.Mode&0o004 != 0 && int(st.Uid) != uid || st.Mode&0o400 != 0 && int(st.Uid) == uid
+}
+
+// attributes finds out which of the files in the folder that fd is have attributes: those
+// are read by the scan, whose business they are. Where that cannot be told without
+// opening them, all are.
+func (l *lister) attributes(fd int, kids []*node) {
+	dir := "/proc/self/fd/" + strconv.Itoa(fd) + "/"
+	var list [512]byte
+	for _, k := range kids {
+		if k.flags&mayWait == 0 {
+			continue
+		}
+		n, err := unix.Llistxattr(dir+k.name, list[:])
+		if err != nil && err != unix.EOPNOTSUPP || n > 0 && slices.ContainsFunc(strings.Split(string(list[:n]), "\x00"), keepXattr) {
+			k.flags &^= mayWait
+			continue
+		}
+		k.flags |= hasXattrs
+	}
+}
+
+// Unread says whether Scan has left files unread that nobody has read since.
+func (c *Context) Unread() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !slices.ContainsFunc(c.rest, unread.waits) {
+		c.rest = nil
+	}
+	return c.rest != nil
+}
+
+func (f unread) waits() bool { return f.n.flags&hasDigest == 0 }
+
+// ReadRest reads what Scan has left and nobody has read since, in parallel.
+func (c *Context) ReadRest(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var todo []unread
+	for _, f := range c.rest {
+		if f.waits() {
+			todo = append(todo, f)
+		}
+	}
+	if err := c.hashAll(ctx, todo); err != nil {
+		return err
+	}
+	c.rest = nil
+	return nil
+}
+
+// learn digests the content of a file that Scan has left, which was read from fd since
+// start, if the file is what it was when it was scanned.
+func (c *Context) learn(n *node, path string, fd int, data []byte, start time.Time) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return pathError("stat", path, err)
+	}
+	sum := digest.Digest(sha256.Sum256(data))
+	trust := uint64(st.Dev) == c.links.main || !frozenClock(fd)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !n.same(&st) || st.Size != int64(len(data)) {
+		return pathError("read", path, ErrChanged)
+	}
+	if n.flags&hasDigest != 0 {
+		return nil // somebody was faster
+	}
+	n.digest = sum
+	n.flags |= hasDigest
+	if trust {
+		n.flags |= trusted(n, start)
+	}
+	c.dirty = c.dirty || n.flags&isTrusted != 0
+	return nil
+}
