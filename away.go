@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/whittle-build/whittle/internal/cacheplace"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/image/manifest"
@@ -79,14 +80,10 @@ func (w *Whittle) withOrigin(l image.Layer, form string) image.Layer {
 // passOn brings the compressed form of a layer that is elsewhere into the store,
 // to be sent on as it is.
 func (w *Whittle) passOn(ctx context.Context, l image.Layer) (manifest.Descriptor, error) {
-	n, err := image.ParseName(l.Source)
-	if err != nil {
-		return manifest.Descriptor{}, err
-	}
 	if _, err := w.store.StatBlob(l.Blob.Digest); err == nil {
 		return *l.Blob, nil
 	}
-	return *l.Blob, fetchingOf(ctx, w).from(ctx, n, *l.Blob, func(r io.Reader) error {
+	return *l.Blob, fetchingOf(ctx, w).from(ctx, origin{l.Source, *l.Blob}, func(r io.Reader) error {
 		_, _, err := w.store.PutBlob(r)
 		return err
 	})
@@ -213,6 +210,12 @@ func (w *Whittle) fetchLayer(ctx context.Context, id digest.Digest) error {
 func (w *Whittle) reachable(ctx context.Context, id digest.Digest) bool {
 	from, _ := readOrigins(filepath.Join(w.store.LayerDir(id), store.AwayName))
 	for _, o := range from {
+		if dir := o.folderOf(); dir != "" {
+			if ok, err := cacheplace.Folder(dir, "").Has(ctx, o.Blob); ok && err == nil {
+				return true
+			}
+			continue
+		}
 		n, err := image.ParseName(o.Name)
 		if err != nil {
 			continue
@@ -337,11 +340,7 @@ func fetchingOf(ctx context.Context, w *Whittle) *fetching {
 
 // layer fetches one layer from o.
 func (f *fetching) layer(ctx context.Context, id, diffID digest.Digest, o origin) error {
-	n, err := image.ParseName(o.Name)
-	if err != nil {
-		return err
-	}
-	return f.from(ctx, n, o.Blob, func(r io.Reader) error {
+	return f.from(ctx, o, func(r io.Reader) error {
 		_, err := f.w.takeLayerFrom(ctx, r, diffID, id, []origin{o})
 		var broken *layer.BrokenError
 		if errors.As(err, &broken) {
@@ -354,15 +353,40 @@ func (f *fetching) layer(ctx context.Context, id, diffID digest.Digest, o origin
 	})
 }
 
-// from gives one blob of n's repository to take, as registry.Fetch does.
-func (f *fetching) from(ctx context.Context, n image.Name, d manifest.Descriptor, take func(io.Reader) error) error {
+// from gives the blob of o to take, as registry.Fetch does.
+func (f *fetching) from(ctx context.Context, o origin, take func(io.Reader) error) error {
 	if !slot(ctx, f.slots) {
 		return context.Cause(ctx)
 	}
 	defer func() { <-f.slots }()
+	if dir := o.folderOf(); dir != "" {
+		return fromFolder(dir, o.Blob, take)
+	}
+	n, err := image.ParseName(o.Name)
+	if err != nil {
+		return err
+	}
 	c := f.enter(n)
 	defer f.leave(n)
-	return c.Fetch(ctx, reference(n), d, take)
+	return c.Fetch(ctx, reference(n), o.Blob, take)
+}
+
+func fromFolder(dir string, d manifest.Descriptor, take func(io.Reader) error) (err error) {
+	from, err := image.OpenFolder(dir, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, from.Close()) }()
+	in, err := from.Open(d)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, in.Close()) }()
+	if err := take(in); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, in) // what is checked is the whole
+	return err
 }
 
 // enter returns the client for n's repository, from which one more layer comes.
@@ -371,7 +395,7 @@ func (f *fetching) enter(n image.Name) *registry.Client {
 	defer f.mu.Unlock()
 	r := f.repo(n)
 	if r.users++; r.shown == nil {
-		r.shown = f.w.transfer("pull", n, f.sink)
+		r.shown = f.w.transfer("pull "+n.Familiar(), f.sink)
 	}
 	return r.client
 }

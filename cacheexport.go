@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 
+	"github.com/whittle-build/whittle/internal/cacheplace"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/image/manifest"
@@ -22,17 +23,17 @@ import (
 // exportedCache is a cache to write.
 type exportedCache struct {
 	Cache
-	name image.Name
+	where
 }
 
 // export adds what this build knows to a cache that the request names.
 func (c *caches) export(ctx context.Context, r *receiver, p *plan.Plan, solved *solve.Result) error {
-	err := c.exportTo(ctx, r.cache, r.shown.client(), p, solved)
+	err := c.exportTo(ctx, r.cache, r.cache.by(r.shown.client()), p, solved)
 	r.shown.done(err)
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	err = &CacheError{Name: r.name.Familiar(), Err: err}
+	err = &CacheError{Name: r.cache.label(), Err: err}
 	if r.cache.IgnoreError {
 		c.build.note("%v", err)
 		return nil
@@ -58,19 +59,19 @@ func (e *CacheError) Hint() string {
 
 func (e *CacheError) Unwrap() error { return e.Err }
 
-func (c *caches) exportTo(ctx context.Context, to *exportedCache, client *registry.Client, p *plan.Plan, solved *solve.Result) error {
-	span := trace.Begin(trace.Lane(ctx, "cache "+to.name.Familiar()), "write the shared cache")
+func (c *caches) exportTo(ctx context.Context, to *exportedCache, at cacheplace.Place, p *plan.Plan, solved *solve.Result) error {
+	span := trace.Begin(trace.Lane(ctx, "cache "+to.label()), "write the shared cache")
 	defer span.End()
-	known, err := readCache(ctx, client, to.name, c.trust)
-	if errors.Is(err, registry.ErrNotFound) || errors.Is(err, errUntrusted) {
+	known, err := at.Read(ctx, c.trust)
+	if errors.Is(err, cacheplace.ErrNone) || errors.Is(err, cacheplace.ErrUntrusted) {
 		known, err = sharedcache.New(), nil
 	}
 	if err != nil {
 		return err
 	}
-	lost := c.gone(ctx, to, client, known)
+	lost := c.gone(ctx, at, known)
 	known.Lose(lost)
-	mine, err := c.known(ctx, to, client, known, p, solved)
+	mine, err := c.known(ctx, to, at, known, p, solved)
 	if err != nil {
 		return err
 	}
@@ -78,20 +79,20 @@ func (c *caches) exportTo(ctx context.Context, to *exportedCache, client *regist
 	if added.Empty() {
 		return nil
 	}
-	if err := addToCache(ctx, client, to.name, c.trust, added, lost); err != nil {
+	if err := at.Add(ctx, c.trust, added, lost); err != nil {
 		return err
 	}
-	c.build.note("cache %s: %s added", to.name.Familiar(), count(added.Len(), "record"))
+	c.build.note("cache %s: %s added", to.label(), count(added.Len(), "record"))
 	return nil
 }
 
 // gone are the layers that could not be fetched and that this cache has not: some
 // other place may have failed.
-func (c *caches) gone(ctx context.Context, to *exportedCache, client *registry.Client, there *sharedcache.Set) map[digest.Digest]bool {
+func (c *caches) gone(ctx context.Context, at cacheplace.Place, there *sharedcache.Set) map[digest.Digest]bool {
 	lost := c.build.lostLayers()
 	for id := range lost {
 		if d := there.Blob(id); d != nil {
-			if has, err := client.HasBlob(ctx, reference(to.name), *d); has || err != nil {
+			if has, err := at.Has(ctx, *d); has || err != nil {
 				delete(lost, id)
 			}
 		}
@@ -99,68 +100,9 @@ func (c *caches) gone(ctx context.Context, to *exportedCache, client *registry.C
 	return lost
 }
 
-// addToCache adds a set to a cache: first as a segment, which is enough for it
-// not to be lost whoever else writes, and then to the union, in which the layers
-// of lost have no blobs any more.
-func addToCache(ctx context.Context, client *registry.Client, n image.Name, t cacheTrust, added *sharedcache.Set, lost map[digest.Digest]bool) error {
-	segment, err := putSet(ctx, client, n, t, "", added)
-	if err != nil {
-		return err
-	}
-	// Others may have written since: the union is of what is there now.
-	known, err := readCache(ctx, client, n, t)
-	if err != nil {
-		return err
-	}
-	known.Lose(lost)
-	known.Merge(added)
-	known.Include(segment)
-	known.Trim()
-	_, err = putSet(ctx, client, n, t, n.Tag, known)
-	return err
-}
-
-// putSet stores a set under tag, or without one under that of a segment, which
-// it returns. Blobs that the registry has lost are in it no more.
-func putSet(ctx context.Context, client *registry.Client, n image.Name, t cacheTrust, tag string, set *sharedcache.Set) (string, error) {
-	tag, err := putWhole(ctx, client, n, t, tag, set)
-	if !registry.IsIncomplete(err) {
-		return tag, err
-	}
-	lost, herr := client.Lacks(ctx, reference(n), set.Blobs())
-	if herr != nil || len(lost) == 0 {
-		return tag, err
-	}
-	set.LoseBlobs(lost)
-	return putWhole(ctx, client, n, t, tag, set)
-}
-
-func putWhole(ctx context.Context, client *registry.Client, n image.Name, t cacheTrust, tag string, set *sharedcache.Set) (string, error) {
-	b, err := set.Encode()
-	if err != nil {
-		return "", err
-	}
-	ref := reference(n)
-	if ref.Tag = tag; tag == "" {
-		ref.Tag = sharedcache.SegmentTag(n.Tag, b)
-	}
-	signature := ""
-	if t.sign != nil {
-		if signature, err = t.sign.Sign(b); err != nil {
-			return "", err
-		}
-	}
-	return ref.Tag, client.PutArtifact(ctx, ref, b, func(config, document manifest.Descriptor) ([]byte, manifest.Descriptor, error) {
-		if signature != "" {
-			document.Annotations = map[string]string{signatureOfRecords: signature}
-		}
-		return set.Manifest(config, document)
-	})
-}
-
 // known is what this build can tell: the records of its steps, with the blobs of
 // the layers that the cache is to have, which are sent if it lacks them.
-func (c *caches) known(ctx context.Context, to *exportedCache, client *registry.Client, there *sharedcache.Set, p *plan.Plan, solved *solve.Result) (*sharedcache.Set, error) {
+func (c *caches) known(ctx context.Context, to *exportedCache, at cacheplace.Place, there *sharedcache.Set, p *plan.Plan, solved *solve.Result) (*sharedcache.Set, error) {
 	set := sharedcache.New()
 	c.mu.Lock()
 	for name, d := range c.copied {
@@ -184,7 +126,7 @@ func (c *caches) known(ctx context.Context, to *exportedCache, client *registry.
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			l, err := c.send(ctx, to, client, there.Blob(done.Layer), done.Layer, to.Max || ofImage[done.Layer])
+			l, err := c.send(ctx, to, at, there.Blob(done.Layer), done.Layer, to.Max || ofImage[done.Layer])
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -238,13 +180,13 @@ func (b *build) readBirths() births {
 
 // send describes a layer, and makes the cache have its blob if it is to have it.
 // One that is elsewhere and cannot be lent is not fetched for that.
-func (c *caches) send(ctx context.Context, to *exportedCache, client *registry.Client, there *manifest.Descriptor, id digest.Digest, wanted bool) (sharedcache.Layer, error) {
+func (c *caches) send(ctx context.Context, to *exportedCache, at cacheplace.Place, there *manifest.Descriptor, id digest.Digest, wanted bool) (sharedcache.Layer, error) {
 	l, err := c.build.imageLayer(ctx, id)
 	out := sharedcache.Layer{ID: id, DiffID: l.DiffID, Blob: there}
 	if err != nil || there != nil || !wanted {
 		return out, err
 	}
-	d, err := client.PutLayer(ctx, reference(to.name), c.upload(l, to))
+	d, err := at.PutLayer(ctx, c.upload(l, to))
 	if errors.Is(err, errAway) {
 		return out, nil
 	}

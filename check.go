@@ -179,7 +179,7 @@ func (b *build) configOf(ctx context.Context, ref plan.Ref) (*plan.Base, error) 
 		return nil, err
 	}
 	p := ref.Platform
-	r, err := b.transfer("look for", name, nil).client().Resolve(ctx, reference(name), manifest.Platform{OS: p.OS, Architecture: p.Arch, Variant: p.Variant})
+	r, err := b.transfer("look for "+name.Familiar(), nil).client().Resolve(ctx, reference(name), manifest.Platform{OS: p.OS, Architecture: p.Arch, Variant: p.Variant})
 	if err != nil {
 		return nil, err
 	}

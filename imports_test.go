@@ -24,6 +24,7 @@ var house = map[string]struct {
 	"cmd/whittle":                 {8, "github.com/spf13/cobra github.com/spf13/pflag golang.org/x/sys"},
 	"":                            {7, ""},
 	"internal/execute":            {6, ""},
+	"internal/cacheplace":         {6, ""},
 	"internal/settings":           {6, "github.com/pelletier/go-toml/v2"},
 	"internal/solve":              {5, "golang.org/x/sync"},
 	"internal/image":              {5, ""},

@@ -302,7 +302,7 @@ func (b *build) receiverOf(o *output, k int) *receiver {
 			k--
 		}
 	}
-	return &receiver{shown: b.transfer("push", o.names[0], b.sink)}
+	return &receiver{shown: b.transfer("push "+o.names[0].Familiar(), b.sink)}
 }
 
 // archivePlatforms writes the images of an output to an OCI layout, as one index.

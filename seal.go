@@ -8,7 +8,6 @@ import (
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/plan"
-	"github.com/whittle-build/whittle/internal/registry"
 	"github.com/whittle-build/whittle/internal/trace"
 )
 
@@ -29,11 +28,11 @@ type sealing struct {
 // receiver is a place that gets layers while later steps run, and all else in the
 // end: a repository that the image is pushed to, or a cache.
 type receiver struct {
-	name   image.Name
-	out    *output        // whose image it gets
-	cache  *exportedCache // if it is one
-	shown  *transfer
-	upload func(l image.Layer) registry.UploadLayer
+	name  image.Name     // that is pushed; zero for a cache
+	out   *output        // whose image it gets
+	cache *exportedCache // if it is one
+	shown *transfer
+	put   func(context.Context, image.Layer) error // one layer, ahead of all else
 }
 
 // changes says whether the layers that r gets are others than those of the steps.
@@ -69,14 +68,22 @@ func (b *build) receive() []*receiver {
 			if o.ByDigest {
 				n.Tag = ""
 			}
-			out = append(out, &receiver{name: n, out: o, shown: b.transfer("push", n, b.sink),
-				upload: func(l image.Layer) registry.UploadLayer { return b.upload(&image.Image{}, l, o.pushed()) }})
+			r := &receiver{name: n, out: o, shown: b.transfer("push "+n.Familiar(), b.sink)}
+			r.put = func(ctx context.Context, l image.Layer) error {
+				_, err := r.shown.client().PutLayer(ctx, reference(n), b.upload(&image.Image{}, l, o.pushed()))
+				return err
+			}
+			out = append(out, r)
 		}
 	}
 	if b.caches != nil {
 		for _, to := range b.caches.to {
-			out = append(out, &receiver{name: to.name, cache: to, shown: b.transfer("write the cache", to.name, b.sink),
-				upload: func(l image.Layer) registry.UploadLayer { return b.caches.upload(l, to) }})
+			r := &receiver{cache: to, shown: b.transfer("write the cache "+to.label(), b.sink)}
+			r.put = func(ctx context.Context, l image.Layer) error {
+				_, err := to.by(r.shown.client()).PutLayer(ctx, b.caches.upload(l, to))
+				return err
+			}
+			out = append(out, r)
 		}
 	}
 	return out
@@ -100,7 +107,7 @@ func (s *sealing) landed(step *plan.Step, id digest.Digest) {
 		}
 		defer func() { <-s.sends }()
 		for _, r := range to {
-			_, _ = r.shown.client().PutLayer(s.ctx, reference(r.name), r.upload(l))
+			_ = r.put(s.ctx, l)
 		}
 	})
 }

@@ -9,15 +9,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/whittle-build/whittle/internal/attest"
+	"github.com/whittle-build/whittle/internal/cacheplace"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/execute"
-	"github.com/whittle-build/whittle/internal/image"
-	"github.com/whittle-build/whittle/internal/image/manifest"
 	"github.com/whittle-build/whittle/internal/layer"
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/progress"
-	"github.com/whittle-build/whittle/internal/registry"
 	"github.com/whittle-build/whittle/internal/rootfs"
 	"github.com/whittle-build/whittle/internal/sandbox"
 	"github.com/whittle-build/whittle/internal/sharedcache"
@@ -26,45 +23,11 @@ import (
 	"github.com/whittle-build/whittle/internal/trace"
 )
 
-// Cache is a shared cache in a registry.
-type Cache struct {
-	Ref string // the reference that it has there
-	// Max exports the layers of all stages, and not only those of the image. The
-	// records of all steps go there in any case.
-	Max bool
-	// Compression is the form of the layers that are exported.
-	Compression Compression
-	// IgnoreError makes an export that fails a note, and not a failure.
-	IgnoreError bool
-}
-
-// Check reports what no cache can be.
-func (c Cache) Check() error {
-	_, err := cacheName(c.Ref)
-	return errors.Join(err, c.Compression.Check())
-}
-
-// cacheName reads the reference of a cache, which is told by its tag.
-func cacheName(ref string) (image.Name, error) {
-	n, err := image.ParseName(ref)
-	switch {
-	case err != nil:
-		return n, fmt.Errorf("cache %s: %w", ref, err)
-	case !n.Digest.IsZero():
-		return n, &hinted{fmt.Errorf("cache %s: has a digest", ref), "a cache grows: name it by a tag"}
-	case len(n.Tag) > sharedcache.MaxTag:
-		return n, &hinted{fmt.Errorf("cache %s: its tag has more than %d bytes", ref, sharedcache.MaxTag), "each writer adds a few to it; choose a shorter one"}
-	case sharedcache.IsSegment(n.Tag):
-		return n, &hinted{fmt.Errorf("cache %s: that is a part of a cache", ref), "leave out .w- and what comes after it"}
-	}
-	return n, nil
-}
-
 // caches are the shared caches of one build. What is found in one is taken into
 // the store: a placeholder for the layer, and the record.
 type caches struct {
 	build *build
-	trust cacheTrust
+	trust cacheplace.Trust
 	stop  func() // ends the reading and waits for it
 	from  []*importedCache
 	to    []*exportedCache
@@ -79,7 +42,7 @@ type caches struct {
 // empty, else when the first step is not in the store. A build of which nothing
 // has changed asks nobody.
 type importedCache struct {
-	name  image.Name
+	where
 	begin func()
 	told  sync.Once // that it takes long
 	done  chan struct{}
@@ -95,24 +58,17 @@ func (b *build) openCaches(ctx context.Context) error {
 		return err
 	}
 	for _, one := range b.req.CacheFrom {
-		n, err := cacheName(one.Ref)
+		at, err := one.place()
 		if err != nil {
 			return err
 		}
 		if b.req.NoCache {
 			continue // nothing would come of it
 		}
-		c.from = append(c.from, &importedCache{name: n, done: make(chan struct{}), set: sharedcache.New()})
+		c.from = append(c.from, &importedCache{where: at, done: make(chan struct{}), set: sharedcache.New()})
 	}
-	for _, one := range b.req.CacheTo {
-		n, err := cacheName(one.Ref)
-		if err != nil {
-			return err
-		}
-		if slices.ContainsFunc(b.pushedNames(), func(t image.Name) bool { return t.Repository() == n.Repository() && t.Tag == n.Tag }) {
-			return &hinted{fmt.Errorf("cache %s: the image is pushed under that name", n.Familiar()), "a cache has a repository or a tag of its own: " + n.FamiliarRepository() + "/cache"}
-		}
-		c.to = append(c.to, &exportedCache{Cache: one, name: n})
+	if c.to, err = b.exportedCaches(); err != nil {
+		return err
 	}
 	if len(c.from)+len(c.to) == 0 {
 		return nil
@@ -150,134 +106,24 @@ func (b *build) closeCaches() {
 // read takes in what a cache knows. One that cannot be read is a cache in which
 // nothing is: the build goes on without it.
 func (c *caches) read(ctx context.Context, one *importedCache) {
-	span := trace.Begin(trace.Lane(ctx, "cache "+one.name.Familiar()), "read the shared cache")
+	span := trace.Begin(trace.Lane(ctx, "cache "+one.label()), "read the shared cache")
 	defer span.End()
 	within, cancel := context.WithTimeoutCause(ctx, maxCacheRead, fmt.Errorf("it was not read within %v", maxCacheRead))
 	defer cancel()
-	set, err := readCache(within, c.build.client(nil), one.name, c.trust)
+	set, err := one.read(within, c.build.client(nil), c.trust)
 	switch {
 	case err == nil:
 		one.set = set
-		c.build.note("cache %s: %s", one.name.Familiar(), count(set.Len(), "record"))
-	case errors.Is(err, registry.ErrNotFound):
-		c.build.note("cache %s: is not there yet", one.name.Familiar())
+		c.build.note("cache %s: %s", one.label(), count(set.Len(), "record"))
+	case errors.Is(err, cacheplace.ErrNone):
+		c.build.note("cache %s: is not there yet", one.label())
 	case ctx.Err() == nil:
-		c.build.note("cache %s: cannot be read, and the build goes on without it: %v", one.name.Familiar(), err)
+		c.build.note("cache %s: cannot be read, and the build goes on without it: %v", one.label(), err)
 	}
 }
 
 func (b *build) note(format string, args ...any) {
 	b.sink.Emit(progress.Event{Kind: progress.Note, Time: b.opt.Now(), Text: fmt.Sprintf(format, args...)})
-}
-
-// cacheTrust says which records count, and under which key new ones go.
-type cacheTrust struct {
-	sign   *attest.Key
-	verify *attest.PublicKey // nil: all count
-}
-
-// signatureOfRecords is the annotation with the signature over a document of records.
-const signatureOfRecords = "io.github.whittle-build.signature"
-
-// errUntrusted is for records that are not signed by the key that was asked for.
-var errUntrusted = errors.New("its records are not signed by the key of --cache-verify-key")
-
-// trusted reads the keys of the request. Who signs reads nothing that is not signed by the same
-// key, unless another is named: what it merges it answers for.
-func (r *Request) trusted() (t cacheTrust, err error) {
-	if r.CacheSignKey != nil {
-		if t.sign, err = attest.ParseKey(r.CacheSignKey); err != nil {
-			return t, &hinted{fmt.Errorf("--cache-sign-key: %w", err), "openssl ecparam -name prime256v1 -genkey -noout -out key.pem makes one"}
-		}
-		t.verify = t.sign.Public()
-	}
-	if r.CacheVerifyKey != nil {
-		if t.verify, err = attest.ParsePublicKey(r.CacheVerifyKey); err != nil {
-			return t, &hinted{fmt.Errorf("--cache-verify-key: %w", err), "openssl ec -in key.pem -pubout -out key.pub makes it of the other"}
-		}
-	}
-	return t, nil
-}
-
-// readCache reads the union under the cache's tag, and the segments that are not
-// in it yet. A segment that vanishes meanwhile is in the next union: then all is
-// read again.
-func readCache(ctx context.Context, client *registry.Client, n image.Name, t cacheTrust) (*sharedcache.Set, error) {
-	const tries = 3
-	var err error
-	for i := range tries {
-		var set *sharedcache.Set
-		if set, err = readCacheOnce(ctx, client, n, t, i == tries-1); err == nil || !errors.Is(err, errSegment) {
-			return set, err
-		}
-	}
-	return nil, err
-}
-
-// errSegment is for a segment that was listed and is not there.
-var errSegment = errors.New("a part of it vanished")
-
-func readCacheOnce(ctx context.Context, client *registry.Client, n image.Name, t cacheTrust, last bool) (*sharedcache.Set, error) {
-	var tags []string
-	var terr error
-	var listing sync.WaitGroup
-	listing.Go(func() { tags, terr = client.Tags(ctx, reference(n)) })
-	set, err := readSet(ctx, client, n, t, n.Tag)
-	listing.Wait()
-	// A union that somebody else wrote is passed over: parts of it may be signed.
-	missing := errors.Is(err, registry.ErrNotFound) || errors.Is(err, errUntrusted)
-	if err != nil && !missing {
-		return nil, err
-	}
-	if terr != nil {
-		if missing {
-			return nil, terr
-		}
-		return set, nil // a registry that lists no tags: the union is all there is
-	}
-	if missing {
-		set = sharedcache.New()
-	}
-	segments := sharedcache.Segments(n.Tag, tags)
-	if missing && len(segments) == 0 {
-		return nil, err
-	}
-	for _, tag := range segments {
-		if set.Includes(tag) {
-			continue
-		}
-		one, err := readSet(ctx, client, n, t, tag)
-		if errors.Is(err, errUntrusted) || errors.Is(err, sharedcache.ErrNoCache) || errors.Is(err, sharedcache.ErrBad) || last && errors.Is(err, registry.ErrNotFound) {
-			continue // it spoils nothing but itself
-		}
-		if errors.Is(err, registry.ErrNotFound) {
-			return nil, fmt.Errorf("%w: %w", errSegment, err)
-		}
-		if err != nil {
-			return nil, err
-		}
-		set.Merge(one)
-		set.Include(tag)
-	}
-	return set, nil
-}
-
-func readSet(ctx context.Context, client *registry.Client, n image.Name, t cacheTrust, tag string) (*sharedcache.Set, error) {
-	ref := reference(n)
-	ref.Tag = tag
-	signature := ""
-	b, err := client.Document(ctx, ref, func(m *manifest.Manifest) (manifest.Descriptor, error) {
-		d, err := sharedcache.Document(m)
-		signature = d.Annotations[signatureOfRecords]
-		return d, err
-	})
-	if err != nil {
-		return nil, err
-	}
-	if t.verify != nil && !t.verify.Verify(b, signature) {
-		return nil, errUntrusted
-	}
-	return sharedcache.Decode(b)
 }
 
 const (
@@ -293,7 +139,7 @@ func (c *caches) wait(ctx context.Context) []*importedCache {
 	c.begin()
 	for _, one := range c.from {
 		long := time.AfterFunc(patience, func() {
-			one.told.Do(func() { c.build.note("waiting for the cache %s, for up to %v", one.name.Familiar(), maxCacheRead) })
+			one.told.Do(func() { c.build.note("waiting for the cache %s, for up to %v", one.label(), maxCacheRead) })
 		})
 		select {
 		case <-one.done:
@@ -324,7 +170,7 @@ func (c *caches) Find(ctx context.Context, key digest.Digest) (bool, error) {
 		}
 		var from []origin
 		if l.Blob != nil {
-			from = append(from, origin{one.name.String(), l.Blob.Bare()})
+			from = append(from, origin{one.origin(), l.Blob.Bare()})
 		}
 		err := c.build.putAway(l.ID, layer.Meta{DiffID: l.DiffID, Size: l.Size, Entries: l.Entries}, from)
 		if errors.Is(err, errOther) {
@@ -333,7 +179,7 @@ func (c *caches) Find(ctx context.Context, key digest.Digest) (bool, error) {
 		if err == nil {
 			err = c.build.store.PutRecord(key, &store.Record{
 				Layer: r.Layer, Kind: r.Kind, Size: r.Size, Entries: r.Entries, Created: r.Created, Text: r.Text,
-				Extra: map[string]string{extraFrom: one.name.String(), extraKey: l.Key.Hex(), extraNonce: l.Nonce, extraSingle: fmt.Sprint(r.Single)},
+				Extra: map[string]string{extraFrom: one.origin(), extraKey: l.Key.Hex(), extraNonce: l.Nonce, extraSingle: fmt.Sprint(r.Single)},
 			})
 		}
 		return err == nil, err

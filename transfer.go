@@ -31,8 +31,8 @@ type transfer struct {
 	made  func() *registry.Client // once
 }
 
-func (w *Whittle) transfer(verb string, n image.Name, sink progress.Sink) *transfer {
-	t := &transfer{w: w, sink: orNone(sink), label: verb + " " + n.Familiar(), id: -int(w.transfers.Add(1))}
+func (w *Whittle) transfer(label string, sink progress.Sink) *transfer {
+	t := &transfer{w: w, sink: orNone(sink), label: label, id: -int(w.transfers.Add(1))}
 	t.made = sync.OnceValue(func() *registry.Client { return w.client(t.event) })
 	return t
 }
@@ -127,7 +127,7 @@ func (w *Whittle) Pull(ctx context.Context, ref, platform string, sink progress.
 // has do not come again; a lazy pull leaves all others where they are, until
 // somebody needs them.
 func (w *Whittle) pull(ctx context.Context, n image.Name, p plan.Platform, lazy bool, sink progress.Sink) (_ *image.Image, err error) {
-	t := w.transfer("pull", n, sink)
+	t := w.transfer("pull "+n.Familiar(), sink)
 	defer func() { t.done(err) }()
 	c := t.client()
 	r, err := c.Resolve(ctx, reference(n), manifest.Platform{OS: p.OS, Architecture: p.Arch, Variant: p.Variant})
@@ -240,7 +240,7 @@ func (w *Whittle) Push(ctx context.Context, ref string, c Compression, sink prog
 	if err != nil {
 		return d, err
 	}
-	t := w.transfer("push", n, sink)
+	t := w.transfer("push "+n.Familiar(), sink)
 	defer func() { t.done(err) }()
 	ctx = withFetching(ctx, w, sink)
 	var done manifest.Descriptor

@@ -19,12 +19,12 @@ type cacheFlags struct {
 
 func (f *cacheFlags) addFrom(fl *pflag.FlagSet) {
 	fl.StringVar(&f.checkKey, "cache-verify-key", "", "take from shared caches only what is signed by the key of which the public one is in `FILE`")
-	fl.StringArrayVar(&f.from, "cache-from", nil, "take steps from the shared cache `REF`, or type=registry,ref=REF; may be repeated")
+	fl.StringArrayVar(&f.from, "cache-from", nil, "take steps from the shared cache `REF`, type=registry,ref=REF or type=local,src=DIR; may be repeated")
 }
 
 func (f *cacheFlags) addTo(fl *pflag.FlagSet) {
 	fl.StringVar(&f.signKey, "cache-sign-key", "", "sign what is added to shared caches with the private key in `FILE`, and take from them only what it has signed")
-	fl.StringArrayVar(&f.to, "cache-to", nil, "add this build's steps to the shared cache type=registry,ref=`REF`[,mode=max]; may be repeated")
+	fl.StringArrayVar(&f.to, "cache-to", nil, "add this build's steps to the shared cache type=registry,ref=`REF`, type=local,dest=DIR or type=inline (beside the image), [,mode=max]; may be repeated")
 }
 
 // complete makes the request of them.
@@ -59,13 +59,16 @@ func (f *cacheFlags) complete(r *whittle.Request) (err error) {
 	return nil
 }
 
-// parseCache reads docker's --cache-from and --cache-to, as far as they are about
-// a registry.
+// parseCache reads docker's --cache-from and --cache-to.
 func parseCache(flag, text string) (c whittle.Cache, err error) {
 	bad := func(msg, way string) (whittle.Cache, error) {
 		return c, &usageError{fmt.Errorf("--%s %q: %s", flag, text, msg), way}
 	}
-	const form = "for example type=registry,ref=HOST/NAME:cache"
+	from := flag == "cache-from"
+	form := "for example type=registry,ref=HOST/NAME:cache, type=local,dest=DIR or type=inline"
+	if from {
+		form = "for example type=registry,ref=HOST/NAME:cache or type=local,src=DIR"
+	}
 	fields, err := csvFields(text)
 	if err != nil || text == "" {
 		return bad("want REF or KEY=VALUE,KEY=VALUE…", form)
@@ -79,8 +82,17 @@ func parseCache(flag, text string) (c whittle.Cache, err error) {
 			kind = v
 		}
 	}
-	if kind != "registry" {
-		return bad(fmt.Sprintf("type %q: there is registry only", kind), form)
+	place := map[string]string{"registry": "ref", "local": "dest"}[kind] // the key that says where
+	if kind == "local" && from {
+		place = "src"
+	}
+	switch {
+	case kind == "inline" && from:
+		return bad("type inline: is written by --cache-to, and read by the name of the image", "for example --cache-from HOST/NAME:TAG")
+	case kind == "inline":
+		c.Inline = true
+	case place == "":
+		return bad(fmt.Sprintf("type %q: there are registry, local and, to write, inline", kind), form)
 	}
 	for _, field := range fields {
 		k, v, _ := strings.Cut(field, "=")
@@ -90,20 +102,25 @@ func parseCache(flag, text string) (c whittle.Cache, err error) {
 		seen[k] = true
 		switch {
 		case k == "type":
-		case k == "ref":
+		case k == place && kind == "registry":
 			c.Ref = v
-		case flag == "cache-to" && k == "oci-mediatypes" && v == "true", flag == "cache-to" && k == "image-manifest" && v == "true":
-			// which is how it is always written
-		case flag == "cache-to":
+		case k == place:
+			c.Dir = v
+		case k == "tag" && kind == "local":
+			c.Tag = v
+		case from:
+			return bad(fmt.Sprintf("unknown key %q", k), form)
+		default:
 			if err := setExport(&c, k, v); err != nil {
 				return bad(err.Error(), form)
 			}
-		default:
-			return bad(fmt.Sprintf("unknown key %q", k), form)
 		}
 	}
-	if c.Ref == "" {
-		return bad("has no ref", form)
+	if c.Inline && c.Max {
+		return bad("mode=max: what lies beside an image has the image's layers", "type=registry,ref=REF,mode=max has those of all stages")
+	}
+	if place != "" && c.Ref == "" && c.Dir == "" {
+		return bad("has no "+place, form)
 	}
 	return c, nil
 }
@@ -111,6 +128,10 @@ func parseCache(flag, text string) (c whittle.Cache, err error) {
 // setExport sets one option of --cache-to.
 func setExport(c *whittle.Cache, k, v string) (err error) {
 	switch k {
+	case "oci-mediatypes", "image-manifest":
+		if v != "true" {
+			return fmt.Errorf("%s %q: it is always true", k, v)
+		}
 	case "mode":
 		if v != "min" && v != "max" {
 			return fmt.Errorf("mode %q: there are min and max", v)

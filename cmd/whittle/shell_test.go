@@ -158,7 +158,7 @@ func TestAShellOpensWhereAStepFailed(t *testing.T) {
 	c.await("$ ")
 	c.send("echo left=$(cat made) in=$(pwd) uid=$(id -u) A=$A cache=$(cat /cache/x) bind=$(cat /bind/left) token=$(cat /run/secrets/token) $(ls -d /fast) $TERM\r")
 	c.await("\nleft=made in=/srv uid=1000 A=hidden cache=warm bind=bound token=s3cret /fast vt100\r\n")
-	c.send("touch 'new file'; echo -n ' changed' >>/cache/x; echo waiting; sleep 1000\r")
+	c.send("touch 'new file'; echo -n ' changed' >>/cache/x; sh -c 'echo waiting; exec sleep 1000'\r")
 	c.await("\nwaiting\r\n")
 	c.send("\x03")
 	c.await("$ ")
@@ -303,7 +303,7 @@ func TestAShellOnATerminalIsInteractive(t *testing.T) {
 	c.await("# ")
 	c.send("echo on $(tty) $TERM $(cat /made); touch /made2\r")
 	c.await("\non /dev/pts/0 vt100 made\r\n")
-	c.send("echo waiting; sleep 1000\r")
+	c.send("sh -c 'echo waiting; exec sleep 1000'\r") // what says so is what the terminal interrupts
 	c.await("\nwaiting\r\n")
 	c.send("\x03")
 	c.await("# ")

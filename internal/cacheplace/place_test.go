@@ -1,0 +1,278 @@
+package cacheplace
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/whittle-build/whittle/internal/attest"
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/image"
+	"github.com/whittle-build/whittle/internal/image/manifest"
+	"github.com/whittle-build/whittle/internal/registry"
+	"github.com/whittle-build/whittle/internal/sharedcache"
+)
+
+// both runs a test with a place of each kind, which open opens anew, as another process
+// would.
+func both(t *testing.T, test func(t *testing.T, open func() Place)) {
+	t.Run("repository", func(t *testing.T) {
+		ref := cacheRegistry(t)
+		test(t, func() Place { return Repository(&registry.Client{}, ref) })
+	})
+	t.Run("folder", func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "new", "cache")
+		test(t, func() Place { return Folder(dir, "main") })
+	})
+}
+
+func knows(t *testing.T, p Place, keys ...string) *sharedcache.Set {
+	t.Helper()
+	set, err := p.Read(t.Context(), Trust{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range keys {
+		if _, _, ok := set.Record(digest.Of([]byte(k)), false); !ok {
+			t.Errorf("the record of %s is lost", k)
+		}
+	}
+	return set
+}
+
+func TestAPlaceWhereNothingIsYetHasNone(t *testing.T) {
+	both(t, func(t *testing.T, open func() Place) {
+		if _, err := open().Read(t.Context(), Trust{}); !errors.Is(err, ErrNone) {
+			t.Errorf("got %v", err)
+		}
+		if has, err := open().Has(t.Context(), manifest.Descriptor{Digest: digest.Of(nil)}); has || err != nil {
+			t.Errorf("has a blob: %t, %v", has, err)
+		}
+	})
+}
+
+func TestManyWhoWriteAtOnceLoseNothing(t *testing.T) {
+	both(t, func(t *testing.T, open func() Place) {
+		var keys []string
+		var wg sync.WaitGroup
+		for i := range 16 {
+			key := fmt.Sprint("step ", i)
+			keys = append(keys, key)
+			wg.Go(func() {
+				if err := open().Add(t.Context(), Trust{}, oneRecord(key), nil); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		knows(t, open(), keys...)
+	})
+}
+
+// layerOf is a layer to send, with the digest of its blob.
+func layerOf(text string) (registry.UploadLayer, manifest.Descriptor) {
+	d := manifest.Descriptor{MediaType: manifest.OCILayerGzip, Digest: digest.Of([]byte(text)), Size: int64(len(text))}
+	return registry.UploadLayer{
+		Blob: func(context.Context, func(io.ReadCloser)) (manifest.Descriptor, error) { return d, nil },
+		Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil },
+	}, d
+}
+
+// withBlob is oneRecord with a blob.
+func withBlob(key string, d manifest.Descriptor) *sharedcache.Set {
+	s := sharedcache.New()
+	tar := digest.Of([]byte("tar of " + key))
+	l := sharedcache.Layer{ID: tar, DiffID: tar, Blob: &d}
+	s.Add(sharedcache.Record{Key: digest.Of([]byte(key)), Layer: l.ID, Created: time.Unix(1, 0)}, l)
+	return s
+}
+
+func TestALayerIsThereAfterItWasSent(t *testing.T) {
+	both(t, func(t *testing.T, open func() Place) {
+		l, want := layerOf("a layer's blob")
+		for range 2 { // the second time nothing is sent
+			d, err := open().PutLayer(t.Context(), l)
+			if err != nil || d.Digest != want.Digest {
+				t.Fatalf("%s, %v", d.Digest, err)
+			}
+		}
+		if has, err := open().Has(t.Context(), want); !has || err != nil {
+			t.Errorf("is there: %t, %v", has, err)
+		}
+		if err := open().Add(t.Context(), Trust{}, withBlob("step", want), nil); err != nil {
+			t.Fatal(err)
+		}
+		if set := knows(t, open(), "step"); len(set.Blobs()) != 1 {
+			t.Errorf("%d blobs", len(set.Blobs()))
+		}
+		// What was found to be lost has no blob any more; its record stays.
+		lost := map[digest.Digest]bool{digest.Of([]byte("tar of step")): true}
+		if err := open().Add(t.Context(), Trust{}, oneRecord("other"), lost); err != nil {
+			t.Fatal(err)
+		}
+		if set := knows(t, open(), "step", "other"); len(set.Blobs()) != 0 {
+			t.Errorf("%d blobs of what is lost", len(set.Blobs()))
+		}
+	})
+}
+
+// A blob that vanished from the place is in its next union no more.
+func TestABlobThatIsGoneIsForgotten(t *testing.T) {
+	dir := t.TempDir()
+	l, d := layerOf("a layer's blob")
+	p := Folder(dir, "main")
+	if _, err := p.PutLayer(t.Context(), l); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Add(t.Context(), Trust{}, withBlob("step", d), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "blobs/sha256", d.Digest.Hex())); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Add(t.Context(), Trust{}, oneRecord("other"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if set := knows(t, p, "step", "other"); len(set.Blobs()) != 0 {
+		t.Errorf("%d blobs, of which none is there", len(set.Blobs()))
+	}
+}
+
+func newKey(t *testing.T) *attest.Key {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalECPrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := attest.ParseKey(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// Whoever writes, only what the key has signed is read by it.
+func TestWhatIsNotSignedIsNotRead(t *testing.T) {
+	both(t, func(t *testing.T, open func() Place) {
+		k := newKey(t)
+		trusted := Trust{Sign: k, Verify: k.Public()}
+		if err := open().Add(t.Context(), Trust{}, oneRecord("poison"), nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := open().Read(t.Context(), trusted); !errors.Is(err, ErrUntrusted) {
+			t.Fatalf("got %v", err)
+		}
+		if err := open().Add(t.Context(), trusted, oneRecord("good"), nil); err != nil {
+			t.Fatal(err)
+		}
+		set, err := open().Read(t.Context(), trusted)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if set.Len() != 1 {
+			t.Errorf("%d records, want the one that is signed", set.Len())
+		}
+	})
+}
+
+// A folder that a job carries along holds what the cache is, and no older forms of it;
+// what else is in it stays.
+func TestAFolderDoesNotKeepWhatWasReplaced(t *testing.T) {
+	dir := t.TempDir()
+	other := Folder(dir, "other")
+	if err := other.Add(t.Context(), Trust{}, oneRecord("step 0"), nil); err != nil {
+		t.Fatal(err)
+	}
+	p := Folder(dir, "main")
+	var keys []string
+	for i := range 5 {
+		keys = append(keys, fmt.Sprint("step ", i))
+		if err := p.Add(t.Context(), Trust{}, oneRecord(keys[i]), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	knows(t, p, keys...)
+	knows(t, other, "step 0") // which "main" had as well, at first
+	files, err := filepath.Glob(filepath.Join(dir, "blobs/sha256/*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) != 5 { // an empty config, and of each cache a manifest and a document
+		t.Errorf("%d blobs: %q", len(files), files)
+	}
+}
+
+// A folder may come from anywhere: what is wrong with it is an error and no more.
+func TestAFolderOfSomethingElseIsRefused(t *testing.T) {
+	for name, spoil := range map[string]func(dir string) error{
+		"an index that is none": func(dir string) error { return os.WriteFile(filepath.Join(dir, "index.json"), []byte("{"), 0o644) },
+		"an index that is a pipe": func(dir string) error {
+			return errors.Join(os.Remove(filepath.Join(dir, "index.json")), os.Symlink("/dev/zero", filepath.Join(dir, "index.json")))
+		},
+		"a document that was changed": func(dir string) error {
+			files, err := filepath.Glob(filepath.Join(dir, "blobs/sha256/*"))
+			for _, f := range files {
+				b, rerr := os.ReadFile(f)
+				if bytes.HasPrefix(b, []byte{0x1f, 0x8b}) {
+					b[len(b)-1] ^= 1
+					err = errors.Join(err, os.WriteFile(f, b, 0o644))
+				}
+				err = errors.Join(err, rerr)
+			}
+			return err
+		},
+	} {
+		dir := t.TempDir()
+		p := Folder(dir, "main")
+		if err := p.Add(t.Context(), Trust{}, oneRecord("step"), nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := spoil(dir); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Read(t.Context(), Trust{}); err == nil || errors.Is(err, ErrNone) {
+			t.Errorf("%s: reading: %v", name, err)
+		}
+		if err := p.Add(t.Context(), Trust{}, oneRecord("step"), nil); err == nil {
+			t.Errorf("%s: is written over", name)
+		}
+	}
+}
+
+// An image in the folder has the same tag as the cache: it stays.
+func TestAnImageInAFolderIsNoCache(t *testing.T) {
+	dir := t.TempDir()
+	f, err := image.OpenFolder(dir, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	cfg := manifest.Descriptor{MediaType: manifest.OCIConfig, Digest: digest.Of([]byte("{}")), Size: 2}
+	raw, d, err := manifest.New(manifest.OCI, cfg, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Put(d, bytes.NewReader(raw)), f.Tag("main", d)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Folder(dir, "main").Add(t.Context(), Trust{}, oneRecord("step"), nil); !errors.Is(err, sharedcache.ErrNoCache) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,232 @@
+package image
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/image/manifest"
+)
+
+// Folder is an OCI layout in a folder that grows. Each file in it is there whole or not
+// at all, and what index.json names is complete: a crash leaves at most blobs that nothing
+// names. Who changes the index holds the lock; processes that do so at once wait for each
+// other. What others have put into it is as hostile as what comes from a registry.
+type Folder struct{ root *os.Root }
+
+// OpenFolder opens the layout in dir, which is made if make says so; else it is an
+// error, fs.ErrNotExist, if it is not there.
+func OpenFolder(dir string, make bool) (*Folder, error) {
+	if make {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	if make {
+		if err := root.MkdirAll(manifest.BlobsDir+"/sha256", 0o755); err != nil {
+			return nil, errors.Join(err, root.Close())
+		}
+	}
+	return &Folder{root}, nil
+}
+
+// Close gives the folder up.
+func (f *Folder) Close() error { return f.root.Close() }
+
+// Lock waits until nobody else changes the index, or, to change it, until nobody reads it
+// either. unlock gives the lock back; the end of the process does so too.
+func (f *Folder) Lock(ctx context.Context, change bool) (unlock func(), err error) {
+	top, err := f.root.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	how := syscall.LOCK_SH
+	if change {
+		how = syscall.LOCK_EX
+	}
+	for {
+		err := syscall.Flock(int(top.Fd()), how|syscall.LOCK_NB)
+		switch {
+		case err == nil:
+			return func() { top.Close() }, nil
+		case err == syscall.EINTR:
+			continue
+		case err != syscall.EWOULDBLOCK:
+			return nil, errors.Join(fmt.Errorf("%s: lock: %w", f.root.Name(), err), top.Close())
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, errors.Join(context.Cause(ctx), top.Close())
+		}
+	}
+}
+
+// Index lists what index.json names; nothing where there is none.
+func (f *Folder) Index() ([]Descriptor, error) {
+	b, err := f.read(manifest.IndexFile, manifest.MaxSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	p, err := manifest.Parse(b, manifest.OCIIndex)
+	if err != nil {
+		return nil, &Error{Msg: fmt.Sprintf("%s: %v", manifest.IndexFile, err), Err: err, Way: "name another folder, or one that is not there"}
+	}
+	return p.Index.Manifests, nil
+}
+
+// Tagged is the entry of the index with this tag.
+func (f *Folder) Tagged(tag string) (Descriptor, bool, error) {
+	list, err := f.Index()
+	i := slices.IndexFunc(list, func(d Descriptor) bool { return d.Annotations[manifest.AnnotationRefName] == tag })
+	if err != nil || i < 0 {
+		return Descriptor{}, false, err
+	}
+	return list[i], true, nil
+}
+
+// Bytes reads a blob of at most limit bytes whole, and checks it.
+func (f *Folder) Bytes(d Descriptor, limit int64) ([]byte, error) {
+	if d.Size > limit {
+		return nil, fmt.Errorf("blob %s: %d bytes, more than %d", d.Digest.Short(), d.Size, limit)
+	}
+	b, err := f.read(blobPath(d.Digest), d.Size)
+	if err == nil {
+		err = d.Bytes(b)
+	}
+	return b, err
+}
+
+// Open opens a blob; reading it to its end checks it.
+func (f *Folder) Open(d Descriptor) (io.ReadCloser, error) {
+	in, err := f.open(blobPath(d.Digest), d.Size)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{d.Verify(in), in}, nil
+}
+
+// Has says whether a blob is there, by its size.
+func (f *Folder) Has(d Descriptor) bool { return (&dirTarget{f.root}).have(blobPath(d.Digest), d.Size) }
+
+// Put stores a blob, checked, unless it is there.
+func (f *Folder) Put(d Descriptor, in io.Reader) error {
+	if f.Has(d) {
+		return nil
+	}
+	return (&dirTarget{f.root}).put(blobPath(d.Digest), d.Size, d.Verify(in))
+}
+
+// Tag makes the index name d, a manifest that is there, by a tag, in the place of what
+// had the tag. The lock is held to change it.
+func (f *Folder) Tag(tag string, d Descriptor) error {
+	d.Annotations = map[string]string{manifest.AnnotationRefName: tag}
+	return f.add([]Descriptor{d})
+}
+
+// add makes the index name more.
+func (f *Folder) add(more []Descriptor) error {
+	old, err := f.Index()
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.root.Name(), err)
+	}
+	return writeIndex(&dirTarget{f.root}, replaced(old, more))
+}
+
+// Remove removes a blob; that it is not there is no error.
+func (f *Folder) Remove(d digest.Digest) error {
+	if err := f.root.Remove(blobPath(d)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// open opens a regular file of at most limit bytes.
+func (f *Folder) open(name string, limit int64) (*os.File, error) {
+	in, err := f.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	st, err := in.Stat()
+	switch {
+	case err != nil:
+	case !st.Mode().IsRegular():
+		err = fmt.Errorf("%s: is not a regular file", name)
+	case st.Size() > limit:
+		err = fmt.Errorf("%s: %d bytes, more than %d", name, st.Size(), limit)
+	}
+	if err != nil {
+		return nil, errors.Join(err, in.Close())
+	}
+	return in, nil
+}
+
+func (f *Folder) read(name string, limit int64) (b []byte, err error) {
+	in, err := f.open(name, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, in.Close()) }()
+	return io.ReadAll(io.LimitReader(in, limit))
+}
+
+// dirTarget writes a layout into a folder, each file whole or not at all.
+type dirTarget struct{ root *os.Root }
+
+// maxChecked is how large a blob that is there already is read again: manifests and
+// configs, on which everything else depends.
+const maxChecked = 1 << 20
+
+func (t *dirTarget) have(name string, size int64) bool {
+	st, err := t.root.Lstat(name)
+	if err != nil || !st.Mode().IsRegular() || st.Size() != size {
+		return false
+	}
+	if size > maxChecked {
+		return true
+	}
+	b, err := t.root.ReadFile(name)
+	return err == nil && blobPath(digest.Of(b)) == name
+}
+
+func (t *dirTarget) put(name string, size int64, r io.Reader) (err error) {
+	tmp := ".whittle-" + rand.Text()[:12]
+	f, err := t.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = t.root.Remove(tmp)
+		}
+	}()
+	n, err := io.Copy(f, r)
+	if err == nil && n != size {
+		err = fmt.Errorf("%s: %d bytes, there should be %d", name, n, size)
+	}
+	if err == nil {
+		err = f.Sync() // a blob of the right size is not looked at again
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return t.root.Rename(tmp, name)
+}
