@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/whittle-build/whittle/internal/cacheplace"
 	"github.com/whittle-build/whittle/internal/digest"
@@ -368,7 +369,12 @@ func (f *fetching) from(ctx context.Context, o origin, take func(io.Reader) erro
 	}
 	c := f.enter(n)
 	defer f.leave(n)
-	return c.Fetch(ctx, reference(n), o.Blob, take)
+	began := time.Now()
+	if err := c.Fetch(ctx, reference(n), o.Blob, take); err != nil {
+		return err
+	}
+	f.w.notePace(n, o.Blob.Size, time.Since(began))
+	return nil
 }
 
 func fromFolder(dir string, d manifest.Descriptor, take func(io.Reader) error) (err error) {

@@ -187,7 +187,7 @@ func (b *build) solvePlan(ctx context.Context, p *plan.Plan) (*solve.Result, err
 	s := &solve.Solver{
 		Store: b.store, Runner: local, Contents: local, Sink: b.sink, Bases: basesOf(b.images),
 		Jobs: b.req.Jobs, NoCache: b.anew, Epoch: b.epochText(), Now: b.opt.Now,
-		Origin: b.path, Changes: b.changes,
+		Origin: b.path, Changes: b.changes, Explain: b.req.Explain,
 	}
 	s.Avoid, s.Instead, s.Flights = b.avoid, b.instead, b.flights
 	if b.caches != nil {

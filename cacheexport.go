@@ -139,7 +139,7 @@ func (c *caches) known(ctx context.Context, to *exportedCache, at cacheplace.Pla
 			}
 			single := rec.Extra[extraSingle] == "true" || rec.Extra[extraFrom] == "" && rec.Kind == "run" && sandbox.OneID() != nil
 			set.Add(sharedcache.Record{Key: done.Key, Layer: done.Layer, Kind: rec.Kind, Size: rec.Size,
-				Entries: rec.Entries, Created: rec.Created, Text: rec.Text, Single: single}, l)
+				Entries: rec.Entries, Created: rec.Created, Took: rec.Took, Text: rec.Text, Single: single}, l)
 		})
 	}
 	wg.Wait()

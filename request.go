@@ -33,6 +33,7 @@ type Request struct {
 	Hosts       []string // "host:ip" for the steps' /etc/hosts
 	Network     string   // of RUN steps: "" or "default", "host", "none", "private"
 	NoCache     bool     // run every step
+	Explain     bool     // tell of each step that runs why it is not taken from a cache
 	// NoCacheStages are the stages whose RUN, COPY and ADD run; names that no
 	// stage has mean nothing.
 	NoCacheStages []string

@@ -178,7 +178,7 @@ func (c *caches) Find(ctx context.Context, key digest.Digest) (bool, error) {
 		}
 		if err == nil {
 			err = c.build.store.PutRecord(key, &store.Record{
-				Layer: r.Layer, Kind: r.Kind, Size: r.Size, Entries: r.Entries, Created: r.Created, Text: r.Text,
+				Layer: r.Layer, Kind: r.Kind, Size: r.Size, Entries: r.Entries, Created: r.Created, Took: r.Took, Text: r.Text,
 				Extra: map[string]string{extraFrom: one.origin(), extraKey: l.Key.Hex(), extraNonce: l.Nonce, extraSingle: fmt.Sprint(r.Single)},
 			})
 		}
@@ -246,7 +246,7 @@ func (b *build) solveWhole(ctx context.Context, s *solve.Solver, p *plan.Plan) (
 	for {
 		solved, err := s.Solve(ctx, p)
 		if err == nil && b.shell == nil {
-			err = b.whole(ctx, solved.Chain(p.Target.Root))
+			err = b.whole(ctx, p, solved)
 		}
 		if err == nil || ctx.Err() != nil {
 			return solved, err
@@ -260,11 +260,17 @@ func (b *build) solveWhole(ctx context.Context, s *solve.Solver, p *plan.Plan) (
 
 // whole makes sure that all layers of the image are here, or of one that is only
 // pushed, that they can be had.
-func (b *build) whole(ctx context.Context, chain rootfs.Chain) error {
-	if !b.onlyPushed() {
-		return b.rootFS().Gather(ctx, chain)
+func (b *build) whole(ctx context.Context, p *plan.Plan, solved *solve.Result) error {
+	chain := solved.Chain(p.Target.Root)
+	if b.onlyPushed() {
+		return b.reach(ctx, chain)
 	}
-	return b.reach(ctx, chain)
+	if b.caches != nil {
+		if err := b.worthGathering(ctx, p, solved); err != nil {
+			return err
+		}
+	}
+	return b.rootFS().Gather(ctx, chain)
 }
 
 // lostLayers are those that this build does without.

@@ -101,6 +101,7 @@ func (f *buildFlags) addSources(fl *pflag.FlagSet) {
 	fl.StringArrayVar(&f.args, "build-arg", nil, "set an ARG: `K=V`, or K to take it from the environment; may be repeated")
 	f.said = &[]said{}
 	fl.Var(&saying{f.said, "target"}, "target", "build `STAGE` and what it needs (default the last one); may be repeated, each with its own -t and -o")
+	fl.BoolVar(&r.Explain, "explain", false, "tell of each step that runs why it is not taken from a cache")
 	fl.BoolVar(&r.NoCache, "no-cache", false, "run every step, even when nothing changed for it")
 	fl.BoolVar(&r.Pull, "pull", false, "ask the registries for newer base images")
 	fl.StringVar(&f.progress, "progress", "auto", "tell what happens as `VIEW`: auto, tty, plain, classic, json or quiet")

@@ -76,16 +76,7 @@ func parseCache(flag, text string) (c whittle.Cache, err error) {
 	if len(fields) == 1 && !strings.Contains(text, "=") {
 		return whittle.Cache{Ref: text}, nil
 	}
-	kind, seen := "", map[string]bool{}
-	for _, field := range fields {
-		if k, v, _ := strings.Cut(field, "="); k == "type" {
-			kind = v
-		}
-	}
-	place := map[string]string{"registry": "ref", "local": "dest"}[kind] // the key that says where
-	if kind == "local" && from {
-		place = "src"
-	}
+	kind, place := cachePlace(fields, from)
 	switch {
 	case kind == "inline" && from:
 		return bad("type inline: is written by --cache-to, and read by the name of the image", "for example --cache-from HOST/NAME:TAG")
@@ -94,6 +85,7 @@ func parseCache(flag, text string) (c whittle.Cache, err error) {
 	case place == "":
 		return bad(fmt.Sprintf("type %q: there are registry, local and, to write, inline", kind), form)
 	}
+	seen := map[string]bool{}
 	for _, field := range fields {
 		k, v, _ := strings.Cut(field, "=")
 		if seen[k] {
@@ -123,6 +115,25 @@ func parseCache(flag, text string) (c whittle.Cache, err error) {
 		return bad("has no "+place, form)
 	}
 	return c, nil
+}
+
+// cachePlace is the type that an option names, and the key that says where such a cache
+// is; "" is none.
+func cachePlace(fields []string, from bool) (kind, key string) {
+	for _, field := range fields {
+		if k, v, _ := strings.Cut(field, "="); k == "type" {
+			kind = v
+		}
+	}
+	switch {
+	case kind == "registry":
+		return kind, "ref"
+	case kind == "local" && from:
+		return kind, "src"
+	case kind == "local":
+		return kind, "dest"
+	}
+	return kind, ""
 }
 
 // setExport sets one option of --cache-to.

@@ -58,6 +58,7 @@ type Record struct {
 	Size    int64         `json:"size"`           // bytes of the layer's files
 	Entries int           `json:"entries"`
 	Created time.Time     `json:"created"`
+	Took    time.Duration `json:"took,omitempty"` // nanoseconds that the step ran
 	Text    string        `json:"text,omitempty"` // of the step, for people
 	// Single says that whoever made it had a single id, so that a process in the
 	// step saw all files as root's: see Set.Record.
@@ -365,7 +366,7 @@ func (doc *document) set() (*Set, error) {
 	}
 	for _, r := range doc.Records {
 		l, ok := s.layers[r.Layer]
-		if !ok || r.Key.IsZero() || r.Size < 0 || r.Entries < 0 {
+		if !ok || r.Key.IsZero() || r.Size < 0 || r.Entries < 0 || r.Took < 0 {
 			return nil, fmt.Errorf("that of key %s is not whole", r.Key.Short())
 		}
 		s.Add(r, l)

@@ -69,10 +69,15 @@ func (r *run) changed(s *plan.Step, fields []digest.Field) (worked time.Time, ch
 	if len(changes) == 0 {
 		changes = []string{"nothing that is in its key: the network, the time, a cache, a secret or chance made the difference"}
 	}
+	return old.Created, few(changes)
+}
+
+// few are the first of them, and how many more there are.
+func few(changes []string) []string {
 	if n := len(changes) - maxChanges; n > 0 {
-		changes = append(changes[:maxChanges], fmt.Sprintf("and %d more", n))
+		return append(changes[:maxChanges], fmt.Sprintf("and %d more", n))
 	}
-	return old.Created, changes
+	return changes
 }
 
 // lastGood is the record of a step like s: in the same place of the same

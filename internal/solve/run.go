@@ -163,7 +163,7 @@ func (r *run) record(ctx context.Context, job Job) *Done {
 	if rec == nil {
 		return nil
 	}
-	return &Done{Key: key, Layer: rec.Layer, Cached: true, Size: rec.Size, Created: rec.Created}
+	return &Done{Key: key, Layer: rec.Layer, Cached: true, Size: rec.Size, Created: rec.Created, Cost: rec.Took}
 }
 
 // usable is what the store has under key, or nil. A broken record is a miss: the
@@ -185,14 +185,24 @@ func (r *run) own(key digest.Digest) bool {
 }
 
 func (r *run) run(ctx context.Context, line *plan.Line, job Job, key *digest.Key) (*Done, error) {
+	if err := r.worthFetching(ctx, job); err != nil {
+		return nil, err
+	}
+	if r.Explain {
+		r.emit(progress.Event{Kind: progress.Note, Vertex: line.Number, Text: "runs " + r.why(job, key)})
+	}
 	job.Nonce = rand.Text()
 	r.mu.Lock()
 	r.started[line] = r.Now()
 	r.mu.Unlock()
 	r.emit(progress.Event{Kind: progress.Started, Vertex: line.Number, Key: job.Key.Short(), Name: container(job)})
 	span := trace.Begin(ctx, "run")
+	began := r.Now()
+	r.working(1)
 	made, err := r.Runner.Run(ctx, job)
+	r.working(-1)
 	span.End()
+	took := r.Now().Sub(began) + job.Keyed
 	if err != nil {
 		return nil, err
 	}
@@ -203,12 +213,12 @@ func (r *run) run(ctx context.Context, line *plan.Line, job Job, key *digest.Key
 	err = r.Store.PutRecord(job.Key, &store.Record{
 		Layer: made.Layer, Kind: kind(job.Step), Size: made.Size, Entries: made.Entries,
 		Created: created, Text: line.Text, Fields: key.Fields(), Nonce: job.Nonce,
-		Extra: r.whereabouts(job.Step),
+		Extra: r.whereabouts(job.Step), Took: took,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("record of %q: %w", line.Text, err)
 	}
-	return &Done{Key: job.Key, Layer: made.Layer, Size: made.Size, Created: created}, nil
+	return &Done{Key: job.Key, Layer: made.Layer, Size: made.Size, Created: created, Cost: took}, nil
 }
 
 // container is the name under which the classic view speaks of a running

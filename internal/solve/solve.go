@@ -45,6 +45,9 @@ type Elsewhere interface {
 	// Find takes what is recorded under key into the store, and reports whether
 	// there was something.
 	Find(ctx context.Context, key digest.Digest) (bool, error)
+	// Dear returns an error with a rootfs.LostError for each layer of need that is not here,
+	// and that is sooner made again, as remake tells, than it comes from elsewhere.
+	Dear(ctx context.Context, need []digest.Digest, remake func(layer digest.Digest) (Remake, bool)) error
 }
 
 // Job is a step with its inputs.
@@ -59,6 +62,7 @@ type Job struct {
 	InRoot  bool           // a later step of this plan runs a process on top of it, or mounts it
 	Fresh   bool           // no cache of an earlier build may be used, those of mounts included
 	Vertex  int            // for progress
+	Keyed   time.Duration  // how long it took to make the key, which reads what is copied
 	Kept    *Kept          // nil: nothing is
 }
 
@@ -110,6 +114,8 @@ type Solver struct {
 	// the one that those after it see in its place. Then nothing is recorded: what is made
 	// is for comparison.
 	Instead func(s *plan.Step, made digest.Digest) digest.Digest
+	// Explain tells of each step that runs why it is not taken from a cache.
+	Explain bool
 	Now     func() time.Time
 	Flights *Flights // shared with other solvers of the same build; nil: with none
 }
@@ -129,6 +135,7 @@ type Done struct {
 	Size    int64
 	Created time.Time // when the layer was made, perhaps by an earlier build
 	Took    time.Duration
+	Cost    time.Duration // how long the run took that made the layer; 0 if nobody knows
 }
 
 // Result has an entry for every step of the plan.
@@ -160,6 +167,7 @@ type run struct {
 	result  *Result
 	flights *Flights
 	started map[*plan.Line]time.Time
+	active  int // steps that run
 }
 
 // Solve runs every step of p that has no record and returns what all of them
@@ -305,6 +313,7 @@ func (r *run) step(ctx context.Context, line *plan.Line) (_ *Done, err error) {
 	keySpan := trace.Begin(ctx, "key")
 	key, err := r.key(ctx, &job)
 	keySpan.End()
+	job.Keyed = r.Now().Sub(began)
 	if err != nil {
 		return nil, r.failed(ctx, line, began, nil, err)
 	}

@@ -22,6 +22,7 @@ type Record struct {
 	Size    int64             `json:"size"`              // bytes of the layer's files
 	Entries int               `json:"entries"`           // of the layer
 	Created time.Time         `json:"created"`
+	Took    time.Duration     `json:"took,omitempty"` // nanoseconds that the step ran
 	Text    string            `json:"text,omitempty"` // of the step, for people
 	Fields  []digest.Field    `json:"fields,omitempty"`
 	Nonce   string            `json:"nonce,omitempty"`

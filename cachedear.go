@@ -1,0 +1,130 @@
+package whittle
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/image"
+	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/progress"
+	"github.com/whittle-build/whittle/internal/rootfs"
+	"github.com/whittle-build/whittle/internal/solve"
+	"github.com/whittle-build/whittle/internal/store"
+)
+
+// A shared cache is never to be slower than building. What steps took and how large
+// their layers are is in its records, and how fast a registry is has been seen: a
+// layer that would come later than it is made again is made again.
+
+// pace is how fast blobs have come from one registry: bytes in a time. Later ones count
+// more.
+type pace struct {
+	Bytes int64         `json:"bytes"`
+	Took  time.Duration `json:"took"`
+}
+
+const (
+	// fastest is what a registry is thought to give of which nothing is known.
+	fastest = 1 << 30 // bytes a second
+	// worthPacing is how large a blob is that tells something of the pace.
+	worthPacing = 1 << 20
+	// margin is by how much a fetch has to be longer, so that it is not chance.
+	margin = 250 * time.Millisecond
+
+	paceKind = "pace"
+)
+
+// notePace notes that a blob has come from n's registry, unpacked and written.
+func (w *Whittle) notePace(n image.Name, size int64, took time.Duration) {
+	if size < worthPacing {
+		return
+	}
+	p := w.pace(n)
+	p.Bytes, p.Took = p.Bytes/2+size, p.Took/2+took
+	if b, err := json.Marshal(p); err == nil {
+		_ = w.store.PutCacheFile(paceKind, n.Domain, b) // which only makes later guesses better
+	}
+}
+
+func (w *Whittle) pace(n image.Name) (p pace) {
+	b, err := os.ReadFile(w.store.CacheFile(paceKind, n.Domain))
+	if err != nil || json.Unmarshal(b, &p) != nil || p.Bytes <= 0 || p.Took <= 0 {
+		return pace{}
+	}
+	return p
+}
+
+// estimate is how long the blob of o takes to come.
+func (w *Whittle) estimate(o origin) time.Duration {
+	perSecond := float64(fastest)
+	if n, err := image.ParseName(o.Name); err == nil && o.folderOf() == "" {
+		if p := w.pace(n); p.Took > 0 {
+			perSecond = float64(p.Bytes) / p.Took.Seconds()
+		}
+	}
+	return time.Duration(float64(o.Blob.Size) / perSecond * float64(time.Second))
+}
+
+// away is where a layer that is not here comes from first; ok is false when it is here.
+func (w *Whittle) away(id digest.Digest) (o origin, ok bool) {
+	if w.hereAlready(id) {
+		return o, false
+	}
+	from, err := readOrigins(filepath.Join(w.store.LayerDir(id), store.AwayName))
+	if err != nil || len(from) == 0 {
+		return o, false
+	}
+	return from[0], true
+}
+
+// Dear implements solve.Elsewhere.
+func (c *caches) Dear(_ context.Context, need []digest.Digest, remake func(digest.Digest) (solve.Remake, bool)) error {
+	var errs []error
+	for _, id := range need {
+		o, ok := c.build.away(id)
+		if !ok {
+			continue
+		}
+		m, ok := remake(id)
+		if !ok {
+			continue
+		}
+		fetch, again := c.build.estimate(o), m.Took
+		for _, in := range m.Inputs {
+			if o, ok := c.build.away(in); ok && !slices.Contains(need, in) {
+				again += c.build.estimate(o)
+			}
+		}
+		if fetch > again+again/4+margin {
+			errs = append(errs, &rootfs.LostError{Layer: id, Err: &dear{o.Blob.Size, fetch, again}})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// dear is why a layer is not fetched.
+type dear struct {
+	size         int64
+	fetch, again time.Duration
+}
+
+func (d *dear) Error() string {
+	return fmt.Sprintf("to fetch its %s would take about %s, to make it again %s", progress.HumanSize(d.size), d.fetch.Round(10*time.Millisecond), d.again.Round(10*time.Millisecond))
+}
+
+// worthGathering is Dear for the layers of the image, once all steps are solved. Those of
+// its base are fetched first: nothing makes them, and how long that takes tells the pace.
+func (b *build) worthGathering(ctx context.Context, p *plan.Plan, solved *solve.Result) error {
+	chain := solved.Chain(p.Target.Root)
+	if err := b.rootFS().Gather(ctx, chain[:min(b.baseLayersOf(p), len(chain))]); err != nil {
+		return err
+	}
+	return b.caches.Dear(ctx, chain, func(layer digest.Digest) (solve.Remake, bool) { return solved.Remake(p, layer, nil) })
+}

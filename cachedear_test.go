@@ -1,0 +1,82 @@
+package whittle_test
+
+import (
+	"io"
+	"log"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/registry"
+
+	"github.com/whittle-build/whittle"
+	"github.com/whittle-build/whittle/internal/progress"
+)
+
+// notes keeps what a build says beside its steps.
+type notes struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (n *notes) Emit(e progress.Event) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if e.Kind == progress.Note {
+		n.text.WriteString(e.Text + "\n")
+	}
+}
+
+// A layer that would come later than its step takes is made again, unless steps of more
+// worth depend on it: then it is fetched.
+func TestASharedCacheIsNotSlowerThanBuilding(t *testing.T) {
+	const (
+		large = "RUN head -c 3000000 /dev/urandom >/large\n"
+		slow  = "RUN sleep 2 && echo done >/slow\n"
+	)
+	for _, c := range []struct {
+		name       string
+		dockerfile string
+		change     string        // of the last line, in the second build
+		took       time.Duration // that 1 MB takes to come
+		cached     int
+		ran        int
+	}{
+		{"quick", "FROM base\n" + large, "", 10 * time.Millisecond, 1, 0},
+		{"slow", "FROM base\n" + large, "", 2 * time.Second, 0, 1},
+		{"slow, under what took long", "FROM base\n" + large + slow, "", 700 * time.Millisecond, 2, 0},
+		{"slow, on what took long", "FROM base\n" + slow + large, "", time.Second, 1, 1},
+		{"slow, for a step that runs", "FROM base\n" + large + "RUN echo one >/one\n", "RUN echo two >/two\n", time.Second, 0, 2},
+		{"slow, and only copied out of", "FROM base AS x\n" + large + "RUN echo one >/one\nFROM base\nCOPY --from=x /one /\n", "", 2 * time.Second, 3, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+			defer server.Close()
+			domain := strings.TrimPrefix(server.URL, "http://")
+			cache := []whittle.Cache{{Ref: domain + "/cache", Max: true}}
+			first := newWorkshop(t, "")
+			first.base("base")
+			first.mustBuild(c.dockerfile, func(r *whittle.Request) { r.CacheTo = cache })
+
+			second := newWorkshop(t, "")
+			second.base("base")
+			whittle.NotePace(second.Whittle, domain, 1<<20, c.took)
+			text := c.dockerfile
+			if c.change != "" {
+				lines := strings.SplitAfter(strings.TrimSuffix(text, "\n"), "\n")
+				text = strings.Join(lines[:len(lines)-1], "") + c.change
+			}
+			said := &notes{}
+			res := second.mustBuild(text, func(r *whittle.Request) { r.CacheFrom, r.Sink = cache, said })
+			if res.Cached != c.cached || res.Ran != c.ran {
+				t.Errorf("%d steps cached, %d run; want %d and %d\n%s", res.Cached, res.Ran, c.cached, c.ran, said.text.String())
+			}
+			told := strings.Contains(said.text.String(), "to fetch its 3.002MB would take about")
+			if want := c.ran > 0; told != want {
+				t.Errorf("it is told: %t\n%s", told, said.text.String())
+			}
+		})
+	}
+}
