@@ -452,8 +452,12 @@ func (b *build) checkSources(ctx context.Context, p *plan.Plan) (dockerfile.Erro
 
 // local is the runner of this build's steps.
 func (b *build) local() *execute.Local {
-	return &execute.Local{Store: b.store, Roots: b.rootFS(), Context: b.main.files(), Named: b.namedFiles(), Fetch: b.fetcher(), File: b.file, Sink: b.sink, Now: b.opt.Now, Epoch: b.epoch,
+	l := &execute.Local{Store: b.store, Roots: b.rootFS(), Context: b.main.files(), Named: b.namedFiles(), Fetch: b.fetcher(), File: b.file, Sink: b.sink, Now: b.opt.Now, Epoch: b.epoch,
 		Secret: b.req.Secret, Agents: b.agents, Resources: b.req.Resources, Isolation: b.isolation, Emulators: b.emulators, Known: b.known()}
+	if b.caches != nil {
+		l.Bring = b.caches.bring
+	}
+	return l
 }
 
 // tagged says whether the image has all its names already.

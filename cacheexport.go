@@ -28,7 +28,11 @@ type exportedCache struct {
 
 // export adds what this build knows to a cache that the request names.
 func (c *caches) export(ctx context.Context, r *receiver, p *plan.Plan, solved *solve.Result) error {
-	err := c.exportTo(ctx, r.cache, r.cache.by(r.shown.client()), p, solved)
+	at := r.cache.by(r.shown.client())
+	err := c.exportTo(ctx, r.cache, at, p, solved)
+	if err == nil && len(r.cache.Mounts) > 0 {
+		err = c.exportMounts(ctx, r.cache, at, p)
+	}
 	r.shown.done(err)
 	if err == nil || ctx.Err() != nil {
 		return err

@@ -27,6 +27,9 @@ type Cache struct {
 	// Max exports the layers of all stages, and not only those of the image. The
 	// records of all steps go there in any case.
 	Max bool
+	// Mounts are the ids of cache mounts that travel with it, both ways; AllMounts is all
+	// that the build has.
+	Mounts []string
 	// Compression is the form of the layers that are exported.
 	Compression Compression
 	// IgnoreError makes an export that fails a note, and not a failure.

@@ -35,13 +35,15 @@ type caches struct {
 	births func() births // read once
 	mu     sync.Mutex
 	// copied are the contents that copies of this build were found to have.
-	copied map[string]digest.Digest
+	copied  map[string]digest.Digest
+	brought map[digest.Digest]func() // cache mounts that were looked for, by their names
 }
 
 // importedCache is a cache to read: from the beginning on where the store is
 // empty, else when the first step is not in the store. A build of which nothing
 // has changed asks nobody.
 type importedCache struct {
+	Cache
 	where
 	begin func()
 	told  sync.Once // that it takes long
@@ -52,7 +54,7 @@ type importedCache struct {
 // openCaches checks the caches of the request, of which those that steps may come
 // from can be read until closeCaches.
 func (b *build) openCaches(ctx context.Context) error {
-	c := &caches{build: b, copied: map[string]digest.Digest{}, births: sync.OnceValue(b.readBirths)}
+	c := &caches{build: b, copied: map[string]digest.Digest{}, brought: map[digest.Digest]func(){}, births: sync.OnceValue(b.readBirths)}
 	var err error
 	if c.trust, err = b.req.trusted(); err != nil {
 		return err
@@ -65,7 +67,7 @@ func (b *build) openCaches(ctx context.Context) error {
 		if b.req.NoCache {
 			continue // nothing would come of it
 		}
-		c.from = append(c.from, &importedCache{where: at, done: make(chan struct{}), set: sharedcache.New()})
+		c.from = append(c.from, &importedCache{Cache: one, where: at, done: make(chan struct{}), set: sharedcache.New()})
 	}
 	if c.to, err = b.exportedCaches(); err != nil {
 		return err

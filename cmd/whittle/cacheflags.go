@@ -100,6 +100,8 @@ func parseCache(flag, text string) (c whittle.Cache, err error) {
 			c.Dir = v
 		case k == "tag" && kind == "local":
 			c.Tag = v
+		case k == "mounts" && kind != "inline":
+			c.Mounts = strings.Split(v, ",")
 		case from:
 			return bad(fmt.Sprintf("unknown key %q", k), form)
 		default:

@@ -302,23 +302,31 @@ func (f *folder) caches() ([]*saved, error) {
 	return out, nil
 }
 
-func (f *folder) cache(d manifest.Descriptor) (*saved, error) {
-	b, err := f.blob(d, manifest.MaxSize)
-	if err != nil {
-		return nil, err
-	}
+func parseManifest(b []byte) (*manifest.Manifest, error) {
 	p, err := manifest.Parse(b, manifest.OCIManifest)
 	if err != nil {
 		return nil, err
 	}
 	m := p.Manifest
 	if m == nil || m.Config.MediaType != configType || len(m.Layers) == 0 || m.Layers[0].MediaType != treeType {
-		return nil, fmt.Errorf("blob %s: not the manifest of a cache", d.Digest.Short())
+		return nil, errors.New("not the manifest of a cache")
 	}
 	for _, l := range m.Layers[1:] {
 		if l.MediaType != packType {
-			return nil, fmt.Errorf("blob %s: %q is no pack", d.Digest.Short(), l.MediaType)
+			return nil, fmt.Errorf("%q is no pack", l.MediaType)
 		}
+	}
+	return m, nil
+}
+
+func (f *folder) cache(d manifest.Descriptor) (*saved, error) {
+	b, err := f.blob(d, manifest.MaxSize)
+	if err != nil {
+		return nil, err
+	}
+	m, err := parseManifest(b)
+	if err != nil {
+		return nil, fmt.Errorf("blob %s: %w", d.Digest.Short(), err)
 	}
 	s := &saved{desc: d, manifest: m}
 	text, err := f.blob(m.Config, manifest.MaxSize)

@@ -23,64 +23,26 @@ type folder struct{ dir, tag string }
 // it makes.
 func Folder(dir, tag string) Place { return &folder{dir, tag} }
 
-// Read implements Place.
-func (f *folder) Read(ctx context.Context, t Trust) (set *sharedcache.Set, err error) {
+// reading gives do the folder while nothing in it is replaced; ErrNone if it is not there.
+func (f *folder) reading(ctx context.Context, do func(in *image.Folder) error) (err error) {
 	in, err := image.OpenFolder(f.dir, false)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %w", ErrNone, err)
+		return fmt.Errorf("%w: %w", ErrNone, err)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
-	unlock, err := in.Lock(ctx, false) // what is replaced is removed
+	unlock, err := in.Lock(ctx, false)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer unlock()
-	set, _, err = f.read(in, t)
-	return set, err
+	return do(in)
 }
 
-// read returns the set, and the blobs with which it goes.
-func (f *folder) read(in *image.Folder, t Trust) (*sharedcache.Set, []digest.Digest, error) {
-	d, ok, err := in.Tagged(f.tag)
-	if err == nil && !ok {
-		err = ErrNone
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	list, err := parts(in, d)
-	if err != nil {
-		return nil, nil, err
-	}
-	doc := list[1]
-	b, err := in.Bytes(doc, sharedcache.MaxDocument)
-	if err != nil {
-		return nil, nil, err
-	}
-	set, err := t.decode(b, doc.Annotations[signatureOfRecords])
-	return set, []digest.Digest{d.Digest, doc.Digest}, err
-}
-
-// parts are the manifest that d names and the document of the cache that it is of.
-func parts(in *image.Folder, d manifest.Descriptor) ([]manifest.Descriptor, error) {
-	b, err := in.Bytes(d, manifest.MaxSize)
-	if err != nil {
-		return nil, err
-	}
-	p, err := manifest.Parse(b, d.MediaType)
-	if err != nil {
-		return nil, err
-	}
-	doc, err := sharedcache.Document(p.Manifest)
-	return []manifest.Descriptor{d, doc}, err
-}
-
-// Add implements Place. What it replaces is removed: a folder that a CI job carries
-// along does not grow by what nobody reads.
-func (f *folder) Add(ctx context.Context, t Trust, added *sharedcache.Set, lost map[digest.Digest]bool) (err error) {
+// writing gives do the folder alone.
+func (f *folder) writing(ctx context.Context, do func(to *image.Folder) error) (err error) {
 	to, err := image.OpenFolder(f.dir, true)
 	if err != nil {
 		return err
@@ -91,70 +53,159 @@ func (f *folder) Add(ctx context.Context, t Trust, added *sharedcache.Set, lost 
 		return err
 	}
 	defer unlock()
-	known, old, err := f.read(to, t)
-	if errors.Is(err, ErrNone) || errors.Is(err, ErrUntrusted) {
-		known, err = sharedcache.New(), nil
+	return do(to)
+}
+
+// Read implements Place.
+func (f *folder) Read(ctx context.Context, t Trust) (set *sharedcache.Set, err error) {
+	err = f.reading(ctx, func(in *image.Folder) (err error) {
+		set, err = f.read(in, t)
+		return err
+	})
+	return set, err
+}
+
+func (f *folder) read(in *image.Folder, t Trust) (*sharedcache.Set, error) {
+	b, signature, err := document(in, f.tag, sharedcache.Document, sharedcache.MaxDocument)
+	if err != nil {
+		return nil, err
+	}
+	return t.decode(b, signature)
+}
+
+// document reads the document that pick finds in the manifest under tag, and its
+// signature; ErrNone if the tag is not there.
+func document(in *image.Folder, tag string, pick func(*manifest.Manifest) (manifest.Descriptor, error), limit int64) (b []byte, signature string, err error) {
+	d, ok, err := in.Tagged(tag)
+	if err == nil && !ok {
+		err = ErrNone
 	}
 	if err != nil {
-		return err
+		return nil, "", err
 	}
-	known.Lose(lost)
-	known.Merge(added)
-	missing := map[digest.Digest]bool{}
-	for _, d := range known.Blobs() {
-		if !to.Has(d) {
-			missing[d.Digest] = true
+	m, err := named(in, d)
+	if err != nil {
+		return nil, "", err
+	}
+	doc, err := pick(m)
+	if err != nil {
+		return nil, "", err
+	}
+	b, err = in.Bytes(doc, limit)
+	return b, doc.Annotations[signatureOfRecords], err
+}
+
+// named is the manifest that d names; nil if it is an index.
+func named(in *image.Folder, d manifest.Descriptor) (*manifest.Manifest, error) {
+	b, err := in.Bytes(d, manifest.MaxSize)
+	if err != nil {
+		return nil, err
+	}
+	p, err := manifest.Parse(b, d.MediaType)
+	if err != nil {
+		return nil, err
+	}
+	return p.Manifest, nil
+}
+
+// Add implements Place. What it replaces is removed: a folder that a CI job carries
+// along does not grow by what nobody reads.
+func (f *folder) Add(ctx context.Context, t Trust, added *sharedcache.Set, lost map[digest.Digest]bool) error {
+	return f.writing(ctx, func(to *image.Folder) error {
+		known, err := f.read(to, t)
+		if errors.Is(err, ErrNone) || errors.Is(err, ErrUntrusted) {
+			known, err = sharedcache.New(), nil
 		}
-	}
-	known.LoseBlobs(missing)
-	known.Trim()
-	now, err := f.put(to, t, known)
-	if err != nil {
-		return err
-	}
-	return f.tidy(to, slices.DeleteFunc(old, func(d digest.Digest) bool { return slices.Contains(now, d) }))
+		if err != nil {
+			return err
+		}
+		known.Lose(lost)
+		known.Merge(added)
+		missing := map[digest.Digest]bool{}
+		for _, d := range known.Blobs() {
+			if !to.Has(d) {
+				missing[d.Digest] = true
+			}
+		}
+		known.LoseBlobs(missing)
+		known.Trim()
+		b, compose, err := t.encode(known)
+		if err != nil {
+			return err
+		}
+		return put(to, f.tag, b, compose, sharedcache.RecordsType)
+	})
 }
 
-// tidy removes what was replaced, unless another cache in the folder has the same.
-func (f *folder) tidy(to *image.Folder, old []digest.Digest) error {
-	list, err := to.Index()
+// put stores a document under a tag, and removes the blobs of those types that what had
+// the tag needed and nothing needs any more.
+func put(to *image.Folder, tag string, document []byte, compose composer, types ...string) error {
+	old, had, err := to.Tagged(tag)
 	if err != nil {
 		return err
-	}
-	for _, d := range list {
-		others, _ := parts(to, d) // an image, say, has none of them
-		old = slices.DeleteFunc(old, func(d digest.Digest) bool {
-			return slices.ContainsFunc(others, func(o manifest.Descriptor) bool { return o.Digest == d })
-		})
-	}
-	for _, d := range old {
-		err = errors.Join(err, to.Remove(d))
-	}
-	return err
-}
-
-// put writes a set, and returns the digests of its manifest and its document.
-func (f *folder) put(to *image.Folder, t Trust, set *sharedcache.Set) (now []digest.Digest, err error) {
-	b, compose, err := t.encode(set)
-	if err != nil {
-		return now, err
 	}
 	empty := []byte("{}")
-	config := manifest.Descriptor{Digest: digest.Of(empty), Size: int64(len(empty))}
-	doc := manifest.Descriptor{Digest: digest.Of(b), Size: int64(len(b))}
+	config, doc := descriptor(empty), descriptor(document)
 	raw, d, err := compose(config, doc)
 	if err != nil {
-		return now, err
+		return err
 	}
 	for _, blob := range []struct {
 		d manifest.Descriptor
 		b []byte
-	}{{config, empty}, {doc, b}, {d, raw}} {
+	}{{config, empty}, {doc, document}, {d, raw}} {
 		if err := to.Put(blob.d, bytes.NewReader(blob.b)); err != nil {
-			return now, err
+			return err
 		}
 	}
-	return []digest.Digest{d.Digest, doc.Digest}, to.Tag(f.tag, d)
+	var unneeded []manifest.Descriptor
+	if had {
+		unneeded = parts(to, old, types)
+	}
+	if err := to.Tag(tag, d); err != nil {
+		return err
+	}
+	return tidy(to, unneeded, types)
+}
+
+func descriptor(b []byte) manifest.Descriptor {
+	return manifest.Descriptor{Digest: digest.Of(b), Size: int64(len(b))}
+}
+
+// parts are the manifest that d names and the blobs of some types that it names; what is
+// damaged has none.
+func parts(in *image.Folder, d manifest.Descriptor, types []string) []manifest.Descriptor {
+	list := []manifest.Descriptor{d}
+	m, err := named(in, d)
+	if err != nil || m == nil {
+		return list
+	}
+	for _, l := range m.Layers {
+		if slices.Contains(types, l.MediaType) {
+			list = append(list, l)
+		}
+	}
+	return list
+}
+
+// tidy removes blobs that nothing in the index needs.
+func tidy(to *image.Folder, unneeded []manifest.Descriptor, types []string) error {
+	list, err := to.Index()
+	if err != nil {
+		return err
+	}
+	needed := map[digest.Digest]bool{}
+	for _, d := range list {
+		for _, p := range parts(to, d, types) {
+			needed[p.Digest] = true
+		}
+	}
+	for _, d := range unneeded {
+		if !needed[d.Digest] {
+			err = errors.Join(err, to.Remove(d.Digest))
+		}
+	}
+	return err
 }
 
 // PutLayer implements Place.
@@ -188,4 +239,41 @@ func (f *folder) Has(_ context.Context, d manifest.Descriptor) (has bool, err er
 		return false, err
 	}
 	return in.Has(d), in.Close()
+}
+
+// Bytes implements Place.
+func (f *folder) Bytes(_ context.Context, d manifest.Descriptor) (b []byte, err error) {
+	in, err := image.OpenFolder(f.dir, false)
+	if err != nil {
+		return nil, err
+	}
+	b, err = in.Bytes(d, d.Size)
+	return b, errors.Join(err, in.Close())
+}
+
+// PutBeside implements Place.
+func (f *folder) PutBeside(ctx context.Context, t Trust, name digest.Digest, document []byte, blobs []manifest.Descriptor) error {
+	compose, err := t.signed(document, beside(blobs))
+	if err != nil {
+		return err
+	}
+	types := []string{documentType}
+	for _, d := range blobs {
+		types = append(types, d.MediaType)
+	}
+	return f.writing(ctx, func(to *image.Folder) error {
+		return put(to, besideTag(f.tag, name), document, compose, types...)
+	})
+}
+
+// Beside implements Place.
+func (f *folder) Beside(ctx context.Context, t Trust, name digest.Digest) (b []byte, err error) {
+	err = f.reading(ctx, func(in *image.Folder) error {
+		var signature string
+		if b, signature, err = document(in, besideTag(f.tag, name), documentBeside, manifest.MaxSize); err != nil {
+			return err
+		}
+		return t.check(b, signature)
+	})
+	return b, err
 }

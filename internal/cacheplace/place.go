@@ -26,8 +26,14 @@ type Place interface {
 	Add(ctx context.Context, t Trust, added *sharedcache.Set, lost map[digest.Digest]bool) error
 	// PutLayer makes the cache have one layer's blob, and tells in which form.
 	PutLayer(ctx context.Context, l registry.UploadLayer) (manifest.Descriptor, error)
-	// Has says whether the cache has a blob.
+	// Has says whether the cache has a blob, and Bytes reads one whole, checked.
 	Has(ctx context.Context, d manifest.Descriptor) (bool, error)
+	Bytes(ctx context.Context, d manifest.Descriptor) ([]byte, error)
+	// PutBeside stores a document under a name beside the cache, in the place of what had
+	// that name: the last who does so wins. All blobs that it goes with are there.
+	PutBeside(ctx context.Context, t Trust, name digest.Digest, document []byte, blobs []manifest.Descriptor) error
+	// Beside reads it; ErrNone if there is none.
+	Beside(ctx context.Context, t Trust, name digest.Digest) ([]byte, error)
 }
 
 var (
@@ -46,33 +52,71 @@ type Trust struct {
 // signatureOfRecords is the annotation with the signature over a document of records.
 const signatureOfRecords = "io.github.whittle-build.signature"
 
-// decode reads a document with its signature.
-func (t Trust) decode(b []byte, signature string) (*sharedcache.Set, error) {
+// check refuses a document that is not signed as it has to be.
+func (t Trust) check(b []byte, signature string) error {
 	if t.Verify != nil && !t.Verify.Verify(b, signature) {
-		return nil, ErrUntrusted
+		return ErrUntrusted
+	}
+	return nil
+}
+
+// decode reads the document of a set with its signature.
+func (t Trust) decode(b []byte, signature string) (*sharedcache.Set, error) {
+	if err := t.check(b, signature); err != nil {
+		return nil, err
 	}
 	return sharedcache.Decode(b)
 }
 
 // encode writes the document of a set, and returns what makes the manifest of the
-// artifact, signature included.
+// artifact.
 func (t Trust) encode(set *sharedcache.Set) ([]byte, composer, error) {
 	b, err := set.Encode()
 	if err != nil {
 		return nil, nil, err
 	}
-	signature := ""
-	if t.Sign != nil {
-		if signature, err = t.Sign.Sign(b); err != nil {
-			return nil, nil, err
-		}
+	compose, err := t.signed(b, set.Manifest)
+	return b, compose, err
+}
+
+// signed adds the signature of a document to the manifest that compose makes.
+func (t Trust) signed(b []byte, compose composer) (composer, error) {
+	if t.Sign == nil {
+		return compose, nil
 	}
-	return b, func(config, document manifest.Descriptor) ([]byte, manifest.Descriptor, error) {
-		if signature != "" {
-			document.Annotations = map[string]string{signatureOfRecords: signature}
-		}
-		return set.Manifest(config, document)
+	signature, err := t.Sign.Sign(b)
+	if err != nil {
+		return nil, err
+	}
+	return func(config, document manifest.Descriptor) ([]byte, manifest.Descriptor, error) {
+		document.Annotations = map[string]string{signatureOfRecords: signature}
+		return compose(config, document)
 	}, nil
+}
+
+// Media types of what lies beside a cache.
+const (
+	besideType   = "application/vnd.whittle.cache.beside.v1"
+	documentType = "application/vnd.whittle.cache.beside.document.v1+json"
+)
+
+// besideTag is the tag of what lies beside the cache under tag.
+func besideTag(tag string, name digest.Digest) string { return tag + ".m-" + name.Hex()[:32] }
+
+// beside makes the manifest of a document that lies beside a cache.
+func beside(blobs []manifest.Descriptor) composer {
+	return func(config, document manifest.Descriptor) ([]byte, manifest.Descriptor, error) {
+		document.MediaType = documentType
+		return manifest.NewArtifact(besideType, config, append([]manifest.Descriptor{document}, blobs...))
+	}
+}
+
+// documentBeside finds the document in such a manifest.
+func documentBeside(m *manifest.Manifest) (manifest.Descriptor, error) {
+	if m == nil || len(m.Layers) == 0 || m.Layers[0].MediaType != documentType || m.Layers[0].Size > manifest.MaxSize {
+		return manifest.Descriptor{}, sharedcache.ErrNoCache
+	}
+	return m.Layers[0], nil
 }
 
 // composer makes the manifest that names an empty config and a document.

@@ -276,3 +276,39 @@ func TestAnImageInAFolderIsNoCache(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// What lies beside a cache is replaced by the next of that name, and trusted as the cache
+// is.
+func TestADocumentBesideACacheIsReplaced(t *testing.T) {
+	both(t, func(t *testing.T, open func() Place) {
+		k := newKey(t)
+		name := digest.Of([]byte("name"))
+		if _, err := open().Beside(t.Context(), Trust{}, name); !errors.Is(err, ErrNone) {
+			t.Errorf("before: %v", err)
+		}
+		for i, by := range []Trust{{}, {Sign: k, Verify: k.Public()}, {}} {
+			l, d := layerOf(fmt.Sprint("blob ", i))
+			if _, err := open().PutLayer(t.Context(), l); err != nil {
+				t.Fatal(err)
+			}
+			document := fmt.Appendf(nil, `{"state":%d}`, i)
+			if err := open().PutBeside(t.Context(), by, name, document, []manifest.Descriptor{d}); err != nil {
+				t.Fatal(err)
+			}
+			got, err := open().Beside(t.Context(), Trust{}, name)
+			if err != nil || !bytes.Equal(got, document) {
+				t.Errorf("%d: %s, %v", i, got, err)
+			}
+			if b, err := open().Bytes(t.Context(), d); err != nil || string(b) != fmt.Sprint("blob ", i) {
+				t.Errorf("%d: blob %q, %v", i, b, err)
+			}
+			_, err = open().Beside(t.Context(), Trust{Verify: k.Public()}, name)
+			if signed := by.Sign != nil; signed != (err == nil) || !signed && !errors.Is(err, ErrUntrusted) {
+				t.Errorf("%d: by its key: %v", i, err)
+			}
+		}
+		if _, err := open().Read(t.Context(), Trust{}); !errors.Is(err, ErrNone) {
+			t.Errorf("there is a cache: %v", err)
+		}
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 
 	"github.com/whittle-build/whittle/internal/digest"
@@ -104,16 +105,22 @@ func (r *repository) readOnce(ctx context.Context, t Trust, last bool) (*sharedc
 }
 
 func (r *repository) readSet(ctx context.Context, t Trust, tag string) (*sharedcache.Set, error) {
-	signature := ""
-	b, err := r.client.Document(ctx, r.at(tag), func(m *manifest.Manifest) (manifest.Descriptor, error) {
-		d, err := sharedcache.Document(m)
-		signature = d.Annotations[signatureOfRecords]
-		return d, err
-	})
+	b, signature, err := r.document(ctx, tag, sharedcache.Document)
 	if err != nil {
 		return nil, err
 	}
 	return t.decode(b, signature)
+}
+
+// document reads the document that pick finds in the manifest under tag, and its
+// signature.
+func (r *repository) document(ctx context.Context, tag string, pick func(*manifest.Manifest) (manifest.Descriptor, error)) (b []byte, signature string, err error) {
+	b, err = r.client.Document(ctx, r.at(tag), func(m *manifest.Manifest) (manifest.Descriptor, error) {
+		d, err := pick(m)
+		signature = d.Annotations[signatureOfRecords]
+		return d, err
+	})
+	return b, signature, err
 }
 
 func (r *repository) at(tag string) registry.Ref {
@@ -176,4 +183,34 @@ func (r *repository) PutLayer(ctx context.Context, l registry.UploadLayer) (mani
 // Has implements Place.
 func (r *repository) Has(ctx context.Context, d manifest.Descriptor) (bool, error) {
 	return r.client.HasBlob(ctx, r.ref, d)
+}
+
+// Bytes implements Place.
+func (r *repository) Bytes(ctx context.Context, d manifest.Descriptor) (b []byte, err error) {
+	err = r.client.Fetch(ctx, r.ref, d, func(in io.Reader) (err error) {
+		b, err = io.ReadAll(io.LimitReader(in, d.Size))
+		return err
+	})
+	return b, err
+}
+
+// PutBeside implements Place.
+func (r *repository) PutBeside(ctx context.Context, t Trust, name digest.Digest, document []byte, blobs []manifest.Descriptor) error {
+	compose, err := t.signed(document, beside(blobs))
+	if err != nil {
+		return err
+	}
+	return r.client.PutArtifact(ctx, r.at(besideTag(r.ref.Tag, name)), document, compose)
+}
+
+// Beside implements Place.
+func (r *repository) Beside(ctx context.Context, t Trust, name digest.Digest) ([]byte, error) {
+	b, signature, err := r.document(ctx, besideTag(r.ref.Tag, name), documentBeside)
+	if errors.Is(err, registry.ErrNotFound) {
+		return nil, fmt.Errorf("%w: %w", ErrNone, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return b, t.check(b, signature)
 }

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/whittle-build/whittle/internal/cachemount"
 	"github.com/whittle-build/whittle/internal/crash"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/dockerfile"
@@ -58,6 +59,9 @@ type Local struct {
 	// root is still there; the step waits for it. What it returns is reported
 	// with the failure.
 	OnFailure func(ctx context.Context, f *Failed) error
+
+	// Bring, which may be nil, is asked to bring a cache mount that the store may lack.
+	Bring func(context.Context, cachemount.Identity)
 
 	fresh      onces // caches that this build has begun anew
 	spares     sandbox.Spares

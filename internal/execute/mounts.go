@@ -358,8 +358,9 @@ func (m *mounting) takeCaches(ctx context.Context) error {
 	m.caches = map[digest.Digest]*store.CacheMount{}
 	m.names = make([]digest.Digest, len(m.job.Step.Run.Mounts))
 	type wanted struct {
-		mount int
-		about []byte
+		mount    int
+		about    []byte
+		identity cachemount.Identity
 	}
 	first := map[digest.Digest]wanted{}
 	var names []digest.Digest
@@ -380,7 +381,7 @@ func (m *mounting) takeCaches(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		first[name] = wanted{i, about}
+		first[name] = wanted{i, about, identity}
 		names = append(names, name)
 	}
 	moved, err := m.local.moved()
@@ -395,6 +396,8 @@ func (m *mounting) takeCaches(ctx context.Context) error {
 			if err := m.local.fresh.do(name, func() error { return m.local.Store.RetireCaches(name) }); err != nil {
 				return err
 			}
+		} else if m.local.Bring != nil {
+			m.local.Bring(ctx, first[name].identity)
 		}
 		c, err := m.local.Store.CacheMount(ctx, store.CacheRequest{
 			Name: name, Sharing: sharing(m.job.Step.Run.Mounts[i].Sharing, moved),

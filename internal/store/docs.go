@@ -108,8 +108,8 @@ func (s *Store) DeleteDoc(kind, name string) error {
 }
 
 // Folder returns a folder that its user may change at will: a container's, a
-// cache mount's. It is made when it is absent. Folders of kind "cache" can be
-// pruned, others go only by RemoveFolder.
+// cache mount's. It is made when it is absent. Folders of kinds "cache" and "mounts"
+// can be pruned, others go only by RemoveFolder.
 func (s *Store) Folder(kind, name string) (string, error) {
 	path, err := s.named(folderDir, kind, name)
 	if err != nil {

@@ -372,19 +372,24 @@ func (s *Store) cacheItems() ([]*item, error) {
 			}
 		}
 	}
-	err = s.eachNamed(folderDir, "cache", func(path, _ string, bad error) error {
-		if bad != nil {
-			return nil
-		}
-		it, err := fileItem(folderDir, path)
-		if it == nil || err != nil {
+	for _, kind := range []string{"cache", "mounts"} { // the second: exports of the first
+		err := s.eachNamed(folderDir, kind, func(path, _ string, bad error) error {
+			if bad != nil {
+				return nil
+			}
+			it, err := fileItem(folderDir, path)
+			if it == nil || err != nil {
+				return err
+			}
+			it.bytes, _, err = measure(path)
+			items = append(items, it)
 			return err
+		})
+		if err != nil {
+			return nil, err
 		}
-		it.bytes, _, err = measure(path)
-		items = append(items, it)
-		return err
-	})
-	return items, err
+	}
+	return items, nil
 }
 
 // fileItem describes the file or folder at path; nil when it is gone.
