@@ -16,6 +16,10 @@ const epochArg = "SOURCE_DATE_EPOCH"
 
 // takeEpoch makes the request's time a build argument, unless one is given.
 func (b *build) takeEpoch() {
+	if b.req.Timestamp != "" {
+		b.setArg(epochArg, b.req.Timestamp)
+		return
+	}
 	if _, given := b.req.Args[epochArg]; !given && b.req.SourceDateEpoch != "" {
 		b.setArg(epochArg, b.req.SourceDateEpoch)
 	}
@@ -66,6 +70,10 @@ func (b *build) epochOf(ctx context.Context, text string) (*time.Time, error) {
 	}
 	if _, err := strconv.ParseInt(text, 10, 64); err == nil {
 		return parseEpoch(text)
+	}
+	if text == "context" && b.req.Timestamp != "" && b.kind == folderContext {
+		t, err := fetch.Committed(ctx, "", b.req.Context)
+		return &t, err
 	}
 	if text == "context" {
 		return b.main.time()

@@ -47,7 +47,10 @@ type Request struct {
 	// is the build argument SOURCE_DATE_EPOCH where that is not given; without
 	// any it is the time at which the steps ran.
 	SourceDateEpoch string
-	Sink            progress.Sink // is told what happens; nil is told nothing
+	// Timestamp is the same in the place of whatever else is said; of a context that is a
+	// folder, "context" is the time of the git commit that is checked out there.
+	Timestamp string
+	Sink      progress.Sink // is told what happens; nil is told nothing
 	// CacheFrom are shared caches that steps may come from, and CacheTo those that
 	// learn what this build knows. A cache that cannot be read is told and passed
 	// over; one that cannot be written fails the build after all else is done.

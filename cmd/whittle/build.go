@@ -101,6 +101,7 @@ func (f *buildFlags) addSources(fl *pflag.FlagSet) {
 	fl.StringArrayVar(&f.args, "build-arg", nil, "set an ARG: `K=V`, or K to take it from the environment; may be repeated")
 	f.said = &[]said{}
 	fl.Var(&saying{f.said, "target"}, "target", "build `STAGE` and what it needs (default the last one); may be repeated, each with its own -t and -o")
+	fl.StringVar(&r.Timestamp, "timestamp", "", "date the image, and what COPY, ADD and WORKDIR make, by `SECONDS` since 1970, or by the context: its git commit")
 	fl.BoolVar(&r.Explain, "explain", false, "tell of each step that runs why it is not taken from a cache")
 	fl.BoolVar(&r.NoCache, "no-cache", false, "run every step, even when nothing changed for it")
 	fl.BoolVar(&r.Pull, "pull", false, "ask the registries for newer base images")
@@ -243,6 +244,9 @@ func (p *program) complete(f *buildFlags) error {
 	var err error
 	r.Args, err = p.buildArgs(f.args)
 	r.In, r.SourceDateEpoch = p.stdin, p.getenv("SOURCE_DATE_EPOCH")
+	if _, given := r.Args["SOURCE_DATE_EPOCH"]; given && r.Timestamp != "" && err == nil {
+		err = &usageError{errors.New("--timestamp and --build-arg SOURCE_DATE_EPOCH: say the same, each its own time"), "leave one of them out"}
+	}
 	return err
 }
 
