@@ -60,11 +60,13 @@ func (p *part) attestations(ctx context.Context, d manifest.Descriptor, m *image
 	}
 	var list []attest.Statement
 	if p.req.SBOM {
-		claim, err := p.contents(ctx, d, m, purls)
+		claims, err := p.contents(ctx, d, m, purls)
 		if err != nil {
 			return attest.Document{}, fmt.Errorf("sbom: %w", err)
 		}
-		list = append(list, attest.About(d.Digest, purls, attest.SPDXType, claim))
+		for _, claim := range claims {
+			list = append(list, attest.About(d.Digest, purls, attest.SPDXType, claim))
+		}
 	}
 	if p.req.Provenance != "" {
 		claim := attest.New(p.external(), p.internal(), p.materials(), attest.Metadata{Invocation: p.invocation(), Started: p.began, Finished: p.opt.Now()})
@@ -75,15 +77,22 @@ func (p *part) attestations(ctx context.Context, d manifest.Descriptor, m *image
 
 // contents is what is in the image, by its merged view, with the stage that each file is
 // from. It has the time of the image, so that the same image has the same.
-func (p *part) contents(ctx context.Context, d manifest.Descriptor, m *image.Image, purls []string) (sbom.Document, error) {
+func (p *part) contents(ctx context.Context, d manifest.Descriptor, m *image.Image, purls []string) (claims []any, err error) {
+	if p.req.SBOMGenerator != "" {
+		found, err := p.generated(ctx, m)
+		for _, claim := range found {
+			claims = append(claims, claim)
+		}
+		return claims, err
+	}
 	if err := p.lookInside(ctx); err != nil {
-		return sbom.Document{}, err
+		return nil, err
 	}
 	name := "image"
 	if len(purls) > 0 {
 		name = purls[0]
 	}
-	return p.inside.found.SPDX(name, d.Digest, m.Created, func(path string) string { return p.inside.from[path] }), nil
+	return []any{p.inside.found.SPDX(name, d.Digest, m.Created, func(path string) string { return p.inside.from[path] })}, nil
 }
 
 // inside is what a file system has, and where each of its files is from.

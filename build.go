@@ -46,6 +46,8 @@ type build struct {
 	outputs  []output
 	key      *attest.Key // that signs; nil is none
 
+	generator *image.Image // of SBOMs; nil is none
+
 	instead func(*plan.Step, digest.Digest) digest.Digest // of the solver; nil is none
 
 	flights *solve.Flights // shared by parts

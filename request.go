@@ -70,6 +70,8 @@ type Request struct {
 	// MaxProvenance; "" says nothing. SignKey is the PEM of a key that signs what is pushed.
 	Provenance string
 	SBOM       bool // say also what is in it, as SPDX
+	// SBOMGenerator is the image that finds that out; "" is whittle itself.
+	SBOMGenerator string
 	SignKey    []byte
 	Squash     bool // put what the target stage adds to its base into one layer
 	// OnFailure is what to do with a RUN that fails while its root is there:

@@ -190,7 +190,7 @@ func (b *build) planParts(ctx context.Context, parts []*part) error {
 		}
 		p.plan = made
 	}
-	return nil
+	return b.findGenerator(ctx)
 }
 
 // solveParts runs all parts side by side. The first that fails stops the others.

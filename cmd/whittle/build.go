@@ -41,6 +41,7 @@ type buildFlags struct {
 	outputs                   []string
 	stages                    []stageFlags // of several --target
 	provenance, sbom, signKey string
+	attests                   []string
 	piped                     bool // an output goes to standard output
 	cache                     cacheFlags
 }

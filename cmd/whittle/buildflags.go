@@ -10,7 +10,6 @@ import (
 // buildWays are docker build's flags that whittle lacks, and what to do
 // without them.
 var buildWays = [...]way{
-	{"attest", "there are --provenance and --sbom"},
 	{"squash", "whittle calls it --squash-final"},
 	{"compress stream", "leave it out: nothing is sent, the context is read where it is"},
 	{"rm force-rm", "leave it out: a build leaves no containers behind"},

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/whittle-build/whittle"
+	"github.com/whittle-build/whittle/internal/image"
 )
 
 // addOutputs adds the flags that say what a build leaves.
@@ -24,7 +25,8 @@ func (p *program) addOutputs(f *buildFlags, fl *pflag.FlagSet) {
 		fl.BoolVar(&r.Load, "load", false, "give the image to the Docker engine that is running: the layers that it lacks")
 	}
 	fl.StringVar(&f.provenance, "provenance", "false", "say beside an image that is pushed or in an OCI layout how it was made: `MODE` min or max (the Dockerfile, arguments and steps too)")
-	fl.StringVar(&f.sbom, "sbom", "false", "say beside it what is in it, as SPDX: `true` or false")
+	fl.StringVar(&f.sbom, "sbom", "false", "say beside it what is in it, as SPDX: `true`, false, or generator=IMAGE that finds it out")
+	fl.StringArrayVar(&f.attests, "attest", nil, "the same in docker's words: `type=provenance`[,mode=max] or type=sbom[,generator=IMAGE]; may be repeated")
 	fl.Lookup("sbom").NoOptDefVal = "true"
 	fl.StringVar(&f.signKey, "sign", "", "sign what is pushed with the key in `FILE`, as cosign does")
 	fl.BoolVar(&r.Squash, "squash-final", false, "put what the final stage adds to its base image into one layer")
@@ -76,10 +78,22 @@ func (f *buildFlags) leaves(tags []string, outputs []whittle.Output) leaving {
 	return l
 }
 
-// attestOptions reads --provenance, as docker writes it too, and the key of --sign.
+// attestOptions reads --provenance and --sbom, as docker writes them too, --attest, and the
+// key of --sign.
 func (f *buildFlags) attestOptions() (err error) {
+	for _, text := range f.attests {
+		kind, rest, _ := strings.Cut(strings.TrimPrefix(text, "type="), ",")
+		switch kind {
+		case "provenance":
+			f.provenance = cmp.Or(rest, whittle.MinProvenance)
+		case "sbom":
+			f.sbom = cmp.Or(rest, "true")
+		default:
+			return &usageError{fmt.Errorf("--attest %q: there are type=provenance and type=sbom", text), "for example --attest type=provenance,mode=max"}
+		}
+	}
 	switch v := strings.TrimPrefix(f.provenance, "mode="); v {
-	case "false", "":
+	case "false", "", "disabled=true":
 	case "true", whittle.MinProvenance:
 		f.request.Provenance = whittle.MinProvenance
 	case whittle.MaxProvenance:
@@ -87,8 +101,13 @@ func (f *buildFlags) attestOptions() (err error) {
 	default:
 		return &usageError{fmt.Errorf("--provenance=%s: there are min, max and false", f.provenance), ""}
 	}
-	if f.request.SBOM, err = strconv.ParseBool(cmp.Or(f.sbom, "false")); err != nil {
-		return &usageError{fmt.Errorf("--sbom=%s: there are true and false", f.sbom), "whittle finds out itself what is in an image: no generator is asked"}
+	if f.request.SBOMGenerator, f.request.SBOM = strings.CutPrefix(f.sbom, "generator="); !f.request.SBOM {
+		f.request.SBOMGenerator = ""
+		if f.request.SBOM, err = strconv.ParseBool(cmp.Or(f.sbom, "false")); err != nil {
+			return &usageError{fmt.Errorf("--sbom=%s: there are true, false and generator=IMAGE", f.sbom), ""}
+		}
+	} else if _, err := image.ParseName(f.request.SBOMGenerator); err != nil {
+		return &usageError{fmt.Errorf("--sbom: generator: %w", err), whittle.Hint(err)}
 	}
 	if f.signKey == "" {
 		return nil

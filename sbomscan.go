@@ -1,0 +1,199 @@
+package whittle
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/whittle-build/whittle/internal/attest"
+	"github.com/whittle-build/whittle/internal/image"
+	"github.com/whittle-build/whittle/internal/plan"
+	"github.com/whittle-build/whittle/internal/progress"
+)
+
+// Where a generator of SBOMs finds what it scans, and leaves what it found (BuildKit's
+// "SBOM scanning protocol").
+const (
+	scanSource      = "/run/src/core/sbom"
+	scanDestination = "/run/out/"
+	scanStage       = "scan"
+	scanTarget      = "target"
+)
+
+// maxClaim bounds one document of a generator.
+const maxClaim = 64 << 20
+
+// findGenerator looks for the image that scans, before anything runs.
+func (b *build) findGenerator(ctx context.Context) (err error) {
+	if b.req.SBOMGenerator == "" {
+		return nil
+	}
+	here := platform()
+	b.generator, err = b.resolve(ctx, plan.Ref{Name: b.req.SBOMGenerator, Platform: here}, b.req.Pull, b.sink)
+	if err != nil {
+		return fmt.Errorf("sbom: generator: %w", err)
+	}
+	if c := b.generator.Config.Config; len(c.Entrypoint)+len(c.Cmd) == 0 {
+		return &hinted{fmt.Errorf("sbom: generator %s: has no program to run", b.req.SBOMGenerator), "a generator is an image whose ENTRYPOINT scans: docker/buildkit-syft-scanner is one"}
+	}
+	return nil
+}
+
+// generated is what the generator finds in m, a document for each file that it leaves. It
+// runs as a step of a build of its own, and so not again for the same image.
+func (p *part) generated(ctx context.Context, m *image.Image) (claims []json.RawMessage, err error) {
+	forget, err := p.catalogued(m)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, forget()) }()
+	tmp, err := p.store.Temp("sbom")
+	if err != nil {
+		return nil, err
+	}
+	defer join(&err, tmp.Remove)
+	empty, out := filepath.Join(tmp.Path, "context"), filepath.Join(tmp.Path, "out")
+	if err := errors.Join(os.Mkdir(empty, 0o755), os.Mkdir(out, 0o755)); err != nil {
+		return nil, err
+	}
+	text, err := p.within.scanFile()
+	if err != nil {
+		return nil, err
+	}
+	_, err = p.Build(ctx, Request{
+		Context: empty, File: "-", In: strings.NewReader(text),
+		Contexts: map[string]string{scanTarget: "docker-image://" + m.ID.String()},
+		Outputs:  []Output{{Type: LocalOutput, Dest: out}},
+		Network:  p.req.Network,
+		Sink:     &scanSink{partSink{next: p.within.sink, part: scans + p.number, quiet: true, prefix: "sbom"}},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("generator %s: %w", p.req.SBOMGenerator, err)
+	}
+	return readClaims(out)
+}
+
+// scans is above the numbers of all parts.
+const scans = 1 << 20
+
+// scanSink tells the steps of a scan, and not where its files go.
+type scanSink struct{ partSink }
+
+// Emit implements progress.Sink.
+func (s *scanSink) Emit(e progress.Event) {
+	if e.Kind != progress.Note || e.Vertex > 0 {
+		s.partSink.Emit(e)
+	}
+}
+
+// catalogued makes an image one that a Dockerfile can name by its ID, until forget is called.
+func (p *part) catalogued(m *image.Image) (forget func() error, err error) {
+	if err := p.store.Pin(m.ID); err != nil {
+		return nil, err
+	}
+	if _, err := p.catalog.Get(m.ID); err == nil {
+		return func() error { return nil }, nil
+	}
+	if err := p.catalog.Put(m); err != nil {
+		return nil, err
+	}
+	return func() error {
+		s, err := p.catalog.Summary(m.ID)
+		if err == nil && len(s.Names) == 0 {
+			_, err = p.catalog.Drop(s)
+		}
+		return err
+	}, nil
+}
+
+// scanFile is the Dockerfile of a scan.
+func (b *build) scanFile() (string, error) {
+	c := b.generator.Config.Config
+	program, err := json.Marshal(slices.Concat(c.Entrypoint, c.Cmd))
+	if err != nil {
+		return "", err
+	}
+	dir := c.WorkingDir
+	if dir == "" {
+		dir = "/"
+	}
+	return fmt.Sprintf(`FROM %s AS %s
+WORKDIR %s
+WORKDIR %s
+ENV BUILDKIT_SCAN_SOURCE=%s BUILDKIT_SCAN_DESTINATION=%s
+RUN --mount=type=bind,from=%s,target=%s --mount=type=tmpfs,target=/tmp %s
+FROM scratch
+COPY --from=%s %s /
+`, b.generator.ID, scanStage, scanDestination, quoted(dir), scanSource, scanDestination, scanTarget, scanSource, program, scanStage, scanDestination), nil
+}
+
+// quoted is a path as one word of an instruction.
+func quoted(path string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `$`, `\$`).Replace(path) + `"`
+}
+
+// readClaims reads what a generator left: statements about SPDX, or SPDX itself; that of
+// the image comes first.
+func readClaims(dir string) (claims []json.RawMessage, err error) {
+	root, err := os.OpenRoot(dir) // what is in it somebody else's program made
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	files, err := filepath.Glob(filepath.Join(dir, "*.spdx.json"))
+	if err != nil {
+		return nil, err
+	}
+	core := filepath.Base(scanSource) + ".spdx.json"
+	slices.SortFunc(files, func(a, b string) int {
+		if a, b := filepath.Base(a) == core, filepath.Base(b) == core; a != b {
+			return map[bool]int{true: -1, false: 1}[a]
+		}
+		return strings.Compare(a, b)
+	})
+	for _, file := range files {
+		name := filepath.Base(file)
+		claim, err := readClaim(root, name)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		claims = append(claims, claim)
+	}
+	if len(claims) == 0 {
+		return nil, &hinted{errors.New("the generator left no document"), "it has to write $BUILDKIT_SCAN_DESTINATION/sbom.spdx.json"}
+	}
+	return claims, nil
+}
+
+func readClaim(root *os.Root, name string) (json.RawMessage, error) {
+	st, err := root.Lstat(name)
+	if err == nil && (!st.Mode().IsRegular() || st.Size() > maxClaim) {
+		err = fmt.Errorf("want a file of at most %d bytes", maxClaim)
+	}
+	if err != nil {
+		return nil, err
+	}
+	b, err := root.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	var doc struct {
+		Type      string          `json:"predicateType"`
+		Predicate json.RawMessage `json:"predicate"`
+		Version   string          `json:"spdxVersion"`
+	}
+	switch err := json.Unmarshal(b, &doc); {
+	case err != nil:
+		return nil, err
+	case doc.Type == attest.SPDXType && len(doc.Predicate) > 0:
+		return doc.Predicate, nil
+	case doc.Version != "":
+		return b, nil
+	}
+	return nil, fmt.Errorf("is not SPDX, nor a statement about it (predicateType %q)", doc.Type)
+}
