@@ -133,7 +133,9 @@ func (b *build) exportedCaches() (list []*exportedCache, err error) {
 					return nil, &hinted{fmt.Errorf("cache beside %s: its tag has more than %d bytes", n.Familiar(), cacheplace.MaxInline), "choose a shorter one"}
 				}
 				n.Tag = cacheplace.Beside(reference(n)).Tag
-				list = append(list, &exportedCache{Cache: one, where: where{name: n}})
+				if at := (where{name: n}); !slices.ContainsFunc(list, func(o *exportedCache) bool { return o.where == at }) { // for several platforms
+					list = append(list, &exportedCache{Cache: one, where: at})
+				}
 			}
 			continue
 		}
