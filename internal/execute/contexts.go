@@ -39,6 +39,7 @@ type Context struct {
 type Late interface {
 	Unread() bool
 	ReadRest(context.Context) error
+	Moved() int64 // files that changed between the scan and their reading
 }
 
 // Folder is the context of a folder, or nil.

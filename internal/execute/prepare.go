@@ -77,7 +77,13 @@ func (l *Local) readContext(ctx context.Context, job solve.Job, in *Context) err
 		return nil
 	}
 	if preparable(job) && !seen {
+		moved := in.Late.Moved()
 		_, err := l.attempt(ctx, job, l.prepareContext)
+		if err == nil && in.Late.Moved() != moved {
+			// Another step has found a file changed, which may have been written as it was.
+			err = errors.Join(errMoved, job.Kept.Made.Close())
+			job.Kept.Made = nil
+		}
 		if err == nil || errors.Is(err, errSmall) {
 			return nil // what is so small is read file by file
 		}
@@ -104,6 +110,8 @@ func (l *Local) seen(job solve.Job) bool {
 	_ = l.Store.PutCacheFile(kind, name, nil) // which only saves work
 	return false
 }
+
+var errMoved = errors.New("a file changed meanwhile")
 
 var errSmall = errors.New("not worth it")
 

@@ -195,6 +195,29 @@ func TestAFolderThatChangesAfterTheScanIsReadAgain(t *testing.T) {
 	}
 }
 
+// moving is a context in which another step finds a changed file each time.
+type moving struct {
+	Late
+	n int64
+}
+
+func (m *moving) Moved() int64 { m.n++; return m.n }
+
+func TestWhatWasPreparedWhileAFileChangedIsThrownAway(t *testing.T) {
+	l := newLab(t, rootfs.Erofs)
+	l.manyFiles()
+	l.later = true
+	local, _, p := l.local("FROM scratch\nCOPY d /d\n")
+	local.Context.Late = &moving{Late: local.Context.Late}
+	job := solve.Job{Step: p.Steps[0], Kept: &solve.Kept{}}
+	if _, err := local.Content(t.Context(), job); err != nil {
+		t.Fatal(err)
+	}
+	if job.Kept.Made != nil || len(l.leftovers()) > 0 {
+		t.Errorf("kept: %t, left: %q", job.Kept.Made != nil, l.leftovers())
+	}
+}
+
 // A stage that ran again and made the same leaves its copy cached, and what was
 // prepared for it goes.
 func TestWhatWasPreparedInVainIsThrownAway(t *testing.T) {

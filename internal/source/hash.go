@@ -166,6 +166,9 @@ func (h *hasher) file(ctx context.Context, path string, n *node) error {
 		if err := unix.Fstat(fd, &after); err != nil {
 			return pathError("stat", path, err)
 		}
+		if !n.same(&before) {
+			h.c.moved.Add(1)
+		}
 		n.set(&before)
 		h.sum.Sum(n.digest[:0])
 		n.flags &^= isTrusted | hasDigest

@@ -79,6 +79,10 @@ func (c *Context) Unread() bool {
 
 func (f unread) waits() bool { return f.n.flags&hasDigest == 0 }
 
+// Moved counts the files that turned out, when their digests were found, to have changed
+// since they were listed.
+func (c *Context) Moved() int64 { return c.moved.Load() }
+
 // ReadRest reads what Scan has left and nobody has read since, in parallel.
 func (c *Context) ReadRest(ctx context.Context) error {
 	c.mu.Lock()

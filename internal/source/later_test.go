@@ -117,11 +117,21 @@ func TestAFileThatChangesBeforeItIsReadIsSeenAsItIs(t *testing.T) {
 	if hasRead(c, "d0/f0") {
 		t.Error("what changed has a digest")
 	}
+	if n := c.Moved(); n != 0 {
+		t.Errorf("%d files have moved before any was read again", n)
+	}
 	if err := c.ReadRest(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if e := lstat(t, c, "d0/f0"); e.Size != int64(len("changed since")) || digestOf(t, c, "d0/f0") != digest.Of([]byte("changed since")) {
 		t.Errorf("%d bytes", e.Size)
+	}
+	if n := c.Moved(); n != 1 {
+		t.Errorf("%d files have moved", n)
+	}
+	// Who has planned with what was listed first does not get a part of it.
+	if err := l.Load("d0/f0", make([]byte, len("content 0"))); !errors.Is(err, ErrChanged) {
+		t.Errorf("loading it by its old length: %v", err)
 	}
 }
 

@@ -52,8 +52,11 @@ func (l *loader) Load(path string, data []byte) error {
 		rest = rest[k:]
 	}
 	l.c.mu.RLock()
-	late := n.flags&hasDigest == 0
+	late, size := n.flags&hasDigest == 0, n.size
 	l.c.mu.RUnlock()
+	if size != int64(len(data)) { // somebody has read it as another one meanwhile
+		return pathError("read", path, ErrChanged)
+	}
 	if late {
 		return l.c.learn(n, path, fd, data, start)
 	}

@@ -63,6 +63,7 @@ type Context struct {
 	cacheFile  string
 	putCache   func(write func(io.Writer) error) error
 	links      linkIDs
+	moved      atomic.Int64          // files that were read as others than those that were listed
 	last       atomic.Pointer[place] // found last: most questions are about one folder after the other
 
 	mu      sync.RWMutex // guards all below: shared to read, exclusive to look at the disk
