@@ -34,16 +34,7 @@ func oneRecord(key string) *sharedcache.Set {
 
 func mustKnow(t *testing.T, n registry.Ref, keys ...string) *sharedcache.Set {
 	t.Helper()
-	set, err := Repository(&registry.Client{}, n).Read(t.Context(), Trust{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, k := range keys {
-		if _, _, ok := set.Record(digest.Of([]byte(k)), false); !ok {
-			t.Errorf("the record of %s is lost", k)
-		}
-	}
-	return set
+	return knows(t, Repository(&registry.Client{}, n), keys...)
 }
 
 // Of two writers the later may write a union that it made before the other had
