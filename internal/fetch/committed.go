@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,7 +26,13 @@ func Committed(ctx context.Context, program, dir string) (time.Time, error) {
 	}
 	cmd := exec.CommandContext(ctx, path, "cat-file", "commit", "HEAD")
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0")
+	// A repository may say that what it lacks is to be had elsewhere, and by which program:
+	// nothing is fetched, by no protocol (git(1); older ones do not know GIT_NO_LAZY_FETCH).
+	// In a hook the environment names another repository.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		return strings.HasPrefix(kv, "GIT_") && !strings.HasPrefix(kv, "GIT_CONFIG")
+	})
+	cmd.Env = append(cmd.Env, "LC_ALL=C", "GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0", "GIT_NO_LAZY_FETCH=1", "GIT_ALLOW_PROTOCOL=none")
 	errs := &capped{most: 64 << 10}
 	cmd.Stderr = errs
 	cmd.WaitDelay = 5 * time.Second

@@ -1,6 +1,9 @@
 package fetch
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +22,42 @@ func TestTheTimeOfACommitIsItsCommitters(t *testing.T) {
 		got, err := committer([]byte(text))
 		if err != nil && !strings.Contains(err.Error(), want) || err == nil && got.Format(time.RFC3339) != want {
 			t.Errorf("%q: %v, %v; want %s", text, got, err, want)
+		}
+	}
+}
+
+// A repository's configuration names programs; none of them is run.
+func TestAHostileRepositoryRunsNothing(t *testing.T) {
+	if _, err := exec.LookPath("git"); err != nil {
+		t.Skip("needs git")
+	}
+	dir, mark := t.TempDir(), filepath.Join(t.TempDir(), "was-run")
+	git := func(args ...string) {
+		t.Helper()
+		cmd := exec.Command("git", args...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("git %v: %v: %s", args, err, out)
+		}
+	}
+	git("init", "-q")
+	for key, value := range map[string]string{
+		"core.repositoryFormatVersion": "1", "extensions.partialClone": "evil", "core.fsmonitor": "touch " + mark, "core.hooksPath": dir,
+		"remote.evil.url": dir, "remote.evil.promisor": "true", "remote.evil.uploadpack": "touch " + mark + "; false", "core.sshCommand": "touch " + mark,
+	} {
+		git("config", key, value)
+	}
+	// The commit that HEAD names is not there.
+	if err := os.WriteFile(filepath.Join(dir, ".git/HEAD"), []byte(strings.Repeat("1", 40)+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, url := range []string{dir, "ext::touch " + mark, "ssh://nowhere/x"} {
+		git("config", "remote.evil.url", url)
+		if when, err := Committed(t.Context(), "", dir); err == nil {
+			t.Errorf("%s: %v", url, when)
+		}
+		if _, err := os.Stat(mark); err == nil {
+			t.Fatalf("%s: a program of the repository's was run", url)
 		}
 	}
 }
