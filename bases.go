@@ -155,7 +155,10 @@ func (w *Whittle) resolve(ctx context.Context, ref plan.Ref, pull bool, sink pro
 	if pull {
 		return w.pull(ctx, name, ref.Platform, true, sink)
 	}
-	m, _, err := w.catalog.ResolveBase(ref.Name)
+	m, known, err := w.catalog.ResolveBase(ref.Name)
+	if err == nil && known.IsZero() {
+		return m, w.complete(m) // an ID names one image, whatever that is for
+	}
 	if err != nil && !errors.Is(err, image.ErrNotFound) {
 		return nil, err
 	}

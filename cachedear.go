@@ -31,8 +31,11 @@ type pace struct {
 }
 
 const (
-	// fastest is what a registry is thought to give of which nothing is known.
-	fastest = 1 << 30 // bytes a second
+	// unknownPace is what a registry is thought to give of which nothing is known: to be wrong
+	// costs little either way.
+	unknownPace = 20 << 20 // bytes a second
+	// folderPace is what a folder gives.
+	folderPace = 1 << 30
 	// worthPacing is how large a blob is that tells something of the pace.
 	worthPacing = 1 << 20
 	// margin is by how much a fetch has to be longer, so that it is not chance.
@@ -63,8 +66,9 @@ func (w *Whittle) pace(n image.Name) (p pace) {
 
 // estimate is how long the blob of o takes to come.
 func (w *Whittle) estimate(o origin) time.Duration {
-	perSecond := float64(fastest)
+	perSecond := float64(folderPace)
 	if n, err := image.ParseName(o.Name); err == nil && o.folderOf() == "" {
+		perSecond = unknownPace
 		if p := w.pace(n); p.Took > 0 {
 			perSecond = float64(p.Bytes) / p.Took.Seconds()
 		}

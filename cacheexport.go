@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/whittle-build/whittle/internal/cacheplace"
 	"github.com/whittle-build/whittle/internal/digest"
@@ -66,10 +68,7 @@ func (e *CacheError) Unwrap() error { return e.Err }
 func (c *caches) exportTo(ctx context.Context, to *exportedCache, at cacheplace.Place, p *plan.Plan, solved *solve.Result) error {
 	span := trace.Begin(trace.Lane(ctx, "cache "+to.label()), "write the shared cache")
 	defer span.End()
-	known, err := at.Read(ctx, c.trust)
-	if errors.Is(err, cacheplace.ErrNone) || errors.Is(err, cacheplace.ErrUntrusted) {
-		known, err = sharedcache.New(), nil
-	}
+	known, err := c.there(ctx, to, at)
 	if err != nil {
 		return err
 	}
@@ -83,11 +82,27 @@ func (c *caches) exportTo(ctx context.Context, to *exportedCache, at cacheplace.
 	if added.Empty() {
 		return nil
 	}
-	if err := at.Add(ctx, c.trust, added, lost); err != nil {
+	within, cancel := context.WithTimeoutCause(ctx, 2*maxCacheRead, fmt.Errorf("it did not answer within %v", 2*maxCacheRead))
+	defer cancel()
+	if err := at.Add(within, c.trust, added, lost); err != nil {
 		return err
 	}
 	c.build.note("cache %s: %s added", to.label(), count(added.Len(), "record"))
 	return nil
+}
+
+// there is what the cache knows of what this build adds to. One that is damaged knows
+// nothing: it is written anew.
+func (c *caches) there(ctx context.Context, to *exportedCache, at cacheplace.Place) (*sharedcache.Set, error) {
+	long := time.AfterFunc(patience, func() { c.build.note("waiting for the cache %s, for up to %v", to.label(), maxCacheRead) })
+	defer long.Stop()
+	within, cancel := context.WithTimeoutCause(ctx, maxCacheRead, fmt.Errorf("it did not answer within %v", maxCacheRead))
+	defer cancel()
+	known, err := at.Read(within, c.trust.Writer())
+	if errors.Is(err, cacheplace.ErrNone) || errors.Is(err, cacheplace.ErrUntrusted) || errors.Is(err, cacheplace.ErrDamaged) {
+		return sharedcache.New(), nil
+	}
+	return known, err
 }
 
 // gone are the layers that could not be fetched and that this cache has not: some
@@ -121,11 +136,21 @@ func (c *caches) known(ctx context.Context, to *exportedCache, at cacheplace.Pla
 	var wg sync.WaitGroup
 	var errs []error
 	slots := make(chan struct{}, maxFetches)
+	other := map[digest.Digest]bool{} // layers in whose place all who read take another
 	for _, s := range p.Steps {
 		done := solved.Steps[s]
 		rec, err := c.build.store.Record(done.Key)
 		if err != nil || done.Layer.IsZero() {
 			continue // pruned since: nobody else could use it either
+		}
+		if slices.ContainsFunc(done.Chain, func(id digest.Digest) bool { return other[id] }) {
+			continue
+		}
+		if _, l, ok := there.Record(done.Key, sandbox.OneID() != nil); ok && l.Blob != nil && l.ID != done.Layer {
+			if has, err := at.Has(ctx, *l.Blob); has && err == nil {
+				other[done.Layer] = true
+				continue
+			}
 		}
 		slots <- struct{}{}
 		wg.Go(func() {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 
 	"github.com/whittle-build/whittle/internal/cachemount"
@@ -34,6 +35,9 @@ const stagedMounts = "mounts"
 // exportMounts brings the cache mounts of p's steps to a cache: each in the place of an
 // older state of it, whoever wrote that.
 func (c *caches) exportMounts(ctx context.Context, to *exportedCache, at cacheplace.Place, p *plan.Plan) error {
+	if c.build.req.NoCache {
+		return nil // its steps began with empty ones
+	}
 	used := mountsOf(p)
 	want := func(id string) bool { return used[id] && to.wantsMount(id) }
 	dir, err := c.build.store.Folder(stagedMounts, digest.Of([]byte(to.origin())).Hex())
@@ -50,6 +54,9 @@ func (c *caches) exportMounts(ctx context.Context, to *exportedCache, at cachepl
 	}
 	defer in.Close()
 	for _, m := range in.Caches {
+		if c.isSpared(m.Name()) || c.trust.Sign != nil && !c.mountTrusted(m.Name()) {
+			continue
+		}
 		if err := c.exportMount(ctx, to, at, m); err != nil {
 			return fmt.Errorf("cache mount %s: %w", m.ID, err)
 		}
@@ -78,13 +85,29 @@ func (c *caches) exportMount(ctx context.Context, to *exportedCache, at cachepla
 	if err != nil {
 		return err
 	}
-	old, err := at.Beside(ctx, c.trust, m.Name())
-	if err == nil && bytes.Equal(old, doc) {
-		return nil
+	old, err := at.Beside(ctx, c.trust.Writer(), m.Name())
+	same := err == nil && bytes.Equal(old, doc)
+	for try := 1; ; try++ {
+		sent, err := c.sendMount(ctx, at, m)
+		if err != nil || same && !sent {
+			return err
+		}
+		err = at.PutBeside(ctx, c.trust, m.Name(), doc, m.Blobs())
+		if errors.Is(err, cacheplace.ErrIncomplete) && try < 3 {
+			continue // another writer has just removed what only an older one needed
+		}
+		if err == nil {
+			c.build.note("cache %s: cache mount %s, %s", to.label(), m.ID, progress.HumanSize(m.Bytes))
+		}
+		return err
 	}
+}
+
+// sendMount makes a place have all blobs of a cache mount, and says whether it lacked one.
+func (c *caches) sendMount(ctx context.Context, at cacheplace.Place, m *cachemount.Saved) (sent bool, err error) {
 	var wg sync.WaitGroup
 	blobs := m.Blobs()
-	errs := make([]error, len(blobs))
+	errs, lacked := make([]error, len(blobs)), make([]bool, len(blobs))
 	slots := make(chan struct{}, maxFetches)
 	for i, d := range blobs {
 		slots <- struct{}{}
@@ -93,6 +116,7 @@ func (c *caches) exportMount(ctx context.Context, to *exportedCache, at cachepla
 			_, errs[i] = at.PutLayer(ctx, registry.UploadLayer{
 				Blob: func(context.Context, func(io.ReadCloser)) (manifest.Descriptor, error) { return d, nil },
 				Open: func() (io.ReadCloser, error) {
+					lacked[i] = true
 					b, err := m.Blob(d)
 					return io.NopCloser(bytes.NewReader(b)), err
 				},
@@ -100,14 +124,20 @@ func (c *caches) exportMount(ctx context.Context, to *exportedCache, at cachepla
 		})
 	}
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	if err := at.PutBeside(ctx, c.trust, m.Name(), doc, blobs); err != nil {
-		return err
-	}
-	c.build.note("cache %s: cache mount %s, %s", to.label(), m.ID, progress.HumanSize(m.Bytes))
-	return nil
+	return slices.Contains(lacked, true), errors.Join(errs...)
+}
+
+// spare keeps a cache mount in a cache as it is there: that here began without it.
+func (c *caches) spare(name digest.Digest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.spared[name] = true
+}
+
+func (c *caches) isSpared(name digest.Digest) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.spared[name]
 }
 
 // bring takes a cache mount that the store lacks out of a shared cache, before the first
@@ -125,8 +155,13 @@ func (c *caches) bring(ctx context.Context, id cachemount.Identity) {
 
 func (c *caches) bringMount(ctx context.Context, id cachemount.Identity) {
 	have, err := c.build.CacheMounts(func(one string) bool { return one == id.ID })
-	if err != nil || slices.ContainsFunc(have, func(m CacheMount) bool { return m.Name() == id.Name() && !m.Retired }) {
+	if err != nil {
 		return
+	}
+	if slices.ContainsFunc(have, func(m CacheMount) bool { return m.Name() == id.Name() && !m.Retired }) {
+		if c.mountTrusted(id.Name()) || c.build.store.RetireCaches(id.Name()) != nil {
+			return
+		}
 	}
 	for _, one := range c.from {
 		if !one.wantsMount(id.ID) {
@@ -138,9 +173,26 @@ func (c *caches) bringMount(ctx context.Context, id cachemount.Identity) {
 			c.build.note("cache %s: cache mount %s, %s", one.label(), id.ID, progress.HumanSize(done.Bytes))
 			return
 		case ctx.Err() == nil && !errors.Is(err, cacheplace.ErrNone):
+			if !cacheplace.Lasting(ctx, err) {
+				c.spare(id.Name())
+			}
 			c.build.note("cache %s: cache mount %s cannot be had, and the build goes on without it: %v", one.label(), id.ID, err)
 		}
 	}
+}
+
+// broughtMounts is the kind of document that says of a cache mount that came out of a cache
+// by which key it was trusted.
+const broughtMounts = "brought"
+
+// mountTrusted says whether a cache mount of the store may be used: with a key to verify by
+// not what came out of a cache without it.
+func (c *caches) mountTrusted(name digest.Digest) bool {
+	if c.trust.Verify == nil {
+		return true
+	}
+	by, err := c.build.store.Doc(broughtMounts, name.Hex())
+	return err != nil || string(by) == strconv.Quote(c.signed())
 }
 
 func (c *caches) receive(ctx context.Context, at cacheplace.Place, id cachemount.Identity) (done Imported, err error) {
@@ -166,6 +218,9 @@ func (c *caches) receive(ctx context.Context, at cacheplace.Place, id cachemount
 		return done, errors.New("it is another one than its name says")
 	}
 	if err := c.build.roomFor(in); err != nil {
+		return done, err
+	}
+	if err := c.build.store.PutDoc(broughtMounts, id.Name().Hex(), []byte(strconv.Quote(c.signed()))); err != nil {
 		return done, err
 	}
 	m := in.Caches[0]

@@ -69,8 +69,8 @@ func (p *part) generated(ctx context.Context, m *image.Image) (claims []json.Raw
 		Context: empty, File: "-", In: strings.NewReader(text),
 		Contexts: map[string]string{scanTarget: "docker-image://" + m.ID.String()},
 		Outputs:  []Output{{Type: LocalOutput, Dest: out}},
-		Network:  p.req.Network,
-		Sink:     &scanSink{partSink{next: p.within.sink, part: scans + p.number, quiet: true, prefix: "sbom"}},
+		Network:  p.req.Network, Hosts: p.req.Hosts, StepOptions: StepOptions{Ulimits: p.req.Ulimits, ShmSize: p.req.ShmSize, Resources: p.req.Resources},
+		Sink: &scanSink{partSink{next: p.within.sink, part: scans + p.number, quiet: true, prefix: "sbom"}},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("generator %s: %w", p.req.SBOMGenerator, err)

@@ -36,6 +36,7 @@ type caches struct {
 	mu     sync.Mutex
 	// copied are the contents that copies of this build were found to have.
 	copied  map[string]digest.Digest
+	spared  map[digest.Digest]bool   // cache mounts that are not exported
 	brought map[digest.Digest]func() // cache mounts that were looked for, by their names
 }
 
@@ -54,7 +55,7 @@ type importedCache struct {
 // openCaches checks the caches of the request, of which those that steps may come
 // from can be read until closeCaches.
 func (b *build) openCaches(ctx context.Context) error {
-	c := &caches{build: b, copied: map[string]digest.Digest{}, brought: map[digest.Digest]func(){}, births: sync.OnceValue(b.readBirths)}
+	c := &caches{build: b, copied: map[string]digest.Digest{}, brought: map[digest.Digest]func(){}, spared: map[digest.Digest]bool{}, births: sync.OnceValue(b.readBirths)}
 	var err error
 	if c.trust, err = b.req.trusted(); err != nil {
 		return err
@@ -117,6 +118,8 @@ func (c *caches) read(ctx context.Context, one *importedCache) {
 	case err == nil:
 		one.set = set
 		c.build.note("cache %s: %s", one.label(), count(set.Len(), "record"))
+	case errors.Is(err, cacheplace.ErrNone) && c.trust.Verify != nil:
+		c.build.note("cache %s: nothing in it is signed by the key of --cache-verify-key", one.label())
 	case errors.Is(err, cacheplace.ErrNone):
 		c.build.note("cache %s: is not there yet", one.label())
 	case ctx.Err() == nil:
@@ -161,6 +164,7 @@ const (
 	extraKey    = "key"    // of the run that made the layer
 	extraNonce  = "nonce"  // of that run
 	extraSingle = "single" // "true": see sharedcache.Record
+	extraSigned = "signed" // ID of the key by which it was trusted; "" is none
 )
 
 // Find looks for a record that the store lacks, and takes it into the store.
@@ -181,12 +185,26 @@ func (c *caches) Find(ctx context.Context, key digest.Digest) (bool, error) {
 		if err == nil {
 			err = c.build.store.PutRecord(key, &store.Record{
 				Layer: r.Layer, Kind: r.Kind, Size: r.Size, Entries: r.Entries, Created: r.Created, Took: r.Took, Text: r.Text,
-				Extra: map[string]string{extraFrom: one.origin(), extraKey: l.Key.Hex(), extraNonce: l.Nonce, extraSingle: fmt.Sprint(r.Single)},
+				Extra: map[string]string{extraFrom: one.origin(), extraKey: l.Key.Hex(), extraNonce: l.Nonce, extraSingle: fmt.Sprint(r.Single), extraSigned: c.signed()},
 			})
 		}
 		return err == nil, err
 	}
 	return false, nil
+}
+
+// signed is the ID of the key by which this build trusts; "" is none.
+func (c *caches) signed() string {
+	if c.trust.Verify == nil {
+		return ""
+	}
+	return c.trust.Verify.ID().Hex()
+}
+
+// Usable implements solve.Elsewhere: with a key to verify by, what an earlier build took out
+// of a cache counts as if it were taken now.
+func (c *caches) Usable(rec *store.Record) bool {
+	return c.trust.Verify == nil || rec.Extra[extraFrom] == "" || rec.Extra[extraSigned] == c.signed()
 }
 
 // Content is the digest of what a copy reads, as far as a cache knows it.

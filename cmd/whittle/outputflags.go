@@ -101,6 +101,9 @@ func (f *buildFlags) attestOptions() (err error) {
 	default:
 		return &usageError{fmt.Errorf("--provenance=%s: there are min, max and false", f.provenance), ""}
 	}
+	if f.sbom == "disabled=true" {
+		f.sbom = "false"
+	}
 	if f.request.SBOMGenerator, f.request.SBOM = strings.CutPrefix(f.sbom, "generator="); !f.request.SBOM {
 		f.request.SBOMGenerator = ""
 		if f.request.SBOM, err = strconv.ParseBool(cmp.Or(f.sbom, "false")); err != nil {

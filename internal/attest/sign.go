@@ -85,6 +85,15 @@ func ParsePublicKey(text []byte) (*PublicKey, error) {
 	return &PublicKey{public}, nil
 }
 
+// ID tells keys apart.
+func (k *PublicKey) ID() digest.Digest {
+	der, err := x509.MarshalPKIXPublicKey(k.key)
+	if err != nil {
+		return digest.Digest{} // of P-256 there is none that cannot be written
+	}
+	return digest.Of(der)
+}
+
 // Verify says whether signature, in base64, is k's over b.
 func (k *PublicKey) Verify(b []byte, signature string) bool {
 	sig, err := base64.StdEncoding.DecodeString(signature)

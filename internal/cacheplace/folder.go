@@ -53,24 +53,52 @@ func (f *folder) writing(ctx context.Context, do func(to *image.Folder) error) (
 		return err
 	}
 	defer unlock()
-	return do(to)
+	return errors.Join(to.Sweep(), do(to))
 }
 
 // Read implements Place.
 func (f *folder) Read(ctx context.Context, t Trust) (set *sharedcache.Set, err error) {
 	err = f.reading(ctx, func(in *image.Folder) (err error) {
-		set, err = f.read(in, t)
+		if set, err = f.read(in, t, t.reads(f.tag)); t.Verify != nil {
+			return err
+		}
+		list, ierr := in.Index()
+		if ierr != nil {
+			return ierr
+		}
+		for _, tag := range sharedcache.SignedTags(f.tag, tagsOf(list)) {
+			one, serr := f.read(in, t, tag)
+			if serr != nil {
+				continue // it spoils nothing but itself
+			}
+			if set == nil {
+				set, err = sharedcache.New(), nil
+			}
+			set.Merge(one)
+		}
 		return err
 	})
 	return set, err
 }
 
-func (f *folder) read(in *image.Folder, t Trust) (*sharedcache.Set, error) {
-	b, signature, err := document(in, f.tag, sharedcache.Document, sharedcache.MaxDocument)
+func tagsOf(list []manifest.Descriptor) []string {
+	var tags []string
+	for _, d := range list {
+		tags = append(tags, d.Annotations[manifest.AnnotationRefName])
+	}
+	return tags
+}
+
+func (f *folder) read(in *image.Folder, t Trust, tag string) (*sharedcache.Set, error) {
+	b, signature, err := document(in, tag, sharedcache.Document, sharedcache.MaxDocument)
 	if err != nil {
 		return nil, err
 	}
-	return t.decode(b, signature)
+	set, err := t.decode(b, signature)
+	if err != nil && !errors.Is(err, ErrUntrusted) {
+		err = fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return set, err
 }
 
 // document reads the document that pick finds in the manifest under tag, and its
@@ -85,13 +113,15 @@ func document(in *image.Folder, tag string, pick func(*manifest.Manifest) (manif
 	}
 	m, err := named(in, d)
 	if err != nil {
-		return nil, "", err
+		return nil, "", fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	doc, err := pick(m)
 	if err != nil {
 		return nil, "", err
 	}
-	b, err = in.Bytes(doc, limit)
+	if b, err = in.Bytes(doc, limit); err != nil {
+		err = fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
 	return b, doc.Annotations[signatureOfRecords], err
 }
 
@@ -111,13 +141,18 @@ func named(in *image.Folder, d manifest.Descriptor) (*manifest.Manifest, error) 
 // Add implements Place. What it replaces is removed: a folder that a CI job carries
 // along does not grow by what nobody reads.
 func (f *folder) Add(ctx context.Context, t Trust, added *sharedcache.Set, lost map[digest.Digest]bool) error {
+	t = t.Writer()
+	tag := t.reads(f.tag)
 	return f.writing(ctx, func(to *image.Folder) error {
-		known, err := f.read(to, t)
-		if errors.Is(err, ErrNone) || errors.Is(err, ErrUntrusted) {
-			known, err = sharedcache.New(), nil
+		if _, err := to.Index(); err != nil {
+			return err // something else than a layout
 		}
-		if err != nil {
-			return err
+		known, err := f.read(to, t, tag)
+		if errors.Is(err, sharedcache.ErrNoCache) && tag == f.tag {
+			return err // an image is not written over
+		}
+		if err != nil { // there is none, or it is damaged
+			known = sharedcache.New()
 		}
 		known.Lose(lost)
 		known.Merge(added)
@@ -133,7 +168,7 @@ func (f *folder) Add(ctx context.Context, t Trust, added *sharedcache.Set, lost 
 		if err != nil {
 			return err
 		}
-		return put(to, f.tag, b, compose, sharedcache.RecordsType)
+		return put(to, tag, b, compose, sharedcache.RecordsType)
 	})
 }
 
@@ -253,6 +288,7 @@ func (f *folder) Bytes(_ context.Context, d manifest.Descriptor) (b []byte, err 
 
 // PutBeside implements Place.
 func (f *folder) PutBeside(ctx context.Context, t Trust, name digest.Digest, document []byte, blobs []manifest.Descriptor) error {
+	t = t.Writer()
 	compose, err := t.signed(document, beside(blobs))
 	if err != nil {
 		return err
@@ -262,18 +298,37 @@ func (f *folder) PutBeside(ctx context.Context, t Trust, name digest.Digest, doc
 		types = append(types, d.MediaType)
 	}
 	return f.writing(ctx, func(to *image.Folder) error {
-		return put(to, besideTag(f.tag, name), document, compose, types...)
+		for _, d := range blobs {
+			if !to.Has(d) { // another writer needed it no more
+				return fmt.Errorf("%w: blob %s", ErrIncomplete, d.Digest.Short())
+			}
+		}
+		return put(to, besideTag(t.reads(f.tag), name), document, compose, types...)
 	})
 }
 
 // Beside implements Place.
 func (f *folder) Beside(ctx context.Context, t Trust, name digest.Digest) (b []byte, err error) {
 	err = f.reading(ctx, func(in *image.Folder) error {
-		var signature string
-		if b, signature, err = document(in, besideTag(f.tag, name), documentBeside, manifest.MaxSize); err != nil {
-			return err
+		tags := []string{t.reads(f.tag)}
+		if t.Verify == nil {
+			list, err := in.Index()
+			if err != nil {
+				return err
+			}
+			tags = append(tags, sharedcache.SignedTags(f.tag, tagsOf(list))...)
 		}
-		return t.check(b, signature)
+		for _, tag := range tags {
+			var signature string
+			b, signature, err = document(in, besideTag(tag, name), documentBeside, manifest.MaxSize)
+			if err == nil {
+				return t.check(b, signature)
+			}
+			if !errors.Is(err, ErrNone) {
+				return err
+			}
+		}
+		return err
 	})
 	return b, err
 }

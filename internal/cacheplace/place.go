@@ -18,11 +18,12 @@ import (
 // Place is where one cache lies. Places may be used by several goroutines, and any number
 // of processes may write to one.
 type Place interface {
-	// Read returns what the cache knows and t trusts; ErrNone if there is no cache yet, and
-	// ErrUntrusted if nothing in it is trusted.
+	// Read returns what the cache knows and t trusts, all that it knows for who has no key to
+	// verify by; ErrNone if there is no cache yet, and ErrUntrusted if nothing in it is trusted.
 	Read(ctx context.Context, t Trust) (*sharedcache.Set, error)
 	// Add adds a set, all blobs of which are there, to the cache; the layers of lost have
-	// no blobs there any more.
+	// no blobs there any more. What is signed by a key lies apart from what is by others, or by
+	// none: nobody takes anything from who writes as somebody else.
 	Add(ctx context.Context, t Trust, added *sharedcache.Set, lost map[digest.Digest]bool) error
 	// PutLayer makes the cache have one layer's blob, and tells in which form.
 	PutLayer(ctx context.Context, l registry.UploadLayer) (manifest.Descriptor, error)
@@ -30,7 +31,8 @@ type Place interface {
 	Has(ctx context.Context, d manifest.Descriptor) (bool, error)
 	Bytes(ctx context.Context, d manifest.Descriptor) ([]byte, error)
 	// PutBeside stores a document under a name beside the cache, in the place of what had
-	// that name: the last who does so wins. All blobs that it goes with are there.
+	// that name: the last who does so wins, of those who write as t does. All blobs that it goes
+	// with are there, or it is ErrIncomplete.
 	PutBeside(ctx context.Context, t Trust, name digest.Digest, document []byte, blobs []manifest.Descriptor) error
 	// Beside reads it; ErrNone if there is none.
 	Beside(ctx context.Context, t Trust, name digest.Digest) ([]byte, error)
@@ -39,6 +41,10 @@ type Place interface {
 var (
 	// ErrNone is for a place where there is no cache yet.
 	ErrNone = errors.New("is not there yet")
+	// ErrDamaged is for a cache that cannot be used as it is there; who adds to it writes it anew.
+	ErrDamaged = errors.New("is damaged")
+	// ErrIncomplete is for a document that names blobs which are not there, or not any more.
+	ErrIncomplete = errors.New("what it names is not there")
 	// ErrUntrusted is for records that are not signed by the key that was asked for.
 	ErrUntrusted = errors.New("its records are not signed by the key of --cache-verify-key")
 )
@@ -51,6 +57,23 @@ type Trust struct {
 
 // signatureOfRecords is the annotation with the signature over a document of records.
 const signatureOfRecords = "io.github.whittle-build.signature"
+
+// reads is the tag of what t trusts; without a key that of what nobody signed.
+func (t Trust) reads(tag string) string {
+	if t.Verify == nil {
+		return tag
+	}
+	return sharedcache.SignedTag(tag, t.Verify.ID())
+}
+
+// Writer is the trust of who adds to what it has written itself: with a key to sign under
+// that key's tag, without one where nobody asks for signatures.
+func (t Trust) Writer() Trust {
+	if t.Sign == nil {
+		return Trust{}
+	}
+	return Trust{Sign: t.Sign, Verify: t.Sign.Public()}
+}
 
 // check refuses a document that is not signed as it has to be.
 func (t Trust) check(b []byte, signature string) error {

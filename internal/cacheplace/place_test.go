@@ -168,28 +168,86 @@ func newKey(t *testing.T) *attest.Key {
 	return k
 }
 
-// Whoever writes, only what the key has signed is read by it.
-func TestWhatIsNotSignedIsNotRead(t *testing.T) {
+// Whoever writes, only what the key has signed is read by it, and nobody loses anything:
+// who has no key reads all.
+func TestWhoWritesAsSomebodyElseTakesNothing(t *testing.T) {
 	both(t, func(t *testing.T, open func() Place) {
-		k := newKey(t)
-		trusted := Trust{Sign: k, Verify: k.Public()}
+		one, other := newKey(t), newKey(t)
+		as := map[string]Trust{"nobody": {}, "one": {Sign: one, Verify: one.Public()}, "other": {Sign: other, Verify: other.Public()}}
 		if err := open().Add(t.Context(), Trust{}, oneRecord("poison"), nil); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := open().Read(t.Context(), trusted); !errors.Is(err, ErrUntrusted) {
-			t.Fatalf("got %v", err)
+		if _, err := open().Read(t.Context(), as["one"]); !errors.Is(err, ErrNone) {
+			t.Fatalf("of what nobody signed: %v", err)
 		}
-		if err := open().Add(t.Context(), trusted, oneRecord("good"), nil); err != nil {
+		for _, who := range []string{"one", "other", "nobody", "one", "other"} {
+			if err := open().Add(t.Context(), as[who], oneRecord("of "+who), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// With a key to verify by and none to sign with one writes as nobody.
+		if err := open().Add(t.Context(), Trust{Verify: other.Public()}, oneRecord("more"), nil); err != nil {
 			t.Fatal(err)
 		}
-		set, err := open().Read(t.Context(), trusted)
+		knows(t, open(), "poison", "of one", "of other", "of nobody", "more")
+		for _, who := range []string{"one", "other"} {
+			set, err := open().Read(t.Context(), as[who])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, _, ok := set.Record(digest.Of([]byte("of "+who)), false); !ok || set.Len() != 1 {
+				t.Errorf("%s: %d records, want the one that is signed", who, set.Len())
+			}
+		}
+	})
+}
+
+// What somebody else puts where a key's records are is not trusted; in a registry the
+// segments of the one who signs are still there.
+func TestWhatIsForgedIsNotTrusted(t *testing.T) {
+	k := newKey(t)
+	trust := Trust{Sign: k, Verify: k.Public()}
+	c, ref := &registry.Client{}, cacheRegistry(t)
+	p := Repository(c, ref)
+	if err := p.Add(t.Context(), trust, oneRecord("good"), nil); err != nil {
+		t.Fatal(err)
+	}
+	tag := trust.reads(ref.Tag)
+	if _, err := (&repository{c, ref}).put(t.Context(), Trust{}, tag, tag, oneRecord("forged")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (&repository{c, ref}).put(t.Context(), Trust{}, tag, "", oneRecord("forged too")); err != nil {
+		t.Fatal(err)
+	}
+	// An image, and a manifest whose document is not what it says, where segments are.
+	config, doc := descriptor([]byte("{}")), descriptor([]byte("abc"))
+	doc.Size = 99
+	raw, d, err := manifest.NewArtifact(sharedcache.ArtifactType, config, []manifest.Descriptor{{MediaType: sharedcache.RecordsType, Digest: doc.Digest, Size: doc.Size}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := ref
+	bad.Tag = sharedcache.SegmentTag(tag, []byte("bad"))
+	if err := c.PutDocuments(t.Context(), bad, [][]byte{[]byte("{}"), []byte("abc")}, raw, d); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time after more was added
+		set, err := p.Read(t.Context(), trust)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if set.Len() != 1 {
-			t.Errorf("%d records, want the one that is signed", set.Len())
+		if _, _, ok := set.Record(digest.Of([]byte("good")), false); !ok {
+			t.Error("what was signed is lost")
 		}
-	})
+		for _, key := range []string{"forged", "forged too"} {
+			if _, _, ok := set.Record(digest.Of([]byte(key)), false); ok {
+				t.Errorf("%s: is trusted", key)
+			}
+		}
+		if err := p.Add(t.Context(), trust, oneRecord("more"), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // A folder that a job carries along holds what the cache is, and no older forms of it;
@@ -250,8 +308,9 @@ func TestAFolderOfSomethingElseIsRefused(t *testing.T) {
 		if _, err := p.Read(t.Context(), Trust{}); err == nil || errors.Is(err, ErrNone) {
 			t.Errorf("%s: reading: %v", name, err)
 		}
-		if err := p.Add(t.Context(), Trust{}, oneRecord("step"), nil); err == nil {
-			t.Errorf("%s: is written over", name)
+		err := p.Add(t.Context(), Trust{}, oneRecord("step"), nil)
+		if damaged := strings.Contains(name, "document"); damaged != (err == nil) {
+			t.Errorf("%s: writing over it: %v", name, err)
 		}
 	}
 }
@@ -286,26 +345,34 @@ func TestADocumentBesideACacheIsReplaced(t *testing.T) {
 		if _, err := open().Beside(t.Context(), Trust{}, name); !errors.Is(err, ErrNone) {
 			t.Errorf("before: %v", err)
 		}
-		for i, by := range []Trust{{}, {Sign: k, Verify: k.Public()}, {}} {
+		signed, state := "", ""
+		for i, by := range []Trust{{Sign: k, Verify: k.Public()}, {}, {}, {Sign: k, Verify: k.Public()}} {
 			l, d := layerOf(fmt.Sprint("blob ", i))
 			if _, err := open().PutLayer(t.Context(), l); err != nil {
 				t.Fatal(err)
 			}
-			document := fmt.Appendf(nil, `{"state":%d}`, i)
-			if err := open().PutBeside(t.Context(), by, name, document, []manifest.Descriptor{d}); err != nil {
+			document := fmt.Sprintf(`{"state":%d}`, i)
+			if err := open().PutBeside(t.Context(), by, name, []byte(document), []manifest.Descriptor{d}); err != nil {
 				t.Fatal(err)
 			}
-			got, err := open().Beside(t.Context(), Trust{}, name)
-			if err != nil || !bytes.Equal(got, document) {
+			if by.Sign != nil {
+				signed = document
+			}
+			if by.Sign == nil || state == "" {
+				state = document // that of nobody in particular comes first
+			}
+			if got, err := open().Beside(t.Context(), Trust{}, name); err != nil || string(got) != state {
 				t.Errorf("%d: %s, %v", i, got, err)
+			}
+			if got, err := open().Beside(t.Context(), Trust{Verify: k.Public()}, name); err != nil || string(got) != signed {
+				t.Errorf("%d: by its key: %s, %v", i, got, err)
 			}
 			if b, err := open().Bytes(t.Context(), d); err != nil || string(b) != fmt.Sprint("blob ", i) {
 				t.Errorf("%d: blob %q, %v", i, b, err)
 			}
-			_, err = open().Beside(t.Context(), Trust{Verify: k.Public()}, name)
-			if signed := by.Sign != nil; signed != (err == nil) || !signed && !errors.Is(err, ErrUntrusted) {
-				t.Errorf("%d: by its key: %v", i, err)
-			}
+		}
+		if _, err := open().Beside(t.Context(), Trust{Verify: newKey(t).Public()}, name); !errors.Is(err, ErrNone) {
+			t.Errorf("by another key: %v", err)
 		}
 		if _, err := open().Read(t.Context(), Trust{}); !errors.Is(err, ErrNone) {
 			t.Errorf("there is a cache: %v", err)

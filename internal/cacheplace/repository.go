@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/whittle-build/whittle/internal/digest"
@@ -35,18 +36,27 @@ func Beside(image registry.Ref) registry.Ref {
 	return image
 }
 
-// Read implements Place: the union under the cache's tag, and the segments that are
-// not in it yet. A segment that vanishes meanwhile is in the next union: then all is
-// read again.
+// Read implements Place: the union, and the segments that are not in it yet. Who trusts
+// all reads what was signed as well. A segment that vanishes meanwhile is in the next
+// union: then all is read again.
 func (r *repository) Read(ctx context.Context, t Trust) (set *sharedcache.Set, err error) {
+	return r.read(ctx, t, t.Verify == nil)
+}
+
+// read is Read; signed says whether to read under the tags of all keys too.
+func (r *repository) read(ctx context.Context, t Trust, signed bool) (set *sharedcache.Set, err error) {
 	const tries = 3
 	for i := range tries {
-		if set, err = r.readOnce(ctx, t, i == tries-1); !errors.Is(err, errSegment) {
+		if set, err = r.readOnce(ctx, t, signed, i == tries-1); !errors.Is(err, errSegment) {
 			break
 		}
 	}
-	if errors.Is(err, registry.ErrNotFound) && !errors.Is(err, errSegment) {
+	switch {
+	case err == nil, errors.Is(err, errSegment), errors.Is(err, sharedcache.ErrNoCache), errors.Is(err, ErrUntrusted), !Lasting(ctx, err):
+	case errors.Is(err, registry.ErrNotFound):
 		err = fmt.Errorf("%w: %w", ErrNone, err)
+	default:
+		err = fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return set, err
 }
@@ -54,54 +64,92 @@ func (r *repository) Read(ctx context.Context, t Trust) (set *sharedcache.Set, e
 // errSegment is for a segment that was listed and is not there.
 var errSegment = errors.New("a part of it vanished")
 
-func (r *repository) readOnce(ctx context.Context, t Trust, last bool) (*sharedcache.Set, error) {
+// Lasting says of an error that it is about what is there, and not about the way to it:
+// what is no cache, is damaged or not trusted spoils nothing but itself.
+func Lasting(ctx context.Context, err error) bool {
+	return ctx.Err() == nil && !errors.Is(err, registry.ErrUnreachable) && !errors.Is(err, registry.ErrDenied) && !registry.IsServer(err)
+}
+
+func (r *repository) readOnce(ctx context.Context, t Trust, signed, last bool) (*sharedcache.Set, error) {
 	var tags []string
 	var terr error
 	var listing sync.WaitGroup
 	listing.Go(func() { tags, terr = r.client.Tags(ctx, r.ref) })
-	set, err := r.readSet(ctx, t, r.ref.Tag)
+	main := t.reads(r.ref.Tag)
+	set, err := r.readSet(ctx, t, main)
 	listing.Wait()
-	// A union that somebody else wrote is passed over: parts of it may be signed.
-	missing := errors.Is(err, registry.ErrNotFound) || errors.Is(err, ErrUntrusted)
-	if err != nil && !missing {
+	switch {
+	case err != nil && !Lasting(ctx, err):
 		return nil, err
-	}
-	if terr != nil {
-		if missing {
-			return nil, terr
-		}
+	case terr != nil && err != nil:
+		return nil, terr
+	case terr != nil:
 		return set, nil // a registry that lists no tags: the union is all there is
 	}
-	segments := sharedcache.Segments(r.ref.Tag, tags)
-	if missing && len(segments) == 0 {
-		return nil, err
-	}
-	if missing {
+	found := err == nil
+	if !found {
 		set = sharedcache.New()
 	}
-	nothing := missing
-	for _, tag := range segments {
-		if set.Includes(tag) {
-			continue
-		}
-		one, err := r.readSet(ctx, t, tag)
-		if errors.Is(err, ErrUntrusted) || errors.Is(err, sharedcache.ErrNoCache) || errors.Is(err, sharedcache.ErrBad) || last && errors.Is(err, registry.ErrNotFound) {
-			continue // it spoils nothing but itself
-		}
-		if errors.Is(err, registry.ErrNotFound) {
-			return nil, fmt.Errorf("%w: %w", errSegment, err)
-		}
-		if err != nil {
-			return nil, err
+	unions := []string{main}
+	if signed {
+		unions = append(unions, sharedcache.SignedTags(r.ref.Tag, tags)...)
+	}
+	more, serr := r.readMore(ctx, t, unions, tags, set)
+	for tag, one := range more {
+		if one == nil {
+			if last || slices.Contains(unions, tag) {
+				continue
+			}
+			return nil, errSegment
 		}
 		set.Merge(one)
-		set.Include(tag)
-		nothing = false
+		if found = true; !slices.Contains(unions, tag) {
+			set.Include(tag)
+		}
 	}
-	if nothing {
+	if serr != nil {
+		return nil, serr
+	}
+	if !found {
 		return nil, err
 	}
 	return set, nil
+}
+
+// readMore reads the further unions, and of all the segments that set does not include,
+// side by side. One that is not there any more is nil; what cannot be used is left out.
+func (r *repository) readMore(ctx context.Context, t Trust, unions, tags []string, set *sharedcache.Set) (map[string]*sharedcache.Set, error) {
+	todo := slices.Clone(unions[1:])
+	for _, u := range unions {
+		for _, tag := range sharedcache.Segments(u, tags) {
+			if !set.Includes(tag) {
+				todo = append(todo, tag)
+			}
+		}
+	}
+	const atOnce = 8
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	var errs []error
+	found := map[string]*sharedcache.Set{}
+	slots := make(chan struct{}, atOnce)
+	for _, tag := range todo {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			one, err := r.readSet(ctx, t, tag)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil, errors.Is(err, registry.ErrNotFound):
+				found[tag] = one
+			case !Lasting(ctx, err):
+				errs = append(errs, err)
+			}
+		})
+	}
+	wg.Wait()
+	return found, errors.Join(errs...)
 }
 
 func (r *repository) readSet(ctx context.Context, t Trust, tag string) (*sharedcache.Set, error) {
@@ -130,14 +178,22 @@ func (r *repository) at(tag string) registry.Ref {
 }
 
 // Add implements Place: it writes a segment, which is enough for nothing to be lost
-// whoever else writes, and then the union.
+// whoever else writes, and then the union of what those write who write as t does.
 func (r *repository) Add(ctx context.Context, t Trust, added *sharedcache.Set, lost map[digest.Digest]bool) error {
-	segment, err := r.put(ctx, t, "", added)
+	t = t.Writer()
+	tag := t.reads(r.ref.Tag)
+	if _, err := r.readSet(ctx, t, tag); errors.Is(err, sharedcache.ErrNoCache) && tag == r.ref.Tag {
+		return err // an image is not written over
+	}
+	segment, err := r.put(ctx, t, tag, "", added)
 	if err != nil {
 		return err
 	}
 	// Others may have written since: the union is of what is there now.
-	known, err := r.Read(ctx, t)
+	known, err := r.read(ctx, t, false)
+	if errors.Is(err, ErrDamaged) {
+		known, err = sharedcache.New(), nil
+	}
 	if err != nil {
 		return err
 	}
@@ -145,32 +201,32 @@ func (r *repository) Add(ctx context.Context, t Trust, added *sharedcache.Set, l
 	known.Merge(added)
 	known.Include(segment)
 	known.Trim()
-	_, err = r.put(ctx, t, r.ref.Tag, known)
+	_, err = r.put(ctx, t, tag, tag, known)
 	return err
 }
 
-// put stores a set under tag, or without one under that of a segment, which
+// put stores a set under tag, or without one under that of a segment of cache, which
 // it returns. Blobs that the registry has lost are in it no more.
-func (r *repository) put(ctx context.Context, t Trust, tag string, set *sharedcache.Set) (string, error) {
-	tag, err := r.putWhole(ctx, t, tag, set)
+func (r *repository) put(ctx context.Context, t Trust, cache, tag string, set *sharedcache.Set) (string, error) {
+	at, err := r.putWhole(ctx, t, cache, tag, set)
 	if !registry.IsIncomplete(err) {
-		return tag, err
+		return at, err
 	}
 	lost, herr := r.client.Lacks(ctx, r.ref, set.Blobs())
 	if herr != nil || len(lost) == 0 {
-		return tag, err
+		return at, err
 	}
 	set.LoseBlobs(lost)
-	return r.putWhole(ctx, t, tag, set)
+	return r.putWhole(ctx, t, cache, tag, set)
 }
 
-func (r *repository) putWhole(ctx context.Context, t Trust, tag string, set *sharedcache.Set) (string, error) {
+func (r *repository) putWhole(ctx context.Context, t Trust, cache, tag string, set *sharedcache.Set) (string, error) {
 	b, compose, err := t.encode(set)
 	if err != nil {
 		return "", err
 	}
 	if tag == "" {
-		tag = sharedcache.SegmentTag(r.ref.Tag, b)
+		tag = sharedcache.SegmentTag(cache, b)
 	}
 	return tag, r.client.PutArtifact(ctx, r.at(tag), b, compose)
 }
@@ -196,21 +252,37 @@ func (r *repository) Bytes(ctx context.Context, d manifest.Descriptor) (b []byte
 
 // PutBeside implements Place.
 func (r *repository) PutBeside(ctx context.Context, t Trust, name digest.Digest, document []byte, blobs []manifest.Descriptor) error {
+	t = t.Writer()
 	compose, err := t.signed(document, beside(blobs))
 	if err != nil {
 		return err
 	}
-	return r.client.PutArtifact(ctx, r.at(besideTag(r.ref.Tag, name)), document, compose)
+	err = r.client.PutArtifact(ctx, r.at(besideTag(t.reads(r.ref.Tag), name)), document, compose)
+	if registry.IsIncomplete(err) {
+		err = fmt.Errorf("%w: %w", ErrIncomplete, err)
+	}
+	return err
 }
 
 // Beside implements Place.
 func (r *repository) Beside(ctx context.Context, t Trust, name digest.Digest) ([]byte, error) {
-	b, signature, err := r.document(ctx, besideTag(r.ref.Tag, name), documentBeside)
-	if errors.Is(err, registry.ErrNotFound) {
-		return nil, fmt.Errorf("%w: %w", ErrNone, err)
+	b, signature, err := r.document(ctx, besideTag(t.reads(r.ref.Tag), name), documentBeside)
+	if err == nil {
+		return b, t.check(b, signature)
 	}
-	if err != nil {
+	if !errors.Is(err, registry.ErrNotFound) {
 		return nil, err
 	}
-	return b, t.check(b, signature)
+	if t.Verify == nil {
+		tags, terr := r.client.Tags(ctx, r.ref)
+		if terr != nil {
+			return nil, terr
+		}
+		for _, tag := range sharedcache.SignedTags(r.ref.Tag, tags) {
+			if b, _, err := r.document(ctx, besideTag(tag, name), documentBeside); err == nil {
+				return b, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("%w: %w", ErrNone, err)
 }

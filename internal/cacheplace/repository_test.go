@@ -49,7 +49,7 @@ func TestAWriterThatWritesAnOldUnionTakesNothingAway(t *testing.T) {
 	if err := Repository(c, n).Add(t.Context(), Trust{}, oneRecord("second"), nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (&repository{c, n}).put(t.Context(), Trust{}, n.Tag, old); err != nil {
+	if _, err := (&repository{c, n}).put(t.Context(), Trust{}, n.Tag, n.Tag, old); err != nil {
 		t.Fatal(err)
 	}
 	mustKnow(t, n, "first", "second")
@@ -67,7 +67,7 @@ func TestAWriterThatWritesAnOldUnionTakesNothingAway(t *testing.T) {
 
 func TestAWriterThatDiesBeforeTheUnionHasAddedWhatItSent(t *testing.T) {
 	n, c := cacheRegistry(t), &registry.Client{}
-	if _, err := (&repository{c, n}).put(t.Context(), Trust{}, "", oneRecord("first")); err != nil {
+	if _, err := (&repository{c, n}).put(t.Context(), Trust{}, n.Tag, "", oneRecord("first")); err != nil {
 		t.Fatal(err)
 	}
 	mustKnow(t, n, "first")

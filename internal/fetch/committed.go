@@ -42,7 +42,7 @@ func Committed(ctx context.Context, program, dir string) (time.Time, error) {
 	}
 	if err != nil {
 		bad := &gitError{command: "cat-file", stderr: errs.String(), err: err}
-		return time.Time{}, &Error{What: dir, Msg: "has no commit to take the time of: " + bad.said(), Way: "give the time in seconds, or build in a checkout of git"}
+		return time.Time{}, &Error{What: dir, Msg: "has no commit to take the time of: " + bad.said(), Way: "give the time in seconds, or build in a checkout of git (of another user's: git config --global --add safe.directory DIR)"}
 	}
 	return committer(out)
 }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -151,6 +152,31 @@ func (f *Folder) add(more []Descriptor) error {
 	return writeIndex(&dirTarget{f.root}, replaced(old, more))
 }
 
+// abandoned is after what time nobody writes to a temporary file any more.
+const abandoned = time.Hour
+
+// Sweep removes what writers left behind that were killed.
+func (f *Folder) Sweep() error {
+	top, err := f.root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer top.Close()
+	list, err := top.ReadDir(-1)
+	for _, e := range list {
+		if !strings.HasPrefix(e.Name(), tmpPrefix) {
+			continue
+		}
+		if st, serr := e.Info(); serr == nil && st.Mode().IsRegular() && time.Since(st.ModTime()) > abandoned {
+			err = errors.Join(err, f.root.Remove(e.Name()))
+		}
+	}
+	return err
+}
+
+// tmpPrefix begins the names of files that are being written.
+const tmpPrefix = ".whittle-"
+
 // Remove removes a blob; that it is not there is no error.
 func (f *Folder) Remove(d digest.Digest) error {
 	if err := f.root.Remove(blobPath(d)); !errors.Is(err, fs.ErrNotExist) {
@@ -208,7 +234,7 @@ func (t *dirTarget) have(name string, size int64) bool {
 }
 
 func (t *dirTarget) put(name string, size int64, r io.Reader) (err error) {
-	tmp := ".whittle-" + rand.Text()[:12]
+	tmp := tmpPrefix + rand.Text()[:12]
 	f, err := t.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err

@@ -118,6 +118,12 @@ func IsIncomplete(err error) bool {
 	})
 }
 
+// IsServer says whether err is about a server that cannot answer now.
+func IsServer(err error) bool {
+	var status *transport.Error
+	return errors.As(err, &status) && (status.StatusCode >= 500 || status.StatusCode == http.StatusTooManyRequests)
+}
+
 // HasBlob says whether a repository has a blob.
 func (c *Client) HasBlob(ctx context.Context, ref Ref, d manifest.Descriptor) (bool, error) {
 	s, err := c.open(ctx, ref, transport.PullScope)

@@ -420,8 +420,28 @@ var segmentForm = lazyre.New(`\.w-[0-9a-f]{32}$`)
 // IsSegment says whether a tag has the form of a segment's.
 func IsSegment(tag string) bool { return segmentForm.MatchString(tag) }
 
+// keySeparator stands between a cache's tag and the key that signs.
+const keySeparator = ".k-"
+
+// SignedTag is the tag of what one key signs: nobody else has a reason to write there.
+func SignedTag(tag string, key digest.Digest) string { return tag + keySeparator + key.Hex()[:16] }
+
+var signedForm = lazyre.New(`^[0-9a-f]{16}(\.|$)`)
+
+// SignedTags lists those of a cache under which something is, whoever signs.
+func SignedTags(tag string, tags []string) []string {
+	var out []string
+	for _, t := range tags {
+		if rest, ok := strings.CutPrefix(t, tag+keySeparator); ok && signedForm.MatchString(rest) {
+			out = append(out, tag+keySeparator+rest[:16])
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 // MaxTag is how long a cache's tag may be: a registry takes 128 bytes.
-const MaxTag = 128 - len(tagSeparator) - 32
+const MaxTag = 128 - len(keySeparator) - 16 - len(tagSeparator) - 32
 
 // Manifest makes the artifact's manifest. documents is the descriptor of what
 // Encode gave.

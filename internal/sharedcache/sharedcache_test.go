@@ -169,7 +169,7 @@ func TestSegmentsAreThoseOfTheirCache(t *testing.T) {
 	if len(got) != 1 || got[0] != own {
 		t.Errorf("got %q", got)
 	}
-	if n := len(SegmentTag(strings.Repeat("x", MaxTag), nil)); n != 128 {
+	if n := len(SegmentTag(SignedTag(strings.Repeat("x", MaxTag), digest.Of(nil)), nil)); n != 128 {
 		t.Errorf("the longest tag has %d bytes", n)
 	}
 }

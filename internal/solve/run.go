@@ -170,7 +170,7 @@ func (r *run) record(ctx context.Context, job Job) *Done {
 // step runs again.
 func (r *run) usable(key digest.Digest) *store.Record {
 	rec, err := r.Store.Record(key)
-	if err != nil || r.Avoid != nil && r.Avoid(rec.Layer) {
+	if err != nil || r.Avoid != nil && r.Avoid(rec.Layer) || r.Elsewhere != nil && !r.Elsewhere.Usable(rec) {
 		return nil
 	}
 	return rec
@@ -202,7 +202,7 @@ func (r *run) run(ctx context.Context, line *plan.Line, job Job, key *digest.Key
 	made, err := r.Runner.Run(ctx, job)
 	r.working(-1)
 	span.End()
-	took := r.Now().Sub(began) + job.Keyed
+	took := r.Now().Sub(began) - made.Waited + job.Keyed
 	if err != nil {
 		return nil, err
 	}

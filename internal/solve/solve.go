@@ -45,6 +45,8 @@ type Elsewhere interface {
 	// Find takes what is recorded under key into the store, and reports whether
 	// there was something.
 	Find(ctx context.Context, key digest.Digest) (bool, error)
+	// Usable says whether a record of the store may be used.
+	Usable(rec *store.Record) bool
 	// Dear returns an error with a rootfs.LostError for each layer of need that is not here,
 	// and that is sooner made again, as remake tells, than it comes from elsewhere.
 	Dear(ctx context.Context, need []digest.Digest, remake func(layer digest.Digest) (Remake, bool)) error
@@ -82,6 +84,7 @@ type Made struct {
 	Layer   digest.Digest
 	Size    int64 // bytes of regular files
 	Entries int
+	Waited  time.Duration // for layers that the step works on to come from elsewhere
 }
 
 // Solver holds what a solve needs.
