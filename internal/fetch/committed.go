@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,34 +16,28 @@ import (
 // dir is in. program is git's; "" is the one in PATH. Nothing of the repository's
 // configuration is run.
 func Committed(ctx context.Context, program, dir string) (time.Time, error) {
-	if program == "" {
-		program = "git"
-	}
-	path, err := exec.LookPath(program)
+	path, err := gitPath(program)
 	if err != nil {
 		return time.Time{}, &Error{What: dir, Msg: "to tell when it was committed needs the program git, which is not there", Way: "install git, or give the time in seconds"}
 	}
-	cmd := exec.CommandContext(ctx, path, "cat-file", "commit", "HEAD")
-	cmd.Dir = dir
 	// A repository may say that what it lacks is to be had elsewhere, and by which program:
 	// nothing is fetched, by no protocol (git(1); older ones do not know GIT_NO_LAZY_FETCH).
 	// In a hook the environment names another repository.
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool {
+	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
 		return strings.HasPrefix(kv, "GIT_") && !strings.HasPrefix(kv, "GIT_CONFIG")
 	})
-	cmd.Env = append(cmd.Env, "LC_ALL=C", "GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0", "GIT_NO_LAZY_FETCH=1", "GIT_ALLOW_PROTOCOL=none")
-	errs := &capped{most: 64 << 10}
-	cmd.Stderr = errs
-	cmd.WaitDelay = 5 * time.Second
-	out, err := cmd.Output()
-	if ctx.Err() != nil {
-		return time.Time{}, context.Cause(ctx)
+	env = append(env, "LC_ALL=C", "GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0", "GIT_NO_LAZY_FETCH=1", "GIT_ALLOW_PROTOCOL=none")
+	out := &capped{most: 1 << 20}
+	err = runGit(ctx, path, env, out, dir, "cat-file", "commit", "HEAD")
+	var bad *gitError
+	if errors.As(err, &bad) {
+		return time.Time{}, &Error{What: dir, Msg: "has no commit to take the time of: " + bad.said(),
+			Way: "give the time in seconds, or build in a checkout of git (of another user's: git config --global --add safe.directory DIR)"}
 	}
 	if err != nil {
-		bad := &gitError{command: "cat-file", stderr: errs.String(), err: err}
-		return time.Time{}, &Error{What: dir, Msg: "has no commit to take the time of: " + bad.said(), Way: "give the time in seconds, or build in a checkout of git (of another user's: git config --global --add safe.directory DIR)"}
+		return time.Time{}, err
 	}
-	return committer(out)
+	return committer(out.Bytes())
 }
 
 // committer reads the time out of a commit (git-commit-tree(1)): the headers end with an

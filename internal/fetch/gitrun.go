@@ -283,18 +283,27 @@ func (g *git) runIn(ctx context.Context, dir string, args ...string) ([]byte, er
 
 // runTo is runIn for output that is not kept; git ends when out fails.
 func (g *git) runTo(ctx context.Context, out io.Writer, dir string, args ...string) error {
-	program := g.c.GitProgram
-	if program == "" {
-		program = "git"
-	}
-	path, err := exec.LookPath(program)
+	path, err := gitPath(g.c.GitProgram)
 	if err != nil {
 		return &Error{What: g.repo.String(), Msg: "reading a repository needs the program git, which is not there",
 			Way: "install git, or name an archive of the repository in place of it: ADD --unpack https://…/archive.tar.gz"}
 	}
+	return runGit(ctx, path, slices.Concat(g.env, configEnviron(g.config)), out, dir, args...)
+}
+
+// gitPath is where the program is; "" is the git of PATH.
+func gitPath(program string) (string, error) {
+	if program == "" {
+		program = "git"
+	}
+	return exec.LookPath(program)
+}
+
+// runGit runs git, which ends with ctx, when out fails, and with this process.
+func runGit(ctx context.Context, path string, env []string, out io.Writer, dir string, args ...string) error {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Dir = dir
-	cmd.Env = slices.Concat(g.env, configEnviron(g.config))
+	cmd.Env = env
 	errs := &capped{most: 64 << 10}
 	cmd.Stdout, cmd.Stderr = out, errs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -303,7 +312,7 @@ func (g *git) runTo(ctx context.Context, out io.Writer, dir string, args ...stri
 	// The signal is sent when the thread ends that has started the process.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	err = cmd.Run()
+	err := cmd.Run()
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
