@@ -194,6 +194,9 @@ func (b *build) external() attest.External {
 	x := attest.External{Source: attest.Source{Path: b.shortName()}, Request: map[string]any{"frontend": "dockerfile.v0"}}
 	if b.kind == gitContext || b.kind == urlContext {
 		x.Source.URI = address.Redact(b.req.Context)
+		if b.main != nil && b.main.from != nil {
+			x.Source.Digest = b.main.from.Digest
+		}
 	} else if b.kind == folderContext {
 		x.Request["locals"] = []map[string]string{{"name": "context"}}
 	}
@@ -260,6 +263,15 @@ func (p *part) materials() []attest.Material {
 			name = purl(n.FamiliarRepository(), n.Tag, m.Platform())
 		}
 		found[name] = attest.Material{URI: name, Digest: attest.SHA256(d)}
+	}
+	contexts := []*buildContext{p.main}
+	for _, c := range p.named {
+		contexts = append(contexts, c)
+	}
+	for _, c := range contexts {
+		if c != nil && c.from != nil {
+			found[c.from.URI] = *c.from
+		}
 	}
 	for _, s := range p.plan.Steps {
 		if s.Copy == nil {

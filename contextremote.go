@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/whittle-build/whittle/internal/address"
+	"github.com/whittle-build/whittle/internal/attest"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/execute"
@@ -76,10 +77,13 @@ func (b *build) enterURL(ctx context.Context) error {
 		return err
 	}
 	if packed {
-		b.main, err = b.archiveContext(ctx, address.Redact(b.req.Context), f)
+		if b.main, err = b.archiveContext(ctx, address.Redact(b.req.Context), f); err == nil {
+			b.main.from = fetched(b.req.Context, f)
+		}
 		return err
 	}
 	b.main = fileContext(f)
+	b.main.from = fetched(b.req.Context, f)
 	if b.path != "" {
 		return nil
 	}
@@ -90,6 +94,11 @@ func (b *build) enterURL(ctx context.Context) error {
 	b.path = address.Redact(b.req.Context)
 	b.text, err = dockerfileIn(f, b.path)
 	return err
+}
+
+// fetched is a file from elsewhere as a provenance has it.
+func fetched(url string, f *fetch.File) *attest.Material {
+	return &attest.Material{URI: address.Redact(url), Digest: attest.SHA256(f.Digest)}
 }
 
 func isPacked(f *fetch.File) (bool, error) {
@@ -211,5 +220,6 @@ func (b *build) checkOut(ctx context.Context, label, text string, o fetch.GitOpt
 	}
 	c.Identity = tree.Identity
 	c.made = func() (*time.Time, error) { return &tree.Time, nil }
+	c.from = &attest.Material{URI: repo.String(), Digest: map[string]string{"sha1": tree.Commit}}
 	return c, nil
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/whittle-build/whittle/internal/address"
+	"github.com/whittle-build/whittle/internal/attest"
 	"github.com/whittle-build/whittle/internal/copying"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/entry"
@@ -32,6 +33,7 @@ type buildContext struct {
 	bytes  int64           // of what was brought in
 	// made tells the time of what came from elsewhere; nil when it has none.
 	made func() (*time.Time, error)
+	from *attest.Material // where it was fetched; nil for what was here
 }
 
 // contextSize is what the classic builder prints as the size of the build
@@ -344,6 +346,7 @@ func (b *build) namedContext(ctx context.Context, name string) (*buildContext, e
 		var f *fetch.File
 		if f, err = b.download(ctx, fmt.Sprintf("[context %s] %s", spec.name, address.Redact(spec.value)), spec.value); err == nil {
 			c = fileContext(f)
+			c.from = fetched(spec.value, f)
 		}
 	}
 	if err != nil {
