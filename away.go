@@ -109,11 +109,15 @@ func (w *Whittle) putAway(id digest.Digest, meta layer.Meta, from []origin) (err
 	dir := w.store.LayerDir(id)
 	if w.store.HasLayer(id) {
 		was, err := layer.ReadMeta(dir)
-		if err != nil || was.Form != layer.FormAway {
+		if err != nil {
 			return err
 		}
-		if was.DiffID != meta.DiffID {
+		// That of a tree that was made here is not known, and nobody else can make one of its id.
+		if was.DiffID != meta.DiffID && !was.DiffID.IsZero() {
 			return fmt.Errorf("layer %s: %w", id.Short(), errOther)
+		}
+		if was.Form != layer.FormAway {
+			return nil
 		}
 		known, err := readOrigins(filepath.Join(dir, store.AwayName))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // it has come meanwhile

@@ -73,7 +73,7 @@ func (b *build) openCaches(ctx context.Context) error {
 	if c.to, err = b.exportedCaches(); err != nil {
 		return err
 	}
-	if len(c.from)+len(c.to) == 0 {
+	if len(c.from)+len(c.to) == 0 && c.trust.Verify == nil {
 		return nil
 	}
 	b.caches = c

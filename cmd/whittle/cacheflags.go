@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -29,6 +30,9 @@ func (f *cacheFlags) addTo(fl *pflag.FlagSet) {
 
 // complete makes the request of them.
 func (f *cacheFlags) complete(r *whittle.Request) (err error) {
+	if f.signKey != "" && len(f.to) == 0 {
+		return &usageError{errors.New("--cache-sign-key: no shared cache is written"), "add --cache-to"}
+	}
 	for _, key := range []struct {
 		flag, file string
 		into       *[]byte
