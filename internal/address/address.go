@@ -61,10 +61,20 @@ const hidden = "xxxxx"
 
 var reUserinfo = lazyre.New(`([a-zA-Z0-9+.-]+://)([^/?#\s"'<>]*)@`)
 
+// reSigned is what a query has instead of a user and a password: presigned addresses of
+// object stores, tokens.
+var reSigned = lazyre.New(`(?i)([?&](?:[^=&?#\s"'<>]*(?:token|signature|secret|passw|credential|api_?key|access_key)[^=&?#\s"'<>]*|sig)=)([^&#\s"'<>]+)`)
+
 // Redact replaces the credentials of all URLs in a text. The name of a user of
 // ssh is no secret, and is needed to understand the address.
 func Redact(text string) string {
-	if !strings.Contains(text, "://") || !strings.Contains(text, "@") {
+	if !strings.Contains(text, "://") {
+		return text
+	}
+	if strings.Contains(text, "?") {
+		text = reSigned.ReplaceAllString(text, "${1}"+hidden)
+	}
+	if !strings.Contains(text, "@") {
 		return text
 	}
 	return reUserinfo.ReplaceAllStringFunc(text, func(m string) string {

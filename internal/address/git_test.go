@@ -65,6 +65,9 @@ func parts(source string) string {
 
 func TestRedact(t *testing.T) {
 	for in, want := range map[string]string{
+		"ADD https://h/f?X-Amz-Signature=abc&x=1&sig=%2B# /":   "ADD https://h/f?X-Amz-Signature=xxxxx&x=1&sig=xxxxx# /",
+		"https://u:p@h/f?a=1&X-Token=t":                        "https://xxxxx:xxxxx@h/f?a=1&X-Token=xxxxx",
+		"https://h/r.git?branch=main&checksum=0123&design=new": "https://h/r.git?branch=main&checksum=0123&design=new",
 		"https://u:p@h/x":                     "https://xxxxx:xxxxx@h/x",
 		"https://token@h/x":                   "https://xxxxx@h/x",
 		"https://u:p@w@h/x":                   "https://xxxxx:xxxxx@h/x",
