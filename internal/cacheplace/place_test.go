@@ -379,3 +379,37 @@ func TestADocumentBesideACacheIsReplaced(t *testing.T) {
 		}
 	})
 }
+
+// What a writer left that was killed goes with the next that adds something; what is being
+// written stays.
+func TestWhatAKilledWriterLeftGoes(t *testing.T) {
+	dir := t.TempDir()
+	old, fresh := filepath.Join(dir, ".whittle-OLD"), filepath.Join(dir, ".whittle-NEW")
+	for _, name := range []string{old, fresh} {
+		if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	then := time.Now().Add(-2 * time.Hour)
+	if err := os.Chtimes(old, then, then); err != nil {
+		t.Fatal(err)
+	}
+	if err := Folder(dir, "main").Add(t.Context(), Trust{}, oneRecord("step"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(old); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what is old: %v", err)
+	}
+	if _, err := os.Stat(fresh); err != nil {
+		t.Errorf("what is new: %v", err)
+	}
+}
+
+// A document names nothing that is not there: another writer may have removed it.
+func TestADocumentThatIsNotWholeIsRefused(t *testing.T) {
+	_, d := layerOf("never sent")
+	err := Folder(t.TempDir(), "main").PutBeside(t.Context(), Trust{}, digest.Of([]byte("name")), []byte("{}"), []manifest.Descriptor{d})
+	if !errors.Is(err, ErrIncomplete) {
+		t.Errorf("got %v", err)
+	}
+}
