@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -52,19 +53,41 @@ func (c *Context) mayWait(st *unix.Stat_t) bool {
 // are read by the scan, whose business they are. Where that cannot be told without
 // opening them, all are.
 func (l *lister) attributes(fd int, kids []*node) {
-	dir := "/proc/self/fd/" + strconv.Itoa(fd) + "/"
 	var list [512]byte
 	for _, k := range kids {
 		if k.flags&mayWait == 0 {
 			continue
 		}
-		n, err := unix.Llistxattr(dir+k.name, list[:])
+		n, err := l.listXattrs(fd, k.name, list[:])
 		if err != nil && err != unix.EOPNOTSUPP || n > 0 && slices.ContainsFunc(strings.Split(string(list[:n]), "\x00"), keepXattr) {
 			k.flags &^= mayWait
 			continue
 		}
 		k.flags |= hasXattrs
 	}
+}
+
+// listXattrs lists the names of the attributes of a file in the folder that fd is, links
+// not followed: by listxattrat(2), since Linux 6.13, which takes half as long as the way
+// through /proc.
+func (l *lister) listXattrs(fd int, name string, buf []byte) (int, error) {
+	if !l.oldKernel {
+		path, err := unix.BytePtrFromString(name)
+		if err != nil {
+			return 0, err
+		}
+		n, _, errno := unix.Syscall6(unix.SYS_LISTXATTRAT, uintptr(fd), uintptr(unsafe.Pointer(path)), unix.AT_SYMLINK_NOFOLLOW,
+			uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), 0)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.ENOSYS, unix.EPERM: // the second of a sandbox that does not know it
+			l.oldKernel = true
+		default:
+			return 0, errno
+		}
+	}
+	return unix.Llistxattr("/proc/self/fd/"+strconv.Itoa(fd)+"/"+name, buf)
 }
 
 // Unread says whether Scan has left files unread that nobody has read since.

@@ -165,3 +165,28 @@ func TestAnUnreadableFileDoesNotWait(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// The two ways to ask for attributes tell the same, of a link too, whose own they are.
+func TestAttributesAreListedTheSameWithAndWithoutTheNewCall(t *testing.T) {
+	dir := makeTree(t, t.TempDir(), map[string]string{"plain": "x", "with": "y", "link": "->with"})
+	if err := unix.Setxattr(filepath.Join(dir, "with"), "user.note", []byte("n"), 0); err != nil {
+		t.Skipf("needs a file system with user xattrs: %v", err)
+	}
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	for name, want := range map[string]string{"plain": "", "with": "user.note\x00", "link": ""} {
+		for _, l := range []*lister{{}, {oldKernel: true}} {
+			buf := make([]byte, 512)
+			n, err := l.listXattrs(fd, name, buf)
+			if got := string(buf[:max(n, 0)]); err != nil || got != want {
+				t.Errorf("%s, by the old call %t: %q, %v", name, l.oldKernel, got, err)
+			}
+		}
+	}
+	if _, err := (&lister{}).listXattrs(fd, "missing", make([]byte, 512)); err != unix.ENOENT {
+		t.Errorf("of nothing: %v", err)
+	}
+}

@@ -186,10 +186,11 @@ func (c *Context) names(at string) (dir string, names []string, err error) {
 
 // lister reads directories for one goroutine.
 type lister struct {
-	c     *Context
-	match *pattern.Matcher
-	buf   []byte
-	own   map[*pattern.Filter]*pattern.Filter // clones
+	c         *Context
+	match     *pattern.Matcher
+	buf       []byte
+	own       map[*pattern.Filter]*pattern.Filter // clones
+	oldKernel bool                                // that has no listxattrat
 }
 
 // filter returns this goroutine's clone of f.
