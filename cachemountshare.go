@@ -10,7 +10,9 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
+	"github.com/whittle-build/whittle/internal/abreast"
 	"github.com/whittle-build/whittle/internal/cachemount"
 	"github.com/whittle-build/whittle/internal/cacheplace"
 	"github.com/whittle-build/whittle/internal/digest"
@@ -105,26 +107,19 @@ func (c *caches) exportMount(ctx context.Context, to *exportedCache, at cachepla
 
 // sendMount makes a place have all blobs of a cache mount, and says whether it lacked one.
 func (c *caches) sendMount(ctx context.Context, at cacheplace.Place, m *cachemount.Saved) (sent bool, err error) {
-	var wg sync.WaitGroup
-	blobs := m.Blobs()
-	errs, lacked := make([]error, len(blobs)), make([]bool, len(blobs))
-	slots := make(chan struct{}, maxFetches)
-	for i, d := range blobs {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			_, errs[i] = at.PutLayer(ctx, registry.UploadLayer{
-				Blob: func(context.Context, func(io.ReadCloser)) (manifest.Descriptor, error) { return d, nil },
-				Open: func() (io.ReadCloser, error) {
-					lacked[i] = true
-					b, err := m.Blob(d)
-					return io.NopCloser(bytes.NewReader(b)), err
-				},
-			})
+	var lacked atomic.Bool
+	err = abreast.Each(ctx, m.Blobs(), maxFetches, func(ctx context.Context, d manifest.Descriptor) error {
+		_, err := at.PutLayer(ctx, registry.UploadLayer{
+			Blob: func(context.Context, func(io.ReadCloser)) (manifest.Descriptor, error) { return d, nil },
+			Open: func() (io.ReadCloser, error) {
+				lacked.Store(true)
+				b, err := m.Blob(d)
+				return io.NopCloser(bytes.NewReader(b)), err
+			},
 		})
-	}
-	wg.Wait()
-	return slices.Contains(lacked, true), errors.Join(errs...)
+		return err
+	})
+	return lacked.Load(), err
 }
 
 // spare keeps a cache mount in a cache as it is there: that here began without it.
@@ -167,7 +162,7 @@ func (c *caches) bringMount(ctx context.Context, id cachemount.Identity) {
 		if !one.wantsMount(id.ID) {
 			continue
 		}
-		done, err := c.receive(ctx, one.by(c.build.client(nil)), id)
+		done, err := c.receive(ctx, one.by(c.client()), id)
 		switch {
 		case err == nil:
 			c.build.note("cache %s: cache mount %s, %s", one.label(), id.ID, progress.HumanSize(done.Bytes))

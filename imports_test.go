@@ -54,6 +54,7 @@ var house = map[string]struct {
 	"internal/pattern":            {1, "github.com/moby/patternmatcher"},
 	"internal/config":             {1, ""},
 	"internal/address":            {1, ""},
+	"internal/abreast":            {0, ""},
 	"internal/nearest":            {0, ""},
 	"internal/digest":             {0, ""},
 	"internal/crash":              {0, ""},

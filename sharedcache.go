@@ -15,6 +15,7 @@ import (
 	"github.com/whittle-build/whittle/internal/layer"
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/progress"
+	"github.com/whittle-build/whittle/internal/registry"
 	"github.com/whittle-build/whittle/internal/rootfs"
 	"github.com/whittle-build/whittle/internal/sandbox"
 	"github.com/whittle-build/whittle/internal/sharedcache"
@@ -32,7 +33,8 @@ type caches struct {
 	from  []*importedCache
 	to    []*exportedCache
 
-	births func() births // read once
+	client func() *registry.Client // that reads them, once
+	births func() births           // read once
 	mu     sync.Mutex
 	// copied are the contents that copies of this build were found to have.
 	copied  map[string]digest.Digest
@@ -55,7 +57,8 @@ type importedCache struct {
 // openCaches checks the caches of the request, of which those that steps may come
 // from can be read until closeCaches.
 func (b *build) openCaches(ctx context.Context) error {
-	c := &caches{build: b, copied: map[string]digest.Digest{}, brought: map[digest.Digest]func(){}, spared: map[digest.Digest]bool{}, births: sync.OnceValue(b.readBirths)}
+	c := &caches{build: b, copied: map[string]digest.Digest{}, brought: map[digest.Digest]func(){}, spared: map[digest.Digest]bool{}, births: sync.OnceValue(b.readBirths),
+		client: sync.OnceValue(func() *registry.Client { return b.client(nil) })}
 	var err error
 	if c.trust, err = b.req.trusted(); err != nil {
 		return err
@@ -113,7 +116,7 @@ func (c *caches) read(ctx context.Context, one *importedCache) {
 	defer span.End()
 	within, cancel := context.WithTimeoutCause(ctx, maxCacheRead, fmt.Errorf("it was not read within %v", maxCacheRead))
 	defer cancel()
-	set, err := one.read(within, c.build.client(nil), c.trust)
+	set, err := one.read(within, c.client(), c.trust)
 	switch {
 	case err == nil:
 		one.set = set

@@ -2,10 +2,9 @@ package cachemount
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"sync"
 
+	"github.com/whittle-build/whittle/internal/abreast"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/image/manifest"
 )
@@ -52,35 +51,14 @@ func Receive(ctx context.Context, dir string, document []byte, fetch func(contex
 	for _, d := range blobs {
 		needed[d.Digest] = true
 	}
-	if err := f.receive(ctx, blobs, fetch); err != nil {
+	err = abreast.Each(ctx, blobs, arriving, func(ctx context.Context, d manifest.Descriptor) error { return f.receive(ctx, d, fetch) })
+	if err != nil {
 		return err
 	}
 	return f.commit([]manifest.Descriptor{desc}, needed)
 }
 
-func (f *folder) receive(ctx context.Context, list []manifest.Descriptor, fetch func(context.Context, manifest.Descriptor) ([]byte, error)) error {
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	var wg sync.WaitGroup
-	errs := make([]error, len(list))
-	slots := make(chan struct{}, arriving)
-	for i, d := range list {
-		slots <- struct{}{}
-		if ctx.Err() != nil {
-			break
-		}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			if errs[i] = f.receiveOne(ctx, d, fetch); errs[i] != nil {
-				stop(errs[i])
-			}
-		})
-	}
-	wg.Wait()
-	return errors.Join(errs...)
-}
-
-func (f *folder) receiveOne(ctx context.Context, d manifest.Descriptor, fetch func(context.Context, manifest.Descriptor) ([]byte, error)) error {
+func (f *folder) receive(ctx context.Context, d manifest.Descriptor, fetch func(context.Context, manifest.Descriptor) ([]byte, error)) error {
 	if d.Size > maxBlob {
 		return fmt.Errorf("blob %s: %d bytes, more than %d", d.Digest.Short(), d.Size, maxBlob)
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/whittle-build/whittle/internal/abreast"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/image/manifest"
 	"github.com/whittle-build/whittle/internal/registry"
@@ -129,27 +130,20 @@ func (r *repository) readMore(ctx context.Context, t Trust, unions, tags []strin
 	}
 	const atOnce = 8
 	var mu sync.Mutex
-	var wg sync.WaitGroup
-	var errs []error
 	found := map[string]*sharedcache.Set{}
-	slots := make(chan struct{}, atOnce)
-	for _, tag := range todo {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			one, err := r.readSet(ctx, t, tag)
+	err := abreast.Each(ctx, todo, atOnce, func(ctx context.Context, tag string) error {
+		one, err := r.readSet(ctx, t, tag)
+		if err != nil && !Lasting(ctx, err) {
+			return err
+		}
+		if err == nil || errors.Is(err, registry.ErrNotFound) {
 			mu.Lock()
 			defer mu.Unlock()
-			switch {
-			case err == nil, errors.Is(err, registry.ErrNotFound):
-				found[tag] = one
-			case !Lasting(ctx, err):
-				errs = append(errs, err)
-			}
-		})
-	}
-	wg.Wait()
-	return found, errors.Join(errs...)
+			found[tag] = one
+		}
+		return nil
+	})
+	return found, err
 }
 
 func (r *repository) readSet(ctx context.Context, t Trust, tag string) (*sharedcache.Set, error) {

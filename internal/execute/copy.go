@@ -176,6 +176,7 @@ func (l *Local) contentName(job solve.Job) string {
 
 // copy writes what a COPY or ADD changes.
 func (l *Local) copy(ctx context.Context, job solve.Job) (_ solve.Made, err error) {
+	l.noteCopied(job)
 	if job.Kept != nil {
 		if p, ok := job.Kept.Made.(*prepared); ok {
 			return l.copyPrepared(ctx, job, p)

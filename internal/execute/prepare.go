@@ -72,11 +72,10 @@ func (l *Local) readContext(ctx context.Context, job solve.Job, in *Context) err
 	if in == nil || in.Late == nil {
 		return nil
 	}
-	seen := l.seen(job)
 	if !in.Late.Unread() {
 		return nil
 	}
-	if preparable(job) && !seen {
+	if preparable(job) && !l.wasCopied(job) {
 		moved := in.Late.Moved()
 		_, err := l.attempt(ctx, job, l.prepareContext)
 		if err == nil && in.Late.Moved() != moved {
@@ -94,21 +93,32 @@ func (l *Local) readContext(ctx context.Context, job solve.Job, in *Context) err
 	return in.Late.ReadRest(ctx)
 }
 
-// seen says whether the step of job was looked for in this store before, with whatever
-// content: if not, no layer of it is there. From now on it was.
-func (l *Local) seen(job solve.Job) bool {
+// copiedKind is the kind of the cache files that say of steps that they ran in this store,
+// with whatever content: of one without, no layer is there.
+const copiedKind = "copied"
+
+// wasCopied says so of job. A layer that came from elsewhere is not known here, which costs
+// no more than what is prepared in vain.
+func (l *Local) wasCopied(job solve.Job) bool {
+	_, err := os.Stat(l.Store.CacheFile(copiedKind, copiedName(job)))
+	return err == nil
+}
+
+// noteCopied has wasCopied say yes.
+func (l *Local) noteCopied(job solve.Job) {
+	if in, ok := l.context(job.Step.Copy.From); ok && in != nil && in.Late != nil {
+		_ = l.Store.PutCacheFile(copiedKind, copiedName(job), nil) // which only saves work
+	}
+}
+
+// copiedName names a step by all but the content that it copies.
+func copiedName(job solve.Job) string {
 	k := digest.NewKey("copy of whatever content")
 	job.Step.KeyFields(k)
 	if !job.Step.Copy.Link {
 		k.Digest("below", job.Below.ID())
 	}
-	const kind = "copied"
-	name := k.Sum().Hex()
-	if _, err := os.Stat(l.Store.CacheFile(kind, name)); err == nil {
-		return true
-	}
-	_ = l.Store.PutCacheFile(kind, name, nil) // which only saves work
-	return false
+	return k.Sum().Hex()
 }
 
 var errMoved = errors.New("a file changed meanwhile")

@@ -187,20 +187,12 @@ func (f *Folder) Remove(d digest.Digest) error {
 
 // open opens a regular file of at most limit bytes.
 func (f *Folder) open(name string, limit int64) (*os.File, error) {
-	in, err := f.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	in, size, err := openRegular(f.root, name)
+	if err == nil && size > limit {
+		err = errors.Join(fmt.Errorf("%s: %d bytes, more than %d", name, size, limit), in.Close())
+	}
 	if err != nil {
 		return nil, err
-	}
-	st, err := in.Stat()
-	switch {
-	case err != nil:
-	case !st.Mode().IsRegular():
-		err = fmt.Errorf("%s: is not a regular file", name)
-	case st.Size() > limit:
-		err = fmt.Errorf("%s: %d bytes, more than %d", name, st.Size(), limit)
-	}
-	if err != nil {
-		return nil, errors.Join(err, in.Close())
 	}
 	return in, nil
 }

@@ -157,21 +157,29 @@ func openLayout(dir string) (*layoutDir, error) {
 // open implements archive. What it opened stays open until close: layers are
 // read while others are.
 func (d *layoutDir) open(name string) (*io.SectionReader, error) {
-	f, err := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, size, err := openRegular(d.root, name)
 	if err != nil {
 		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.files = append(d.files, f)
+	return io.NewSectionReader(f, 0, size), nil
+}
+
+// openRegular opens a file that is neither a pipe nor anything else that is waited for.
+func openRegular(root *os.Root, name string) (f *os.File, size int64, err error) {
+	if f, err = root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0); err != nil {
+		return nil, 0, err
 	}
 	st, err := f.Stat()
 	if err == nil && !st.Mode().IsRegular() {
 		err = fmt.Errorf("%s: is not a regular file", name)
 	}
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, 0, errors.Join(err, f.Close())
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.files = append(d.files, f)
-	return io.NewSectionReader(f, 0, st.Size()), nil
+	return f, st.Size(), nil
 }
 
 func (d *layoutDir) close() error {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
+	"github.com/whittle-build/whittle/internal/abreast"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/image/manifest"
 )
@@ -138,7 +139,7 @@ func (c *Client) HasBlob(ctx context.Context, ref Ref, d manifest.Descriptor) (b
 func (c *Client) Lacks(ctx context.Context, ref Ref, blobs []manifest.Descriptor) (map[digest.Digest]bool, error) {
 	lacks := map[digest.Digest]bool{}
 	var mu sync.Mutex
-	err := each(ctx, blobs, c.jobs(), func(ctx context.Context, d manifest.Descriptor) error {
+	err := abreast.Each(ctx, blobs, c.jobs(), func(ctx context.Context, d manifest.Descriptor) error {
 		has, err := c.HasBlob(ctx, ref, d)
 		if err == nil && !has {
 			mu.Lock()

@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"sync"
 
+	"github.com/whittle-build/whittle/internal/abreast"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/image/manifest"
 	"github.com/whittle-build/whittle/internal/trace"
@@ -37,7 +37,7 @@ func (c *Client) Pull(ctx context.Context, r *Remote, sink Sink) error {
 		}
 		todo = append(todo, i)
 	}
-	return each(ctx, todo, c.jobs(), func(ctx context.Context, i int) error {
+	return abreast.Each(ctx, todo, c.jobs(), func(ctx context.Context, i int) error {
 		l := r.Layers[i]
 		return c.fetch(ctx, r.Ref, l.Descriptor, "layer "+l.Digest.Short()+": ", func(in io.Reader) error { return sink.Layer(ctx, i, l, in) })
 	})
@@ -74,31 +74,5 @@ func (s *session) fetch(ctx context.Context, d manifest.Descriptor, take func(io
 		return err
 	}
 	s.c.event(Event{Action: Pulled, Blob: d, Done: d.Size})
-	return nil
-}
-
-// each calls do for all items, at most jobs at once, and returns the first
-// error after every call has ended.
-func each[T any](ctx context.Context, items []T, jobs int, do func(context.Context, T) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	slots := make(chan struct{}, jobs)
-	var wg sync.WaitGroup
-	for _, item := range items {
-		slots <- struct{}{}
-		if ctx.Err() != nil {
-			break
-		}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			if err := do(ctx, item); err != nil {
-				cancel(err)
-			}
-		})
-	}
-	wg.Wait()
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
 	return nil
 }

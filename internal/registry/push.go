@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
+	"github.com/whittle-build/whittle/internal/abreast"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/image/manifest"
 )
@@ -104,7 +105,7 @@ func (s *session) push(ctx context.Context, up Upload) (manifest.Descriptor, err
 	for i := range order {
 		order[i] = i
 	}
-	err := each(ctx, order, s.c.jobs(), func(ctx context.Context, i int) (err error) {
+	err := abreast.Each(ctx, order, s.c.jobs(), func(ctx context.Context, i int) (err error) {
 		if layers[i], err = s.putLayer(ctx, up.Layers[i]); err != nil {
 			return fmt.Errorf("layer %d: %w", i, err)
 		}

@@ -175,9 +175,7 @@ func (h *hasher) file(ctx context.Context, path string, n *node) error {
 		switch {
 		case n.same(&after):
 			n.flags |= hasDigest
-			if uint64(after.Dev) == h.c.links.main || !frozenClock(fd) { // a mount in the context may be an image
-				n.flags |= trusted(n, h.start)
-			}
+			n.flags |= h.c.trust(n, &after, fd, h.start)
 			return nil
 		case !n.grown(&after):
 			before = after
@@ -188,6 +186,15 @@ func (h *hasher) file(ctx context.Context, path string, n *node) error {
 		last = n.digest
 	}
 	return pathError("read", path, ErrChanged)
+}
+
+// trust is trusted for a file that may be on another file system than the context: a mount
+// in it may be an image.
+func (c *Context) trust(n *node, st *unix.Stat_t, fd int, start time.Time) uint32 {
+	if uint64(st.Dev) != c.links.main && frozenClock(fd) {
+		return 0
+	}
+	return trusted(n, start)
 }
 
 // read digests the first size bytes of the file: one to which somebody writes,

@@ -131,7 +131,6 @@ func (c *Context) learn(n *node, path string, fd int, data []byte, start time.Ti
 		return pathError("stat", path, err)
 	}
 	sum := digest.Digest(sha256.Sum256(data))
-	trust := uint64(st.Dev) == c.links.main || !frozenClock(fd)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !n.same(&st) || st.Size != int64(len(data)) {
@@ -141,10 +140,7 @@ func (c *Context) learn(n *node, path string, fd int, data []byte, start time.Ti
 		return nil // somebody was faster
 	}
 	n.digest = sum
-	n.flags |= hasDigest
-	if trust {
-		n.flags |= trusted(n, start)
-	}
+	n.flags |= hasDigest | c.trust(n, &st, fd, start)
 	c.dirty = c.dirty || n.flags&isTrusted != 0
 	return nil
 }
