@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 // TestScript runs testdata/script/*.txtar: one behaviour a file, each with a
 // store of its own. WHITTLE_ROOTFS picks the provider, as for a user.
 func TestScript(t *testing.T) {
+	t.Parallel()
 	repo, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)

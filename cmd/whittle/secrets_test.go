@@ -252,7 +252,10 @@ func everyWay(t *testing.T, fn func(t *testing.T, provider string)) {
 		list = list[1:2]
 	}
 	for _, p := range list {
-		t.Run(p, func(t *testing.T) { fn(t, p) })
+		t.Run(p, func(t *testing.T) {
+			t.Parallel()
+			fn(t, p)
+		})
 	}
 }
 
@@ -261,6 +264,7 @@ func everyWay(t *testing.T, fn func(t *testing.T, provider string)) {
 // caches, what it says in any form, temporary files, the command lines of its
 // processes. A build argument is not secret: see docs/run.md.
 func TestAttack31_NoByteThatABuildLeavesHasASecret(t *testing.T) {
+	t.Parallel()
 	everyWay(t, func(t *testing.T, provider string) {
 		c := newCage(t, provider)
 		shown, text := newCanary("build argument")
@@ -295,6 +299,7 @@ func TestAttack31_NoByteThatABuildLeavesHasASecret(t *testing.T) {
 // at the same moment: not in its files, not in the processes that it can see,
 // not in its environment.
 func TestAttack32_AStepSeesNoSecretOfAnother(t *testing.T) {
+	t.Parallel()
 	everyWay(t, func(t *testing.T, provider string) {
 		c := newCage(t, provider)
 		c.run(c.args...)

@@ -113,6 +113,7 @@ func TestDifferentBuildsAtOnceGetTheirOwnImages(t *testing.T) {
 // Pruning takes nothing that a running build has made or read, at whatever
 // moment it comes.
 func TestABuildBesidePrunesIsRight(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, filepath.Join(t.TempDir(), "store"), "busybox")
 	dir := folder(t, map[string]string{"data": "b\na\n", "Dockerfile": sideBySide("salt")})
 	l.run("build", "-q", "-t", "want", dir)
@@ -212,6 +213,7 @@ func waitReading(cmd *exec.Cmd, said interface{ Read([]byte) (int, error) }) err
 // The steps are such that they make the same files whenever they are run; how
 // many run at once must not matter, nor where the store is.
 func TestTheSameStepsMakeTheSameImageInEveryStore(t *testing.T) {
+	t.Parallel()
 	files := map[string]string{"data": "b\na\n", "tree/x/1": "1", "tree/x/2": "2", "tree/y": "y", "Dockerfile": `FROM busybox AS shared
 WORKDIR /src
 COPY data .
