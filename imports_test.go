@@ -55,6 +55,7 @@ var house = map[string]struct {
 	"internal/config":             {1, ""},
 	"internal/address":            {1, ""},
 	"internal/abreast":            {0, ""},
+	"internal/flock":              {0, "golang.org/x/sys"},
 	"internal/nearest":            {0, ""},
 	"internal/digest":             {0, ""},
 	"internal/crash":              {0, ""},

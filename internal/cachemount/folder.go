@@ -14,13 +14,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/whittle-build/whittle/internal/crash"
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/entry"
+	"github.com/whittle-build/whittle/internal/flock"
 	"github.com/whittle-build/whittle/internal/fsroot"
 	"github.com/whittle-build/whittle/internal/image/manifest"
 	"github.com/whittle-build/whittle/internal/layer"
@@ -45,9 +45,9 @@ type folder struct {
 // openFolder opens an export for reading, or with write for another export
 // into it; then it is made if need be.
 func openFolder(ctx context.Context, dir string, write bool) (*folder, error) {
-	how := unix.LOCK_SH
+	how := flock.Shared
 	if write {
-		how = unix.LOCK_EX
+		how = flock.Exclusive
 		if err := os.MkdirAll(dir, 0o777); err != nil {
 			return nil, err
 		}
@@ -57,7 +57,7 @@ func openFolder(ctx context.Context, dir string, write bool) (*folder, error) {
 		return nil, err
 	}
 	f := &folder{dir: dir, root: root}
-	if err = wait(ctx, root.Dir(), how); err == nil {
+	if err = flock.Wait(ctx, root.Dir(), how, nil); err == nil {
 		err = f.read()
 	}
 	if err != nil {
@@ -68,26 +68,6 @@ func openFolder(ctx context.Context, dir string, write bool) (*folder, error) {
 }
 
 func (f *folder) close() { f.root.Close() }
-
-// wait takes a lock that the process loses with its end.
-func wait(ctx context.Context, f *os.File, how int) error {
-	for {
-		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
-		switch {
-		case err == nil:
-			return nil
-		case err == unix.EINTR:
-			continue
-		case err != unix.EWOULDBLOCK:
-			return fmt.Errorf("%s: flock: %w", f.Name(), err)
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
 
 // read reads the index. A folder of other things is refused, so that no export
 // removes what is not its own. An empty one is an export of nothing.

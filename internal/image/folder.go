@@ -10,10 +10,10 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/flock"
 	"github.com/whittle-build/whittle/internal/image/manifest"
 )
 
@@ -53,26 +53,14 @@ func (f *Folder) Lock(ctx context.Context, change bool) (unlock func(), err erro
 	if err != nil {
 		return nil, err
 	}
-	how := syscall.LOCK_SH
+	how := flock.Shared
 	if change {
-		how = syscall.LOCK_EX
+		how = flock.Exclusive
 	}
-	for {
-		err := syscall.Flock(int(top.Fd()), how|syscall.LOCK_NB)
-		switch {
-		case err == nil:
-			return func() { top.Close() }, nil
-		case err == syscall.EINTR:
-			continue
-		case err != syscall.EWOULDBLOCK:
-			return nil, errors.Join(fmt.Errorf("%s: lock: %w", f.root.Name(), err), top.Close())
-		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			return nil, errors.Join(context.Cause(ctx), top.Close())
-		}
+	if err := flock.Wait(ctx, top, how, nil); err != nil {
+		return nil, errors.Join(err, top.Close())
 	}
+	return func() { flock.Unlock(top); top.Close() }, nil
 }
 
 // Index lists what index.json names; nothing where there is none.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/whittle-build/whittle/internal/crash"
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/flock"
 )
 
 // CacheInfo describes a cache mount that is there.
@@ -75,7 +76,7 @@ func (s *Store) cacheInfo(path, name string) (CacheInfo, error) {
 		*f.to = b
 	}
 	if !c.Retired {
-		lock, err := s.tryCache(name, unix.LOCK_EX)
+		lock, err := s.tryCache(name, flock.Exclusive)
 		if err != nil {
 			return c, err
 		}
@@ -91,26 +92,19 @@ func (s *Store) cacheInfo(path, name string) (CacheInfo, error) {
 // waits until none has it. It makes none: without one the error is ErrNotFound.
 // The caller holds a Use lock.
 func (s *Store) HoldCache(ctx context.Context, name digest.Digest, waiting func()) (*CacheMount, error) {
-	for wait := minWait; ; wait = min(wait*3/2, maxWait) {
-		lock, err := s.tryCache(cacheName(name, 0), unix.LOCK_SH)
-		if err != nil {
-			return nil, err
-		}
-		if lock != nil {
-			c := &CacheMount{Dir: filepath.Join(s.cachePath(name, 0), cacheTree), lock: lock}
-			if !isFolder(c.Dir) {
-				return nil, errors.Join(ErrNotFound, lock.Close())
-			}
-			return c, nil
-		}
-		if waiting != nil {
-			waiting()
-			waiting = nil
-		}
-		if err := sleep(ctx, wait); err != nil {
-			return nil, err
-		}
+	var lock *Lock
+	err := flock.Until(ctx, func() (_ bool, err error) {
+		lock, err = s.tryCache(cacheName(name, 0), flock.Shared)
+		return lock != nil, err
+	}, waiting)
+	if err != nil {
+		return nil, err
 	}
+	c := &CacheMount{Dir: filepath.Join(s.cachePath(name, 0), cacheTree), lock: lock}
+	if !isFolder(c.Dir) {
+		return nil, errors.Join(ErrNotFound, lock.Close())
+	}
+	return c, nil
 }
 
 // SetCacheNote keeps something beside the first cache of a name, until that
@@ -167,7 +161,7 @@ func (s *Store) InstallCache(c NewCache) (installed bool, err error) {
 			return false, s.Explain(err)
 		}
 	}
-	lock, err := s.tryCache(cacheName(c.Name, 0), unix.LOCK_EX)
+	lock, err := s.tryCache(cacheName(c.Name, 0), flock.Exclusive)
 	if lock == nil || err != nil {
 		return false, err
 	}
@@ -224,9 +218,9 @@ func (s *Store) PruneCaches(want func(CacheInfo) bool) (removed []CacheInfo, bus
 func (s *Store) pruneCache(c CacheInfo) (gone bool, err error) {
 	var lock *Lock
 	if c.Retired {
-		lock, err = s.tryLockPath(s.path(lockDir, lockUse), unix.LOCK_EX)
+		lock, err = s.tryLockPath(s.path(lockDir, lockUse), flock.Exclusive)
 	} else {
-		lock, err = s.tryCache(cacheName(c.Name, c.Number), unix.LOCK_EX)
+		lock, err = s.tryCache(cacheName(c.Name, c.Number), flock.Exclusive)
 	}
 	if lock == nil || err != nil {
 		return false, err

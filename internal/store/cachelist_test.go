@@ -10,9 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/flock"
 )
 
 // install puts a cache with one file into the store of u.
@@ -166,7 +165,7 @@ func TestPruningCachesTakesWhatIsWantedAndNotInUse(t *testing.T) {
 func TestAMomentsLockSendsNoStepElsewhere(t *testing.T) {
 	u := cacheUser{t, open(t)}
 	u.install("x")
-	lock, err := u.s.tryCache(cacheName(digest.Of([]byte("a cache")), 0), unix.LOCK_EX)
+	lock, err := u.s.tryCache(cacheName(digest.Of([]byte("a cache")), 0), flock.Exclusive)
 	check(t, err)
 	var wg sync.WaitGroup
 	wg.Go(func() {

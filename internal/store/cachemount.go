@@ -9,9 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/flock"
 )
 
 // A cache mount is a folder of kind "cache" for each pair of a name and a
@@ -75,36 +74,31 @@ func (s *Store) CacheMount(ctx context.Context, r CacheRequest) (*CacheMount, er
 	return c, nil
 }
 
-func (s *Store) cacheMount(ctx context.Context, r CacheRequest) (*CacheMount, error) {
+func (s *Store) cacheMount(ctx context.Context, r CacheRequest) (c *CacheMount, err error) {
 	patient := true
-	for wait := minWait; ; wait = min(wait*3/2, maxWait) {
-		c, busy, err := s.freeCache(r)
-		if c != nil || err != nil {
-			return c, err
+	err = flock.Until(ctx, func() (bool, error) {
+		var busy int
+		if c, busy, err = s.freeCache(r); c != nil || err != nil || r.Sharing == Locked {
+			return c != nil, err
 		}
 		// Who lists, replaces or prunes caches has their locks for a moment, which
 		// is no reason to begin with an empty one.
-		if patient && r.Sharing != Locked {
+		if patient {
 			patient = false
-			if err := sleep(ctx, maintenance); err != nil {
-				return nil, err
-			}
-			continue
+			return false, sleep(ctx, maintenance)
 		}
-		if r.Sharing != Locked {
-			if c, err := s.useCache(r, busy); c != nil || err != nil {
-				return c, err
-			}
-			continue // somebody else took that one at the same moment
-		}
-		if r.Waiting != nil {
-			r.Waiting()
-			r.Waiting = nil
-		}
-		if err := sleep(ctx, wait); err != nil {
-			return nil, err
-		}
+		c, err = s.useCache(r, busy)
+		return c != nil, err // nil: somebody else took that one at the same moment
+	}, r.told())
+	return c, err
+}
+
+// told is what to call when one waits for a cache.
+func (r *CacheRequest) told() func() {
+	if r.Sharing != Locked {
+		return nil // it waits for nobody
 	}
+	return r.Waiting
 }
 
 // freeCache takes the first cache of this name that can be used now, and makes
@@ -124,9 +118,9 @@ func (s *Store) freeCache(r CacheRequest) (c *CacheMount, busy int, err error) {
 // useCache takes the cache of this number, made if need be; nil if somebody
 // else has it.
 func (s *Store) useCache(r CacheRequest, number int) (*CacheMount, error) {
-	how := unix.LOCK_EX
+	how := flock.Exclusive
 	if r.Sharing == Shared {
-		how = unix.LOCK_SH
+		how = flock.Shared
 	}
 	lock, err := s.tryCache(cacheName(r.Name, number), how)
 	if lock == nil || err != nil {

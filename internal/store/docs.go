@@ -10,10 +10,9 @@ import (
 	"io/fs"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/whittle-build/whittle/internal/crash"
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/flock"
 )
 
 // PutDoc stores a document, b being JSON, under a kind and a name. It
@@ -30,7 +29,7 @@ func (s *Store) UpdateDoc(kind, name string, fn func(old []byte) ([]byte, error)
 	if err != nil {
 		return err
 	}
-	l, err := s.lock(context.Background(), s.briefPath("doc", lockNamed(kind, name)), unix.LOCK_EX, true, nil)
+	l, err := s.lock(context.Background(), s.briefPath("doc", lockNamed(kind, name)), flock.Exclusive, true, nil)
 	if err != nil {
 		return fmt.Errorf("%s %q: %w", kind, name, err)
 	}

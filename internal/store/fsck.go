@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/flock"
 )
 
 // FsckOptions say how to check.
@@ -60,7 +61,7 @@ type checker struct {
 // it fails only when it cannot go on. Builds may run beside it unless it
 // repairs.
 func (s *Store) Fsck(ctx context.Context, o FsckOptions) ([]Problem, error) {
-	one, err := s.lock(ctx, s.path(lockDir, lockPrune), unix.LOCK_EX, false, nil)
+	one, err := s.lock(ctx, s.path(lockDir, lockPrune), flock.Exclusive, false, nil)
 	if err != nil {
 		return nil, fmt.Errorf("store %s: fsck: %w", s.dir, err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/whittle-build/whittle/internal/crash"
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/flock"
 )
 
 // AwayName is the file by which a layer's folder says that it stands for one
@@ -270,7 +271,7 @@ func (s *Store) fillPart(id digest.Digest, name, to string, fill func(path strin
 
 func (s *Store) lockPart(id digest.Digest, name string) (*Lock, error) {
 	path := s.briefPath("part", lockNamed(id.Hex(), name))
-	l, err := s.lock(context.Background(), path, unix.LOCK_EX, true, nil)
+	l, err := s.lock(context.Background(), path, flock.Exclusive, true, nil)
 	if err != nil {
 		return nil, fmt.Errorf("layer %s: %s: %w", id.Short(), name, err)
 	}

@@ -13,18 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/flock"
 )
 
-// All locks are flock(2) on an open file description that no child keeps, unless
-// it is told to: the kernel gives them back when the process dies, however it
-// dies. They exclude goroutines of one process as well as processes.
-//
-// A lock is waited for by asking again, at most maxWait apart, because a
-// blocked flock cannot be called off when the context ends.
-const (
-	minWait = 500 * time.Microsecond
-	maxWait = 20 * time.Millisecond
-)
+// All locks are those of package flock on an open file description that no child keeps,
+// unless it is told to.
 
 const (
 	lockUse   = "use"   // shared by builds, exclusive for who must be alone
@@ -56,9 +49,7 @@ func (l *Lock) Close() error {
 	if l.brief {
 		err = ignoreAbsent(os.Remove(l.file.Name()))
 	}
-	// A child that is just being made has the description too, until it executes its
-	// program: the lock is not gone with this descriptor (flock(2)).
-	err = errors.Join(err, unix.Flock(int(l.file.Fd()), unix.LOCK_UN), l.file.Close())
+	err = errors.Join(err, flock.Unlock(l.file), l.file.Close())
 	l.file = nil
 	return err
 }
@@ -67,7 +58,7 @@ func (l *Lock) Close() error {
 // the others wait. waiting, if not nil, is called once when somebody else
 // holds it. It fails only when ctx ends or the store cannot be written.
 func (s *Store) LockKey(ctx context.Context, key digest.Digest, waiting func()) (*Lock, error) {
-	l, err := s.lock(ctx, s.briefPath("key", key.Hex()), unix.LOCK_EX, true, waiting)
+	l, err := s.lock(ctx, s.briefPath("key", key.Hex()), flock.Exclusive, true, waiting)
 	if err != nil {
 		return nil, fmt.Errorf("lock of key %s: %w", key.Short(), err)
 	}
@@ -78,7 +69,7 @@ func (s *Store) LockKey(ctx context.Context, key digest.Digest, waiting func()) 
 // gone. Builds that keep coming can make it wait for ever; ctx ends that.
 // Pruning does not need it.
 func (s *Store) Exclusive(ctx context.Context) (*Lock, error) {
-	l, err := s.lock(ctx, s.path(lockDir, lockUse), unix.LOCK_EX, false, nil)
+	l, err := s.lock(ctx, s.path(lockDir, lockUse), flock.Exclusive, false, nil)
 	if err != nil {
 		return nil, fmt.Errorf("exclusive lock of store %s: %w", s.dir, err)
 	}
@@ -94,28 +85,16 @@ func (s *Store) briefPath(what, hex string) string {
 // lock waits for a lock. A brief lock's file is removed by its holder; who
 // gets the lock of a removed file begins again with the new one.
 func (s *Store) lock(ctx context.Context, path string, how int, brief bool, waiting func()) (*Lock, error) {
-	wait := minWait
+	if waiting != nil {
+		waiting = sync.OnceFunc(waiting)
+	}
 	for {
 		f, err := openLock(path)
 		if err != nil {
 			return nil, s.Explain(err)
 		}
-		for {
-			locked, err := tryLock(f, how)
-			if err != nil {
-				return nil, errors.Join(err, f.Close())
-			}
-			if locked {
-				break
-			}
-			if waiting != nil {
-				waiting()
-				waiting = nil
-			}
-			if err := sleep(ctx, wait); err != nil {
-				return nil, errors.Join(err, f.Close())
-			}
-			wait = min(wait*3/2, maxWait)
+		if err := flock.Wait(ctx, f, how, waiting); err != nil {
+			return nil, errors.Join(err, f.Close())
 		}
 		if !brief || linked(f) {
 			return &Lock{file: f, brief: brief}, nil
@@ -130,7 +109,7 @@ func (s *Store) tryLockPath(path string, how int) (*Lock, error) {
 	if err != nil {
 		return nil, s.Explain(err)
 	}
-	locked, err := tryLock(f, how)
+	locked, err := flock.Try(f, how)
 	if err != nil || !locked {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -143,21 +122,6 @@ func openLock(path string) (f *os.File, err error) {
 		return err
 	})
 	return f, err
-}
-
-func tryLock(f *os.File, how int) (bool, error) {
-	for {
-		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
-		switch err {
-		case nil:
-			return true, nil
-		case unix.EINTR:
-			continue
-		case unix.EWOULDBLOCK:
-			return false, nil
-		}
-		return false, fmt.Errorf("%s: flock: %w", f.Name(), err)
-	}
 }
 
 // linked reports whether f is still what its name stands for. What is locked
@@ -200,7 +164,7 @@ func sweepLock(path string) error {
 		return ignoreAbsent(err)
 	}
 	defer f.Close()
-	locked, err := tryLock(f, unix.LOCK_EX)
+	locked, err := flock.Try(f, flock.Exclusive)
 	if err != nil || !locked || !linked(f) {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/whittle-build/whittle/internal/flock"
 )
 
 // A build's log is a folder of kind logKind, named by the build's id, with one
@@ -49,7 +49,7 @@ func (s *Store) NewLog() (id string, f *os.File, err error) {
 		if err != nil {
 			return "", nil, s.Explain(err)
 		}
-		if _, err := tryLock(f, unix.LOCK_EX); err != nil {
+		if _, err := flock.Try(f, flock.Exclusive); err != nil {
 			return "", nil, errors.Join(err, f.Close())
 		}
 		s.trimLogs(maxLogs, maxLogBytes)

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/flock"
 )
 
 const (
@@ -37,7 +38,7 @@ func (s *Store) Partial(d digest.Digest) *Partial {
 	if err != nil {
 		return nil
 	}
-	locked, err := tryLock(f, unix.LOCK_EX)
+	locked, err := flock.Try(f, flock.Exclusive)
 	st, serr := f.Stat()
 	if err != nil || serr != nil || !locked || !linked(f) || !st.Mode().IsRegular() {
 		f.Close()

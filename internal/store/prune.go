@@ -15,6 +15,7 @@ import (
 
 	"github.com/whittle-build/whittle/internal/crash"
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/flock"
 )
 
 // PruneOptions say what goes. The zero value takes only rubbish: what dead
@@ -74,7 +75,7 @@ type item struct {
 // the work.
 func (s *Store) Prune(ctx context.Context, o PruneOptions) (Freed, error) {
 	var freed Freed
-	one, err := s.lock(ctx, s.path(lockDir, lockPrune), unix.LOCK_EX, false, nil)
+	one, err := s.lock(ctx, s.path(lockDir, lockPrune), flock.Exclusive, false, nil)
 	if err != nil {
 		return freed, fmt.Errorf("store %s: prune: %w", s.dir, err)
 	}
@@ -83,7 +84,7 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (Freed, error) {
 	if err != nil {
 		return freed, err
 	}
-	alone, err := s.tryLockPath(s.path(lockDir, lockUse), unix.LOCK_EX)
+	alone, err := s.tryLockPath(s.path(lockDir, lockUse), flock.Exclusive)
 	if err != nil {
 		return freed, err
 	}
@@ -155,7 +156,7 @@ func (s *Store) removeItems(ctx context.Context, victims []*item, recheck func()
 
 // trashBatch takes victims out of sight, except those that are pinned.
 func (s *Store) trashBatch(batch []*item, recheck func() (func(digest.Digest) bool, error), freed *Freed) (trashed []string, err error) {
-	gate, err := s.gate(unix.LOCK_EX)
+	gate, err := s.gate(flock.Exclusive)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/whittle-build/whittle/internal/crash"
+	"github.com/whittle-build/whittle/internal/flock"
 )
 
 // Temp is a folder for unfinished work. Its inode is locked (flock) while its
@@ -108,7 +109,7 @@ func (s *Store) newLocked(stem string, create func(path string) (*os.File, error
 		if err != nil {
 			return nil, s.Explain(err)
 		}
-		locked, err := tryLock(f, unix.LOCK_EX)
+		locked, err := flock.Try(f, flock.Exclusive)
 		if err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
@@ -217,7 +218,7 @@ func (s *Store) sweepOne(path string) (gone bool, freed int64, err error) {
 		return false, 0, err
 	}
 	defer f.Close()
-	locked, err := tryLock(f, unix.LOCK_EX)
+	locked, err := flock.Try(f, flock.Exclusive)
 	if err != nil || !locked || !linked(f) {
 		return false, 0, err
 	}
@@ -232,7 +233,7 @@ func ownerDead(path string) bool {
 		return true
 	}
 	defer f.Close()
-	locked, err := tryLock(f, unix.LOCK_SH)
+	locked, err := flock.Try(f, flock.Shared)
 	return err == nil && locked
 }
 

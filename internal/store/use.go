@@ -7,9 +7,8 @@ import (
 	"os"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/flock"
 )
 
 // Pruning beside running builds rests on pins. A process that holds a Use
@@ -31,7 +30,7 @@ type useFile struct {
 // the store has told it about goes away. It waits while another process
 // holds Exclusive. A process may hold several.
 func (s *Store) Use(ctx context.Context) (*Lock, error) {
-	l, err := s.lock(ctx, s.path(lockDir, lockUse), unix.LOCK_SH, false, nil)
+	l, err := s.lock(ctx, s.path(lockDir, lockUse), flock.Shared, false, nil)
 	if err != nil {
 		return nil, fmt.Errorf("use of store %s: %w", s.dir, err)
 	}
@@ -69,7 +68,7 @@ func (s *Store) holding(d digest.Digest, look func() error) error {
 	if u == nil || u.has(d) {
 		return look()
 	}
-	gate, err := s.gate(unix.LOCK_SH)
+	gate, err := s.gate(flock.Shared)
 	if err != nil {
 		return err
 	}
@@ -90,7 +89,7 @@ func (s *Store) Pin(d digest.Digest) error {
 // Unpinned calls fn, which may remove what is not pinned, while nothing can be
 // pinned. fn must be short and must not ask the store for layers or blobs.
 func (s *Store) Unpinned(fn func(pinned func(digest.Digest) bool) error) error {
-	gate, err := s.gate(unix.LOCK_EX)
+	gate, err := s.gate(flock.Exclusive)
 	if err != nil {
 		return err
 	}
@@ -157,7 +156,7 @@ func addPins(all map[digest.Digest]struct{}, path string) error {
 		return ignoreAbsent(err)
 	}
 	defer f.Close()
-	dead, err := tryLock(f, unix.LOCK_SH)
+	dead, err := flock.Try(f, flock.Shared)
 	if err != nil || dead {
 		return err
 	}
