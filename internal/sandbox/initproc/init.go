@@ -63,6 +63,7 @@ func run() {
 	// pid, which is 0 as seen from another pid namespace. If the caller has
 	// ended before this, the socket has too.
 	unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+	unix.Umask(0) // before anything is made: the caller's is nobody's in here
 	kernel, failed := kernelAhead(os.Args)
 	s, err := readSetup()
 	if err != nil { // the caller is gone, and hears nothing
@@ -151,7 +152,6 @@ func (p *initProc) run() error {
 	for fd := FDSelf; fd < FDMounts+len(p.Mounts); fd++ {
 		unix.CloseOnExec(fd)
 	}
-	unix.Umask(0)
 	enter := p.makeRoot
 	switch {
 	case p.Join != 0:
