@@ -64,6 +64,16 @@ func readOrigins(path string) ([]origin, error) {
 	return from, nil
 }
 
+// isBrought says whether a layer came, or is to come, from elsewhere.
+func isBrought(dir string) bool {
+	for _, name := range []string{originName, store.AwayName} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
+			return true
+		}
+	}
+	return false
+}
+
 // withOrigin adds to a layer what is known of its compressed form: what was
 // fetched need not be compressed again to be pushed.
 func (w *Whittle) withOrigin(l image.Layer, form string) image.Layer {

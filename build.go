@@ -187,7 +187,7 @@ func (b *build) solvePlan(ctx context.Context, p *plan.Plan) (*solve.Result, err
 	local := b.local()
 	local.OnFailure = b.onFailure()
 	s := &solve.Solver{
-		Store: b.store, Runner: local, Contents: local, Sink: b.sink, Bases: basesOf(b.images),
+		Store: b.store, Scope: b.scope(), Runner: local, Contents: local, Sink: b.sink, Bases: basesOf(b.images),
 		Jobs: b.req.Jobs, NoCache: b.anew, Epoch: b.epochText(), Now: b.opt.Now,
 		Origin: b.path, Changes: b.changes, Explain: b.req.Explain,
 	}
@@ -454,7 +454,7 @@ func (b *build) checkSources(ctx context.Context, p *plan.Plan) (dockerfile.Erro
 
 // local is the runner of this build's steps.
 func (b *build) local() *execute.Local {
-	l := &execute.Local{Store: b.store, Roots: b.rootFS(), Context: b.main.files(), Named: b.namedFiles(), Fetch: b.fetcher(), File: b.file, Sink: b.sink, Now: b.opt.Now, Epoch: b.epoch,
+	l := &execute.Local{Store: b.store, Scope: b.scope(), Roots: b.rootFS(), Context: b.main.files(), Named: b.namedFiles(), Fetch: b.fetcher(), File: b.file, Sink: b.sink, Now: b.opt.Now, Epoch: b.epoch,
 		Secret: b.req.Secret, Agents: b.agents, Resources: b.req.Resources, Isolation: b.isolation, Emulators: b.emulators, Known: b.known()}
 	if b.caches != nil {
 		l.Bring = b.caches.bring

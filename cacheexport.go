@@ -139,7 +139,7 @@ func (c *caches) known(ctx context.Context, to *exportedCache, at cacheplace.Pla
 	other := map[digest.Digest]bool{} // layers in whose place all who read take another
 	for _, s := range p.Steps {
 		done := solved.Steps[s]
-		rec, err := c.build.store.Record(done.Key)
+		rec, err := c.build.store.Record(c.scope().Key(done.Key))
 		if err != nil || done.Layer.IsZero() {
 			continue // pruned since: nobody else could use it either
 		}
@@ -195,6 +195,9 @@ func (b births) of(l *sharedcache.Layer) bool {
 func (b *build) readBirths() births {
 	all := births{}
 	_ = b.store.Records(func(key digest.Digest, r *store.Record) bool {
+		if !r.Step.IsZero() {
+			key = r.Step
+		}
 		made := birth{key, r.Nonce}
 		if k, err := digest.ParseHex(r.Extra[extraKey]); err == nil {
 			made = birth{k, r.Extra[extraNonce]}

@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"github.com/whittle-build/whittle/internal/cachemount"
+	"github.com/whittle-build/whittle/internal/execute"
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/store"
 )
 
 // CacheMount is a cache mount that is in the store.
 type CacheMount struct {
-	cachemount.Identity
+	execute.CacheAbout
 	Number  int  // 0 is the one that steps find first; others were needed beside it
 	Retired bool // no step will find it any more
 	Bytes   int64
@@ -42,8 +43,8 @@ func (w *Whittle) CacheMounts(want func(id string) bool) ([]CacheMount, error) {
 
 func cacheMount(info store.CacheInfo) CacheMount {
 	c := CacheMount{Number: info.Number, Retired: info.Retired, Bytes: info.Bytes, Used: info.Used, InUse: info.InUse, info: info}
-	if json.Unmarshal(info.About, &c.Identity) != nil || c.Name() != info.Name && !info.Retired {
-		c.Identity = cachemount.Identity{} // of a store that an older whittle has made
+	if json.Unmarshal(info.About, &c.CacheAbout) != nil || c.Key() != info.Name && !info.Retired {
+		c.CacheAbout = execute.CacheAbout{} // of a store that an older whittle has made
 	}
 	return c
 }
@@ -53,8 +54,13 @@ func (c *CacheMount) known() bool { return c.ID != "" }
 
 // ExportCacheMounts makes the folder dir hold the cache mounts that want
 // chooses and nothing else: see cachemount.Export. Of several of one name the
-// first counts. waiting is called when a step has one of them alone.
+// first counts. waiting is called when a step has one of them alone. Those of builds that
+// trust a key stay here: they go with the shared caches of such builds.
 func (w *Whittle) ExportCacheMounts(ctx context.Context, dir string, want func(id string) bool, waiting func(id string)) (done cachemount.Exported, err error) {
+	return w.exportCacheMounts(ctx, dir, store.Scope{}, want, waiting)
+}
+
+func (w *Whittle) exportCacheMounts(ctx context.Context, dir string, scope store.Scope, want func(id string) bool, waiting func(id string)) (done cachemount.Exported, err error) {
 	lock, err := w.use(ctx)
 	if err != nil {
 		return done, err
@@ -66,7 +72,7 @@ func (w *Whittle) ExportCacheMounts(ctx context.Context, dir string, want func(i
 	}
 	var sources []*cachemount.Source
 	for _, c := range list {
-		if !c.known() || c.Number > 0 || c.Retired {
+		if !c.known() || c.Number > 0 || c.Retired || c.Scope != scope {
 			continue
 		}
 		sources = append(sources, &cachemount.Source{
@@ -130,7 +136,7 @@ func (w *Whittle) ImportCacheMounts(ctx context.Context, dir string, req CacheIm
 			}
 		}
 		if !one.Present && !one.Busy {
-			if err := w.importCache(ctx, c, &one); err != nil {
+			if err := w.importCache(ctx, c, store.Scope{}, &one); err != nil {
 				return done, err
 			}
 		}
@@ -139,12 +145,13 @@ func (w *Whittle) ImportCacheMounts(ctx context.Context, dir string, req CacheIm
 	return done, w.store.Sync()
 }
 
-func (w *Whittle) importCache(ctx context.Context, c *cachemount.Saved, one *Imported) error {
-	about, err := json.Marshal(c.Identity)
+func (w *Whittle) importCache(ctx context.Context, c *cachemount.Saved, scope store.Scope, one *Imported) error {
+	about := execute.CacheAbout{Identity: c.Identity, Scope: scope}
+	text, err := json.Marshal(about)
 	if err != nil {
 		return err
 	}
-	installed, err := w.store.InstallCache(store.NewCache{Name: c.Name(), About: about, Fill: func(to string) (note []byte, err error) {
+	installed, err := w.store.InstallCache(store.NewCache{Name: about.Key(), About: text, Fill: func(to string) (note []byte, err error) {
 		note, one.Lacking, err = c.Unpack(ctx, to)
 		return note, err
 	}})

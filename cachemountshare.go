@@ -8,7 +8,6 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -42,11 +41,11 @@ func (c *caches) exportMounts(ctx context.Context, to *exportedCache, at cachepl
 	}
 	used := mountsOf(p)
 	want := func(id string) bool { return used[id] && to.wantsMount(id) }
-	dir, err := c.build.store.Folder(stagedMounts, digest.Of([]byte(to.origin())).Hex())
+	dir, err := c.build.store.Folder(stagedMounts, c.scope().Key(digest.Of([]byte(to.origin()+"\n"+to.tag))).Hex())
 	if err != nil {
 		return err
 	}
-	_, err = c.build.ExportCacheMounts(ctx, dir, want, func(id string) { c.build.note("cache mount %s is in use: waiting for it", id) })
+	_, err = c.build.exportCacheMounts(ctx, dir, c.scope(), want, func(id string) { c.build.note("cache mount %s is in use: waiting for it", id) })
 	if err != nil {
 		return err
 	}
@@ -56,7 +55,7 @@ func (c *caches) exportMounts(ctx context.Context, to *exportedCache, at cachepl
 	}
 	defer in.Close()
 	for _, m := range in.Caches {
-		if c.isSpared(m.Name()) || c.trust.Sign != nil && !c.mountTrusted(m.Name()) {
+		if c.isSpared(m.Name()) {
 			continue
 		}
 		if err := c.exportMount(ctx, to, at, m); err != nil {
@@ -153,10 +152,9 @@ func (c *caches) bringMount(ctx context.Context, id cachemount.Identity) {
 	if err != nil {
 		return
 	}
-	if slices.ContainsFunc(have, func(m CacheMount) bool { return m.Name() == id.Name() && !m.Retired }) {
-		if c.mountTrusted(id.Name()) || c.build.store.RetireCaches(id.Name()) != nil {
-			return
-		}
+	mine := func(m CacheMount) bool { return m.Scope == c.scope() && m.Name() == id.Name() && !m.Retired }
+	if slices.ContainsFunc(have, mine) {
+		return
 	}
 	for _, one := range c.from {
 		if !one.wantsMount(id.ID) {
@@ -174,20 +172,6 @@ func (c *caches) bringMount(ctx context.Context, id cachemount.Identity) {
 			c.build.note("cache %s: cache mount %s cannot be had, and the build goes on without it: %v", one.label(), id.ID, err)
 		}
 	}
-}
-
-// broughtMounts is the kind of document that says of a cache mount that came out of a cache
-// by which key it was trusted.
-const broughtMounts = "brought"
-
-// mountTrusted says whether a cache mount of the store may be used: with a key to verify by
-// not what came out of a cache without it.
-func (c *caches) mountTrusted(name digest.Digest) bool {
-	if c.trust.Verify == nil {
-		return true
-	}
-	by, err := c.build.store.Doc(broughtMounts, name.Hex())
-	return err != nil || string(by) == strconv.Quote(c.signed())
 }
 
 func (c *caches) receive(ctx context.Context, at cacheplace.Place, id cachemount.Identity) (done Imported, err error) {
@@ -215,10 +199,7 @@ func (c *caches) receive(ctx context.Context, at cacheplace.Place, id cachemount
 	if err := c.build.roomFor(in); err != nil {
 		return done, err
 	}
-	if err := c.build.store.PutDoc(broughtMounts, id.Name().Hex(), []byte(strconv.Quote(c.signed()))); err != nil {
-		return done, err
-	}
 	m := in.Caches[0]
 	done = Imported{Identity: m.Identity, Files: m.Files, Bytes: m.Bytes}
-	return done, c.build.importCache(ctx, m, &done)
+	return done, c.build.importCache(ctx, m, c.scope(), &done)
 }

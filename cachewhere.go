@@ -110,14 +110,19 @@ func (w where) by(client *registry.Client) cacheplace.Place {
 // read reads the cache, or that beside the image which has its name.
 func (w where) read(ctx context.Context, client *registry.Client, t cacheplace.Trust) (*sharedcache.Set, error) {
 	set, err := w.by(client).Read(ctx, t)
-	if !errors.Is(err, sharedcache.ErrNoCache) || w.dir != "" || len(w.name.Tag) > cacheplace.MaxInline {
+	// Under the tag of a key there is none where the image's own has an image.
+	beside := errors.Is(err, sharedcache.ErrNoCache) || errors.Is(err, cacheplace.ErrNone) && t.Verify != nil
+	if !beside || w.dir != "" || len(w.name.Tag) > cacheplace.MaxInline {
 		return set, err
 	}
-	beside, berr := cacheplace.Repository(client, cacheplace.Beside(reference(w.name))).Read(ctx, t)
+	set, berr := cacheplace.Repository(client, cacheplace.Beside(reference(w.name))).Read(ctx, t)
+	if errors.Is(berr, cacheplace.ErrNone) && errors.Is(err, cacheplace.ErrNone) {
+		return nil, err
+	}
 	if errors.Is(berr, cacheplace.ErrNone) {
 		return nil, &hinted{fmt.Errorf("%w; it has no cache beside it either", err), "--cache-to type=inline puts one there when the image is pushed"}
 	}
-	return beside, berr
+	return set, berr
 }
 
 // exportedCaches are the caches to write.

@@ -1,8 +1,10 @@
 package whittle
 
 import (
+	"os"
 	"time"
 
+	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/image"
 )
 
@@ -13,3 +15,6 @@ func WithoutProvider(w *Whittle) { w.opt.Rootfs = "none at all" }
 func NotePace(w *Whittle, domain string, bytes int64, took time.Duration) {
 	w.notePace(image.Name{Domain: domain}, bytes, took)
 }
+
+// DropLayer removes a layer from w's store, as pruning does.
+func DropLayer(w *Whittle, id digest.Digest) error { return os.RemoveAll(w.store.LayerDir(id)) }

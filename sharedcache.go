@@ -122,7 +122,7 @@ func (c *caches) read(ctx context.Context, one *importedCache) {
 		one.set = set
 		c.build.note("cache %s: %s", one.label(), count(set.Len(), "record"))
 	case errors.Is(err, cacheplace.ErrNone) && c.trust.Verify != nil:
-		c.build.note("cache %s: nothing in it is signed by the key of --cache-verify-key", one.label())
+		c.build.note("cache %s: none of its records is signed by the key of --cache-verify-key", one.label())
 	case errors.Is(err, cacheplace.ErrNone):
 		c.build.note("cache %s: is not there yet", one.label())
 	case ctx.Err() == nil:
@@ -167,7 +167,7 @@ const (
 	extraKey    = "key"    // of the run that made the layer
 	extraNonce  = "nonce"  // of that run
 	extraSingle = "single" // "true": see sharedcache.Record
-	extraSigned = "signed" // ID of the key by which it was trusted; "" is none
+	extraDiffID = "diffID" // of the layer
 )
 
 // Find looks for a record that the store lacks, and takes it into the store.
@@ -186,9 +186,9 @@ func (c *caches) Find(ctx context.Context, key digest.Digest) (bool, error) {
 			continue
 		}
 		if err == nil {
-			err = c.build.store.PutRecord(key, &store.Record{
+			err = c.build.store.PutRecord(c.scope().Key(key), &store.Record{
 				Layer: r.Layer, Kind: r.Kind, Size: r.Size, Entries: r.Entries, Created: r.Created, Took: r.Took, Text: r.Text,
-				Extra: map[string]string{extraFrom: one.origin(), extraKey: l.Key.Hex(), extraNonce: l.Nonce, extraSingle: fmt.Sprint(r.Single), extraSigned: c.signed()},
+				Extra: map[string]string{extraFrom: one.origin(), extraKey: l.Key.Hex(), extraNonce: l.Nonce, extraSingle: fmt.Sprint(r.Single), extraDiffID: l.DiffID.Hex()}, Step: key,
 			})
 		}
 		return err == nil, err
@@ -196,18 +196,40 @@ func (c *caches) Find(ctx context.Context, key digest.Digest) (bool, error) {
 	return false, nil
 }
 
-// signed is the ID of the key by which this build trusts; "" is none.
-func (c *caches) signed() string {
+// scope is that of what this build has in the store: who trusts a key takes nothing that
+// builds have left which do not, be it that they took it out of a cache or ran it on top of
+// what they took.
+func (c *caches) scope() store.Scope {
 	if c.trust.Verify == nil {
-		return ""
+		return store.Scope{}
 	}
-	return c.trust.Verify.ID().Hex()
+	return store.ScopeOf(c.trust.Verify.ID())
 }
 
-// Usable implements solve.Elsewhere: with a key to verify by, what an earlier build took out
-// of a cache counts as if it were taken now.
+// scope is that of the build's caches, if it has any.
+func (b *build) scope() store.Scope {
+	if b.caches == nil {
+		return store.Scope{}
+	}
+	return b.caches.scope()
+}
+
+// Usable implements solve.Elsewhere. The id of a layer that was born as a tree does not
+// bind what it has: once it was pruned, somebody else may have brought another one of
+// that id into the store, out of a cache that nobody vouches for.
 func (c *caches) Usable(rec *store.Record) bool {
-	return c.trust.Verify == nil || rec.Extra[extraFrom] == "" || rec.Extra[extraSigned] == c.signed()
+	if c.trust.Verify == nil || rec.Layer.IsZero() {
+		return true
+	}
+	dir := c.build.store.LayerDir(rec.Layer)
+	meta, err := layer.ReadMeta(dir)
+	if err != nil {
+		return false
+	}
+	if rec.Extra[extraFrom] != "" {
+		return meta.DiffID.Hex() == rec.Extra[extraDiffID]
+	}
+	return meta.DiffID == rec.Layer || !isBrought(dir)
 }
 
 // Content is the digest of what a copy reads, as far as a cache knows it.

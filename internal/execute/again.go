@@ -72,7 +72,7 @@ func appendItem(b []byte, it *copying.Item) []byte {
 // written returns the layer that has just these items, if an earlier run made
 // it.
 func (l *Local) written(key digest.Digest) (made solve.Made, ok bool) {
-	rec, err := l.Store.Record(key)
+	rec, err := l.Store.Record(l.Scope.Key(key))
 	if err != nil {
 		return made, false
 	}
@@ -81,7 +81,7 @@ func (l *Local) written(key digest.Digest) (made solve.Made, ok bool) {
 
 // noteWritten keeps made for written.
 func (l *Local) noteWritten(job solve.Job, key *digest.Key, made solve.Made) error {
-	return l.Store.PutRecord(key.Sum(), &store.Record{
+	return l.Store.PutRecord(l.Scope.Key(key.Sum()), &store.Record{
 		Layer: made.Layer, Kind: "written", Size: made.Size, Entries: made.Entries,
 		Created: l.Now().UTC(), Text: job.Step.Line.Text, Fields: key.Fields(),
 	})

@@ -125,39 +125,39 @@ const contentKind = "content"
 
 // remembered returns the content that an earlier build found under this name,
 // here or where Known knows it from.
-func (l *Local) remembered(ctx context.Context, name string) (d digest.Digest, ok bool) {
-	b, err := os.ReadFile(l.Store.CacheFile(contentKind, name))
+func (l *Local) remembered(ctx context.Context, name digest.Digest) (d digest.Digest, ok bool) {
+	b, err := os.ReadFile(l.Store.CacheFile(contentKind, l.Scope.Key(name).Hex()))
 	ok = err == nil && json.Unmarshal(b, &d) == nil && !d.IsZero()
 	if l.Known == nil {
 		return d, ok
 	}
 	if !ok {
-		if d, ok = l.Known.Content(ctx, name); ok {
+		if d, ok = l.Known.Content(ctx, name.Hex()); ok {
 			_ = l.remember(name, d) // which only saves asking again
 		}
 	}
 	if ok {
-		l.Known.Copied(name, d)
+		l.Known.Copied(name.Hex(), d)
 	}
 	return d, ok
 }
 
 // remember keeps the content d for remembered.
-func (l *Local) remember(name string, d digest.Digest) error {
+func (l *Local) remember(name, d digest.Digest) error {
 	if l.Known != nil {
-		l.Known.Copied(name, d)
+		l.Known.Copied(name.Hex(), d)
 	}
 	text, err := json.Marshal(d)
 	if err != nil {
 		return err
 	}
-	return l.Store.PutCacheFile(contentKind, name, text)
+	return l.Store.PutCacheFile(contentKind, l.Scope.Key(name).Hex(), text)
 }
 
 // contentName names the content of a copy: it covers all that copying.Content
 // looks at. Sources, owner and mode decide what counts; the chain decides the
 // rest.
-func (l *Local) contentName(job solve.Job) string {
+func (l *Local) contentName(job solve.Job) digest.Digest {
 	c := job.Step.Copy
 	k := digest.NewKey(copying.ContentFormat)
 	if in, ok := l.context(c.From); ok {
@@ -171,7 +171,7 @@ func (l *Local) contentName(job solve.Job) string {
 	k.List("exclude", c.Excludes)
 	k.Text("chown", c.Chown)
 	k.Text("chmod", c.Chmod)
-	return k.Sum().Hex()
+	return k.Sum()
 }
 
 // copy writes what a COPY or ADD changes.

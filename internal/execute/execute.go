@@ -34,6 +34,7 @@ import (
 // Local runs steps with this machine's sandbox and this store.
 type Local struct {
 	Store   *store.Store
+	Scope   store.Scope // whose contents, layers and cache mounts count
 	Roots   *rootfs.Roots
 	Context *Context            // nil when the build has none
 	Named   map[string]*Context // those of files, by plan.Root.Context

@@ -170,7 +170,7 @@ func (l *Local) contentOf(ctx context.Context, f *fetched, r copying.Request) (d
 		return k.Sum(), nil
 	}
 	k.Digest("checkout", f.chain.ID())
-	name := k.Sum().Hex()
+	name := k.Sum()
 	if d, ok := l.remembered(ctx, name); ok {
 		return d, nil
 	}

@@ -194,6 +194,7 @@ func (r *run) compareBelow(s *plan.Step, old *store.Record) []string {
 
 // known is the record of key, nil without one. Its layer need not be there.
 func (r *run) known(key digest.Digest) (found *store.Record) {
+	key = r.Scope.Key(key)
 	_ = r.Store.Records(func(k digest.Digest, rec *store.Record) bool {
 		if k == key {
 			found = rec

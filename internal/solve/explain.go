@@ -11,7 +11,7 @@ func (r *run) why(job Job, key *digest.Key) string {
 	if job.Fresh {
 		return "because it was asked for, with --no-cache or --no-cache-filter"
 	}
-	if rec, err := r.Store.Record(job.Key); err == nil && r.Avoid != nil && r.Avoid(rec.Layer) {
+	if rec, err := r.Store.Record(r.Scope.Key(job.Key)); err == nil && r.Avoid != nil && r.Avoid(rec.Layer) {
 		return "because its layer is elsewhere, and cannot be had or is sooner made again"
 	}
 	old := r.lastGood(job.Step)

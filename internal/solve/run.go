@@ -169,7 +169,7 @@ func (r *run) record(ctx context.Context, job Job) *Done {
 // usable is what the store has under key, or nil. A broken record is a miss: the
 // step runs again.
 func (r *run) usable(key digest.Digest) *store.Record {
-	rec, err := r.Store.Record(key)
+	rec, err := r.Store.Record(r.Scope.Key(key))
 	if err != nil || r.Avoid != nil && r.Avoid(rec.Layer) || r.Elsewhere != nil && !r.Elsewhere.Usable(rec) {
 		return nil
 	}
@@ -210,9 +210,9 @@ func (r *run) run(ctx context.Context, line *plan.Line, job Job, key *digest.Key
 	if r.Instead != nil {
 		return &Done{Key: job.Key, Layer: r.Instead(job.Step, made.Layer), Size: made.Size, Created: created}, nil
 	}
-	err = r.Store.PutRecord(job.Key, &store.Record{
+	err = r.Store.PutRecord(r.Scope.Key(job.Key), &store.Record{
 		Layer: made.Layer, Kind: kind(job.Step), Size: made.Size, Entries: made.Entries,
-		Created: created, Text: line.Text, Fields: key.Fields(), Nonce: job.Nonce,
+		Created: created, Text: line.Text, Fields: key.Fields(), Nonce: job.Nonce, Step: job.Key,
 		Extra: r.whereabouts(job.Step), Took: took,
 	})
 	if err != nil {

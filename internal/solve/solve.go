@@ -45,7 +45,8 @@ type Elsewhere interface {
 	// Find takes what is recorded under key into the store, and reports whether
 	// there was something.
 	Find(ctx context.Context, key digest.Digest) (bool, error)
-	// Usable says whether a record of the store may be used.
+	// Usable says whether a record of the store may be used: of the layer that it names
+	// there may be another than it was about.
 	Usable(rec *store.Record) bool
 	// Dear returns an error with a rootfs.LostError for each layer of need that is not here,
 	// and that is sooner made again, as remake tells, than it comes from elsewhere.
@@ -97,6 +98,7 @@ type Solver struct {
 	// Avoid, which may be nil, says of which layers no record counts.
 	Avoid func(layer digest.Digest) bool
 	Sink  progress.Sink
+	Scope store.Scope // whose records count
 	Bases map[plan.Ref]Base
 	Jobs  int // steps run at once; 0 means no limit
 	// NoCache says whether to run a step without looking for a record that an

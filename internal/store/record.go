@@ -16,17 +16,19 @@ import (
 // fields of its key, by which a later miss is explained. It is kept as JSON:
 // bytes of a text that are not UTF-8 come back as U+FFFD.
 type Record struct {
-	Layer   digest.Digest     `json:"layer"`             // zero: the step changed nothing
-	Kind    string            `json:"kind,omitempty"`    // of the step
-	Content digest.Digest     `json:"content,omitempty"` // digest of the layer's content, where known
-	Size    int64             `json:"size"`              // bytes of the layer's files
-	Entries int               `json:"entries"`           // of the layer
-	Created time.Time         `json:"created"`
-	Took    time.Duration     `json:"took,omitempty"` // nanoseconds that the step ran
-	Text    string            `json:"text,omitempty"` // of the step, for people
-	Fields  []digest.Field    `json:"fields,omitempty"`
-	Nonce   string            `json:"nonce,omitempty"`
-	Extra   map[string]string `json:"extra,omitempty"`
+	Layer   digest.Digest  `json:"layer"`             // zero: the step changed nothing
+	Kind    string         `json:"kind,omitempty"`    // of the step
+	Content digest.Digest  `json:"content,omitempty"` // digest of the layer's content, where known
+	Size    int64          `json:"size"`              // bytes of the layer's files
+	Entries int            `json:"entries"`           // of the layer
+	Created time.Time      `json:"created"`
+	Took    time.Duration  `json:"took,omitempty"` // nanoseconds that the step ran
+	Text    string         `json:"text,omitempty"` // of the step, for people
+	Fields  []digest.Field `json:"fields,omitempty"`
+	Nonce   string         `json:"nonce,omitempty"`
+	// Step is the key of the step, of which the record's is made in a scope.
+	Step  digest.Digest     `json:"step,omitzero"`
+	Extra map[string]string `json:"extra,omitempty"`
 
 	// Used is when it was last asked for, to the hour; of Records only.
 	Used time.Time `json:"-"`
