@@ -211,6 +211,11 @@ func (w *Whittle) fetchLayer(ctx context.Context, id digest.Digest) error {
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
+		var late *dear
+		if errors.As(err, &late) {
+			lost.Err = late
+			break
+		}
 		var full *store.FullError
 		if err = w.store.Explain(err); errors.As(err, &full) {
 			return err
@@ -255,7 +260,9 @@ func (w *Whittle) gather(ctx context.Context, m *image.Image, sink progress.Sink
 // fetching is the context of all that fetches layers in this build. stop ends
 // what fetchAhead has begun, and waits for it.
 func (b *build) fetching(ctx context.Context) (_ context.Context, stop func()) {
-	ctx, cancel := context.WithCancel(withFetching(ctx, b.Whittle, b.sink))
+	f := newFetching(b.Whittle, b.sink)
+	f.again = b.remade
+	ctx, cancel := context.WithCancel(context.WithValue(ctx, fetchingKey{}, f))
 	return ctx, func() { cancel(); b.fetches.Wait() }
 }
 
@@ -298,6 +305,9 @@ type fetching struct {
 	w     *Whittle
 	sink  progress.Sink
 	slots chan struct{}
+	// again, which may be nil, is how long it takes to make a layer again; ok is false
+	// when nobody can.
+	again func(layer digest.Digest) (took time.Duration, ok bool)
 
 	mu    sync.Mutex
 	repos map[string]*fetchedRepo
@@ -355,7 +365,9 @@ func fetchingOf(ctx context.Context, w *Whittle) *fetching {
 
 // layer fetches one layer from o.
 func (f *fetching) layer(ctx context.Context, id, diffID digest.Digest, o origin) error {
-	return f.from(ctx, o, func(r io.Reader) error {
+	h, ctx := f.hurried(ctx, id, o)
+	return h.end(f.from(ctx, o, func(r io.Reader) error {
+		r = h.watch(f, o, r)
 		_, err := f.w.takeLayerFrom(ctx, r, diffID, id, []origin{o})
 		var broken *layer.BrokenError
 		if errors.As(err, &broken) {
@@ -365,7 +377,7 @@ func (f *fetching) layer(ctx context.Context, id, diffID digest.Digest, o origin
 			}
 		}
 		return err
-	})
+	}))
 }
 
 // from gives the blob of o to take, as registry.Fetch does.
@@ -387,7 +399,9 @@ func (f *fetching) from(ctx context.Context, o origin, take func(io.Reader) erro
 	if err := c.Fetch(ctx, reference(n), o.Blob, take); err != nil {
 		return err
 	}
-	f.w.notePace(n, o.Blob.Size, time.Since(began))
+	if o.Blob.Size >= worthPacing {
+		f.w.notePace(n, o.Blob.Size, time.Since(began))
+	}
 	return nil
 }
 

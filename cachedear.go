@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/whittle-build/whittle/internal/digest"
@@ -46,9 +48,6 @@ const (
 
 // notePace notes that a blob has come from n's registry, unpacked and written.
 func (w *Whittle) notePace(n image.Name, size int64, took time.Duration) {
-	if size < worthPacing {
-		return
-	}
 	p := w.pace(n)
 	p.Bytes, p.Took = p.Bytes/2+size, p.Took/2+took
 	if b, err := json.Marshal(p); err == nil {
@@ -108,9 +107,115 @@ func (c *caches) Dear(_ context.Context, need []digest.Digest, remake func(diges
 		}
 		if fetch > again+again/4+margin {
 			errs = append(errs, &rootfs.LostError{Layer: id, Err: &dear{o.Blob.Size, fetch, again}})
+			continue
 		}
+		c.mu.Lock()
+		c.worth[id] = again
+		c.mu.Unlock()
 	}
 	return errors.Join(errs...)
+}
+
+// remade is how long it takes to make a layer again that Dear had fetched all the same.
+func (b *build) remade(layer digest.Digest) (time.Duration, bool) {
+	c := b.caches
+	if c == nil {
+		return 0, false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	took, ok := c.worth[layer]
+	return took, ok
+}
+
+// firstLook is how long a fetch runs before it is asked how long it will.
+const firstLook = 300 * time.Millisecond
+
+// hurry gives up the fetch of a layer that turns out to take longer than to make it again:
+// the pace that it was thought to have was a guess, or is not what it was. A nil hurry has
+// time.
+type hurry struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	size   int64
+	again  time.Duration
+	came   atomic.Int64
+	ended  chan struct{}
+}
+
+// hurried returns the context of the fetch of a layer from o.
+func (f *fetching) hurried(ctx context.Context, id digest.Digest, o origin) (*hurry, context.Context) {
+	if f.again == nil {
+		return nil, ctx
+	}
+	again, ok := f.again(id)
+	if !ok {
+		return nil, ctx
+	}
+	h := &hurry{size: o.Blob.Size, again: again, ended: make(chan struct{})}
+	h.ctx, h.cancel = context.WithCancelCause(ctx)
+	return h, h.ctx
+}
+
+// watch wraps what reads the blob, from now on.
+func (h *hurry) watch(f *fetching, o origin, r io.Reader) io.Reader {
+	if h == nil {
+		return r
+	}
+	began := time.Now()
+	go func() {
+		look := time.NewTicker(firstLook)
+		defer look.Stop()
+		for {
+			select {
+			case <-h.ended:
+				return
+			case <-look.C:
+			}
+			if ran := time.Since(began); h.whole(ran)-ran > h.again+h.again/4+margin {
+				h.cancel(&dear{h.size, h.whole(ran), h.again})
+				if n, err := image.ParseName(o.Name); err == nil && o.folderOf() == "" {
+					f.w.notePace(n, h.came.Load(), ran) // who comes next knows
+				}
+				return
+			}
+		}
+	}()
+	return &tallied{r, h}
+}
+
+// whole is how long all of it takes, by what came until now.
+func (h *hurry) whole(ran time.Duration) time.Duration {
+	size := float64(h.size)
+	return time.Duration(float64(ran) * size / max(1, min(size, float64(h.came.Load()))))
+}
+
+// end returns what came of a fetch: that it was given up says more than how.
+func (h *hurry) end(err error) error {
+	if h == nil {
+		return err
+	}
+	close(h.ended)
+	defer h.cancel(nil)
+	if late, ok := context.Cause(h.ctx).(*dear); ok && err != nil {
+		return late
+	}
+	return err
+}
+
+// tallied counts what is read, until it is given up.
+type tallied struct {
+	r io.Reader
+	h *hurry
+}
+
+func (t *tallied) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	t.h.came.Add(int64(n))
+	if t.h.ctx.Err() != nil {
+		err = context.Cause(t.h.ctx)
+	}
+	return n, err
 }
 
 // dear is why a layer is not fetched.

@@ -3,9 +3,11 @@ package whittle_test
 import (
 	"io"
 	"log"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -79,4 +81,47 @@ func TestASharedCacheIsNotSlowerThanBuilding(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Nobody knows how fast a registry is that was never asked: a fetch that turns out to be
+// slow is given up, and one that nothing can be made in the place of is not.
+func TestAFetchThatTurnsOutToBeSlowIsGivenUp(t *testing.T) {
+	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	var slow atomic.Bool
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if slow.Load() && r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
+			w = &trickle{w}
+		}
+		inner.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	domain := strings.TrimPrefix(server.URL, "http://")
+	cache := []whittle.Cache{{Ref: domain + "/cache", Max: true}}
+	const quick = "FROM base\nRUN head -c 3000000 /dev/urandom >/large\n"
+	first := newWorkshop(t, "")
+	first.base("base")
+	first.mustBuild(quick, func(r *whittle.Request) { r.CacheTo = cache })
+	slow.Store(true)
+	second := newWorkshop(t, "")
+	second.base("base")
+	said := &notes{}
+	res := second.mustBuild(quick, func(r *whittle.Request) { r.CacheFrom, r.Sink = cache, said })
+	if res.Ran != 1 || !strings.Contains(said.text.String(), "to fetch its 3.002MB would take about") {
+		t.Errorf("%d steps run\n%s", res.Ran, said.text.String())
+	}
+}
+
+// trickle lets a blob out at 500 KB a second.
+type trickle struct{ http.ResponseWriter }
+
+func (w *trickle) Write(p []byte) (n int, err error) {
+	for len(p) > 0 && err == nil {
+		part := p[:min(len(p), 50_000)]
+		time.Sleep(100 * time.Millisecond)
+		var m int
+		m, err = w.ResponseWriter.Write(part)
+		w.ResponseWriter.(http.Flusher).Flush()
+		n, p = n+m, p[m:]
+	}
+	return n, err
 }

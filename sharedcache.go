@@ -38,8 +38,9 @@ type caches struct {
 	mu     sync.Mutex
 	// copied are the contents that copies of this build were found to have.
 	copied  map[string]digest.Digest
-	spared  map[digest.Digest]bool   // cache mounts that are not exported
-	brought map[digest.Digest]func() // cache mounts that were looked for, by their names
+	spared  map[digest.Digest]bool          // cache mounts that are not exported
+	worth   map[digest.Digest]time.Duration // that layers are fetched for: what it takes to make them again
+	brought map[digest.Digest]func()        // cache mounts that were looked for, by their names
 }
 
 // importedCache is a cache to read: from the beginning on where the store is
@@ -57,7 +58,7 @@ type importedCache struct {
 // openCaches checks the caches of the request, of which those that steps may come
 // from can be read until closeCaches.
 func (b *build) openCaches(ctx context.Context) error {
-	c := &caches{build: b, copied: map[string]digest.Digest{}, brought: map[digest.Digest]func(){}, spared: map[digest.Digest]bool{}, births: sync.OnceValue(b.readBirths),
+	c := &caches{build: b, copied: map[string]digest.Digest{}, brought: map[digest.Digest]func(){}, spared: map[digest.Digest]bool{}, worth: map[digest.Digest]time.Duration{}, births: sync.OnceValue(b.readBirths),
 		client: sync.OnceValue(func() *registry.Client { return b.client(nil) })}
 	var err error
 	if c.trust, err = b.req.trusted(); err != nil {
