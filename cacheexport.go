@@ -232,7 +232,7 @@ var errAway = errors.New("the layer is elsewhere")
 // upload is a layer on its way into a cache. The repositories of the names that
 // the image is pushed under may lend it.
 func (c *caches) upload(l image.Layer, to *exportedCache) registry.UploadLayer {
-	up := c.build.upload(&image.Image{}, l, pushForm{Compression: to.Compression})
+	up := c.build.upload(&image.Image{}, l, pushForm{Compression: to.Compression, force: to.Force})
 	send := up.Blob
 	up.Blob = func(ctx context.Context, see func(io.ReadCloser)) (manifest.Descriptor, error) {
 		if !c.build.hereAlready(l.ID) {

@@ -49,7 +49,7 @@ func (c *caches) exportMounts(ctx context.Context, to *exportedCache, at cachepl
 	if err != nil {
 		return err
 	}
-	in, err := cachemount.OpenImport(ctx, dir, nil)
+	in, err := cachemount.OpenImport(ctx, dir, want) // another process may have exported others since
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,8 @@ type Cache struct {
 	Mounts []string
 	// Compression is the form of the layers that are exported.
 	Compression Compression
+	// Force has layers in that form too that came from a registry in another.
+	Force bool
 	// IgnoreError makes an export that fails a note, and not a failure.
 	IgnoreError bool
 }

@@ -104,7 +104,9 @@ func parseCache(flag, text string) (c whittle.Cache, err error) {
 			c.Dir = v
 		case k == "tag" && kind == "local":
 			c.Tag = v
-		case k == "mounts" && kind != "inline":
+		case k == "mounts" && kind == "inline":
+			return bad("mounts: what lies beside an image has no cache mounts", "type=registry,ref=REF,mounts=… and type=local carry them")
+		case k == "mounts":
 			c.Mounts = strings.Split(v, ",")
 		case from:
 			return bad(fmt.Sprintf("unknown key %q", k), form)
@@ -157,6 +159,10 @@ func setExport(c *whittle.Cache, k, v string) (err error) {
 	case "ignore-error":
 		if c.IgnoreError, err = strconv.ParseBool(v); err != nil {
 			return fmt.Errorf("ignore-error %q: want true or false", v)
+		}
+	case "force-compression":
+		if c.Force, err = strconv.ParseBool(v); err != nil {
+			return fmt.Errorf("force-compression %q: want true or false", v)
 		}
 	case "compression":
 		c.Compression.Format = v

@@ -318,17 +318,19 @@ func (f *folder) Beside(ctx context.Context, t Trust, name digest.Digest) (b []b
 			}
 			tags = append(tags, sharedcache.SignedTags(f.tag, tagsOf(list))...)
 		}
+		// One that is damaged spoils nothing but itself, and is told if there is no other.
+		var bad error
 		for _, tag := range tags {
 			var signature string
 			b, signature, err = document(in, besideTag(tag, name), documentBeside, manifest.MaxSize)
 			if err == nil {
 				return t.check(b, signature)
 			}
-			if !errors.Is(err, ErrNone) {
-				return err
+			if bad == nil || errors.Is(bad, ErrNone) {
+				bad = err
 			}
 		}
-		return err
+		return bad
 	})
 	return b, err
 }

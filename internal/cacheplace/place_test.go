@@ -380,6 +380,31 @@ func TestADocumentBesideACacheIsReplaced(t *testing.T) {
 	})
 }
 
+// What is damaged under the name of who does not sign hides nothing that is signed.
+func TestADamagedDocumentBesideACacheHidesNoOther(t *testing.T) {
+	both(t, func(t *testing.T, open func() Place) {
+		k, name := newKey(t), digest.Of([]byte("name"))
+		if err := open().PutBeside(t.Context(), Trust{Sign: k, Verify: k.Public()}, name, []byte("{}"), nil); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		switch p := open().(type) {
+		case *repository:
+			err = p.client.PutArtifact(t.Context(), p.at(besideTag(p.ref.Tag, name)), []byte("x"), sharedcache.New().Manifest)
+		case *folder:
+			err = p.writing(t.Context(), func(to *image.Folder) error {
+				return put(to, besideTag(p.tag, name), []byte("x"), sharedcache.New().Manifest)
+			})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := open().Beside(t.Context(), Trust{}, name); err != nil || string(got) != "{}" {
+			t.Errorf("got %q, %v", got, err)
+		}
+	})
+}
+
 // What a writer left that was killed goes with the next that adds something; what is being
 // written stays.
 func TestWhatAKilledWriterLeftGoes(t *testing.T) {

@@ -264,10 +264,7 @@ func (r *repository) Beside(ctx context.Context, t Trust, name digest.Digest) ([
 	if err == nil {
 		return b, t.check(b, signature)
 	}
-	if !errors.Is(err, registry.ErrNotFound) {
-		return nil, err
-	}
-	if t.Verify == nil {
+	if t.Verify == nil && Lasting(ctx, err) {
 		tags, terr := r.client.Tags(ctx, r.ref)
 		if terr != nil {
 			return nil, terr
@@ -278,5 +275,8 @@ func (r *repository) Beside(ctx context.Context, t Trust, name digest.Digest) ([
 			}
 		}
 	}
-	return nil, fmt.Errorf("%w: %w", ErrNone, err)
+	if errors.Is(err, registry.ErrNotFound) {
+		err = fmt.Errorf("%w: %w", ErrNone, err)
+	}
+	return nil, err
 }

@@ -249,26 +249,6 @@ func (s *Set) LoseBlobs(blobs map[digest.Digest]bool) {
 	}
 }
 
-// Trim leaves no more blobs than one manifest can name: those of the layers that
-// were made last. Of the others only the records stay.
-func (s *Set) Trim() { s.trim(manifest.MaxEntries - 1) }
-
-func (s *Set) trim(most int) {
-	made := map[digest.Digest]time.Time{}
-	for _, list := range s.records {
-		for _, r := range list {
-			if s.layers[r.Layer].Blob != nil && made[r.Layer].Before(r.Created) {
-				made[r.Layer] = r.Created
-			}
-		}
-	}
-	ids := sorted(made)
-	sort.SliceStable(ids, func(i, k int) bool { return made[ids[k]].Before(made[ids[i]]) })
-	for _, id := range ids[min(most, len(ids)):] {
-		s.lose(id)
-	}
-}
-
 // Blobs lists the blobs of all layers, each once, in the order of their digests.
 func (s *Set) Blobs() []manifest.Descriptor {
 	seen := map[digest.Digest]manifest.Descriptor{}
@@ -336,22 +316,12 @@ func decode(b []byte) (*Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w", err)
 	}
-	text, err := io.ReadAll(io.LimitReader(z, maxText+1))
+	doc, err := readDocument(io.LimitReader(z, maxText))
 	if err != nil {
-		return nil, fmt.Errorf("%w", err)
-	}
-	if len(text) > maxText {
-		return nil, fmt.Errorf("more than %d bytes", maxText)
-	}
-	var doc document
-	if err := json.Unmarshal(text, &doc); err != nil {
 		return nil, fmt.Errorf("%w", err)
 	}
 	if doc.Format != 1 {
 		return nil, fmt.Errorf("format %d; this whittle knows 1", doc.Format)
-	}
-	if len(doc.Records) > maxRecords || len(doc.Layers) > maxRecords {
-		return nil, fmt.Errorf("more than %d", maxRecords)
 	}
 	return doc.set()
 }
@@ -359,15 +329,12 @@ func decode(b []byte) (*Set, error) {
 func (doc *document) set() (*Set, error) {
 	s := New()
 	for _, l := range doc.Layers {
-		if err := l.check(); err != nil {
-			return nil, fmt.Errorf("layer %s: %w", l.ID.Short(), err)
-		}
 		s.layers[l.ID] = l
 	}
 	for _, r := range doc.Records {
 		l, ok := s.layers[r.Layer]
-		if !ok || r.Key.IsZero() || r.Size < 0 || r.Entries < 0 || r.Took < 0 {
-			return nil, fmt.Errorf("that of key %s is not whole", r.Key.Short())
+		if !ok {
+			return nil, fmt.Errorf("of the layer of key %s nothing is said", r.Key.Short())
 		}
 		s.Add(r, l)
 	}
@@ -383,7 +350,19 @@ func (doc *document) set() (*Set, error) {
 	return s, nil
 }
 
-func (l *Layer) check() error {
+func (r *Record) check() error {
+	if r.Key.IsZero() || r.Layer.IsZero() || r.Size < 0 || r.Entries < 0 || r.Took < 0 {
+		return fmt.Errorf("that of key %s is not whole", r.Key.Short())
+	}
+	return nil
+}
+
+func (l *Layer) check() (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("layer %s: %w", l.ID.Short(), err)
+		}
+	}()
 	switch {
 	case l.ID.IsZero() || l.DiffID.IsZero():
 		return errors.New("has no id or no diffID")

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -193,6 +194,29 @@ func TestTheManifestNamesAllBlobs(t *testing.T) {
 	}
 }
 
+func TestTheNewestRecordsStay(t *testing.T) {
+	s := of("one A", "two b", "three C", "four d")
+	for _, name := range []string{"x", "y", "z"} {
+		s.AddContent(named(name).Hex(), named(name))
+	}
+	s.trimRecords(2)
+	for key, want := range map[string]bool{"one": false, "two": true, "three": false, "four": true} {
+		if _, _, ok := s.Record(named(key), false); ok != want {
+			t.Errorf("record of %s: there: %t", key, ok)
+		}
+	}
+	if s.Len() != 2 || len(s.layers) != 2 || len(s.contents) != 2 {
+		t.Errorf("%d records, %d layers, %d contents; want 2 of each", s.Len(), len(s.layers), len(s.contents))
+	}
+	b, err := s.Encode()
+	if err == nil {
+		_, err = Decode(b)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 func TestWhatIsNoCacheIsRefused(t *testing.T) {
 	for _, m := range []*manifest.Manifest{nil, {}, {Layers: []manifest.Descriptor{{MediaType: manifest.OCILayerGzip}}}} {
 		if _, err := Document(m); !errors.Is(err, ErrNoCache) {
@@ -234,6 +258,29 @@ func TestHostileDocumentsAreRefused(t *testing.T) {
 	}
 	if _, err := Decode([]byte("not gzip")); err == nil {
 		t.Error("what is not compressed is read")
+	}
+}
+
+// A small document may say a great deal: that is not all taken in before it is refused.
+func TestABombIsRefusedAtOnce(t *testing.T) {
+	many := strings.Repeat("{},", 3<<20)
+	for name, text := range map[string]string{
+		"records":           `{"format":1,"records":[` + many + `{}]}`,
+		"layers":            `{"format":1,"layers":[` + many + `{}]}`,
+		"what nobody knows": `{"format":2,"new":[` + many + `{}]}`,
+		"segments":          `{"format":1,"includes":[` + strings.Repeat(`"",`, 3<<20) + `""]}`,
+	} {
+		b := zipped(text)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if _, err := Decode(b); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+		runtime.ReadMemStats(&after)
+		// Tokens that are passed over are garbage at once; what counts is what is kept.
+		if kept := int64(after.HeapAlloc) - int64(before.HeapAlloc); kept > 100<<20 {
+			t.Errorf("%s: %d MB are kept", name, kept>>20)
+		}
 	}
 }
 

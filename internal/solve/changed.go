@@ -95,7 +95,7 @@ func (r *run) lastGood(s *plan.Step) *store.Record {
 	// A store that cannot be read explains nothing, and the failure is told.
 	_ = r.Store.Records(func(_ digest.Digest, rec *store.Record) bool {
 		n := 0
-		if rec.Kind != kind(s) {
+		if rec.Kind != kind(s) || len(rec.Fields) == 0 { // those of shared caches have no fields
 			return true
 		}
 		same := rec.Text == s.Line.Text
@@ -183,7 +183,7 @@ func (r *run) compareBelow(s *plan.Step, old *store.Record) []string {
 		return []string{prefix + "it ran again"}
 	}
 	is, was := r.known(d.Key), r.known(under)
-	if is == nil || was == nil {
+	if is == nil || was == nil || len(is.Fields) == 0 || len(was.Fields) == 0 {
 		return []string{prefix + "it is another one"}
 	}
 	if out := r.compare(prefix, below, below.Line.Text, is.Fields, was); len(out) > 0 {

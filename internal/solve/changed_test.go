@@ -10,6 +10,7 @@ import (
 
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/progress"
+	"github.com/whittle-build/whittle/internal/store"
 )
 
 // failsAt makes the steps fail whose text has mark in it, and returns the event
@@ -111,5 +112,17 @@ func TestAStepThatFailsWithTheKeyWithWhichItWorkedSaysSo(t *testing.T) {
 	b.NoCache = always(true)
 	if e := b.failsAt("test", text); len(e.Changed) != 1 || !strings.HasPrefix(e.Changed[0], "nothing that is in its key") {
 		t.Errorf("changed %q", e.Changed)
+	}
+}
+
+// What came out of a shared cache is no run of here that worked: of its key nothing is
+// known.
+func TestNoStepIsComparedWithARecordThatHasNoKey(t *testing.T) {
+	b := newBench(t, nil)
+	if err := b.Store.PutRecord(digest.Of([]byte("elsewhere")), &store.Record{Kind: "run", Text: "RUN [\"test\"]", Created: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	if e := b.failsAt("test", "FROM scratch\nENV A=1\nRUN [\"test\"]\n"); !e.Worked.IsZero() || e.Changed != nil {
+		t.Errorf("changed since %v: %q", e.Worked, e.Changed)
 	}
 }
