@@ -32,7 +32,9 @@ type box struct {
 func runBox() {
 	// The thread that starts the init lives as long as the process.
 	runtime.LockOSThread()
-	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE)
+	// Not by signal.Ignore: what a process ignores, the programs that it starts do too
+	// (signal(7)).
+	signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE)
 	for fd := fdBoxSelf; fd <= fdBoxOrder; fd++ {
 		unix.CloseOnExec(fd)
 	}
