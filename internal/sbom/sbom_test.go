@@ -160,7 +160,7 @@ func TestSPDX(t *testing.T) {
 	if again, _ := json.Marshal(v.SPDX("app", digest.Of([]byte("x")), time.Unix(0, 0), origin)); !bytes.Equal(b, again) {
 		t.Error("the same inventory gave another document")
 	}
-	for _, want := range []string{`"spdxVersion":"SPDX-2.3"`, `"licenseDeclared":"MIT AND (GPL-2.0-only OR Zlib)"`, `"licenseComments":"see the file"`, `"comment":"from stage build"`,
+	for _, want := range []string{`"spdxVersion":"SPDX-2.3"`, `"licenseDeclared":"MIT AND (GPL-2.0-only OR Zlib)"`, `"extractedText":"see the file"`, `"comment":"from stage build"`,
 		`"relationshipType":"DESCRIBES"`, `"created":"1970-01-01T00:00:00Z"`, `"fileName":"./etc/os-release"`} {
 		if !bytes.Contains(b, []byte(want)) {
 			t.Errorf("%s has no %s", b, want)
@@ -177,6 +177,58 @@ func TestSPDX(t *testing.T) {
 		if !known[r.From] || !known[r.To] {
 			t.Errorf("%+v names what is not there", r)
 		}
+	}
+}
+
+// TestLicenses: what is declared is an expression of SPDX, and each LicenseRef in it is in the
+// document.
+func TestLicenses(t *testing.T) {
+	for text, want := range map[string]string{
+		"MIT":                            "MIT",
+		"mit":                            "MIT",
+		"GPL-2.0+":                       "GPL-2.0+",
+		"Apache-2.0+":                    "Apache-2.0+",
+		"(MIT)":                          "(MIT)",
+		" (MIT OR Apache-2.0) AND  Zlib": "(MIT OR Apache-2.0) AND Zlib",
+		"((MIT OR Zlib) AND (0BSD))":     "((MIT OR Zlib) AND (0BSD))",
+		"GPL-2.0-only WITH GCC-exception-2.0 OR MIT": "GPL-2.0-only WITH GCC-exception-2.0 OR MIT",
+		"":                                     "NOASSERTION",
+		"UNKNOWN":                              "NOASSERTION",
+		"NOASSERTION":                          "NOASSERTION",
+		"BSD":                                  "LicenseRef-",
+		"GPLv2+ and MIT":                       "LicenseRef-",
+		"(MIT":                                 "LicenseRef-",
+		"MIT)":                                 "LicenseRef-",
+		"()":                                   "LicenseRef-",
+		"MIT Zlib":                             "LicenseRef-",
+		"MIT AND":                              "LicenseRef-",
+		"AND MIT":                              "LicenseRef-",
+		"MIT WITH":                             "LicenseRef-",
+		"MIT WITH Zlib":                        "LicenseRef-",
+		"(MIT OR Zlib) WITH GCC-exception-2.0": "LicenseRef-",
+		"GPL-2.0-only WITH GCC-exception-2.0+": "LicenseRef-",
+		"MIT (Zlib)":                           "LicenseRef-",
+		"LicenseRef-mine":                      "LicenseRef-",
+		"+":                                    "LicenseRef-",
+	} {
+		l := newLicensing()
+		got := l.declared(text)
+		if again := l.declared(text); again != got || len(l.refs) > 1 {
+			t.Errorf("%q is once %s and once %s, with %v", text, got, again, l.refs)
+		}
+		if want != "LicenseRef-" {
+			if got != want || l.refs != nil {
+				t.Errorf("%q: got %q, want %q (%v)", text, got, want, l.refs)
+			}
+			continue
+		}
+		if len(l.refs) != 1 || l.refs[0].ID != got || l.refs[0].Text != text || !strings.HasPrefix(got, want) || got == text {
+			t.Errorf("%q: got %q with %v", text, got, l.refs)
+		}
+	}
+	d := (&Inventory{Packages: []Package{{Name: "a", License: "BSD"}, {Name: "b", License: "BSD"}}}).SPDX("x", digest.Of(nil), time.Unix(0, 0), func(string) string { return "" })
+	if len(d.Licenses) != 1 || d.Packages[1].Declared != d.Licenses[0].ID || d.Packages[2].Declared != d.Licenses[0].ID {
+		t.Errorf("%+v, %+v", d.Packages, d.Licenses)
 	}
 }
 

@@ -19,7 +19,9 @@ type Document struct {
 	Creation      creation       `json:"creationInfo"`
 	Packages      []spdxPackage  `json:"packages"`
 	Files         []spdxFile     `json:"files,omitempty"`
+	Licenses      []extracted    `json:"hasExtractedLicensingInfos,omitempty"`
 	Relationships []relationship `json:"relationships"`
+	Comment       string         `json:"comment,omitempty"`
 }
 
 type creation struct {
@@ -28,19 +30,18 @@ type creation struct {
 }
 
 type spdxPackage struct {
-	ID            string      `json:"SPDXID"`
-	Name          string      `json:"name"`
-	Version       string      `json:"versionInfo,omitempty"`
-	Location      string      `json:"downloadLocation"`
-	Analyzed      bool        `json:"filesAnalyzed"`
-	Concluded     string      `json:"licenseConcluded"`
-	Declared      string      `json:"licenseDeclared"`
-	Copyright     string      `json:"copyrightText"`
-	Source        string      `json:"sourceInfo,omitempty"`
-	Comment       string      `json:"comment,omitempty"`
-	Refs          []reference `json:"externalRefs,omitempty"`
-	Purpose       string      `json:"primaryPackagePurpose,omitempty"`
-	LicenseRemark string      `json:"licenseComments,omitempty"`
+	ID        string      `json:"SPDXID"`
+	Name      string      `json:"name"`
+	Version   string      `json:"versionInfo,omitempty"`
+	Location  string      `json:"downloadLocation"`
+	Analyzed  bool        `json:"filesAnalyzed"`
+	Concluded string      `json:"licenseConcluded"`
+	Declared  string      `json:"licenseDeclared"`
+	Copyright string      `json:"copyrightText"`
+	Source    string      `json:"sourceInfo,omitempty"`
+	Comment   string      `json:"comment,omitempty"`
+	Refs      []reference `json:"externalRefs,omitempty"`
+	Purpose   string      `json:"primaryPackagePurpose,omitempty"`
 }
 
 type reference struct {
@@ -92,63 +93,17 @@ func (v *Inventory) SPDX(name string, about digest.Digest, created time.Time, or
 		d.Files = append(d.Files, one)
 		d.Relationships = append(d.Relationships, relationship{root, "CONTAINS", one.ID})
 	}
+	licenses := newLicensing()
 	for i, p := range v.Packages {
 		one := spdxPackage{ID: fmt.Sprintf("SPDXRef-package-%d", i+1), Name: p.Name, Version: p.Version, Location: unsaid, Concluded: unsaid,
-			Declared: unsaid, Copyright: unsaid, Source: "found in /" + p.Found, Refs: []reference{{"PACKAGE-MANAGER", "purl", p.URL}}}
-		if isExpression(p.License) {
-			one.Declared = p.License
-		} else if p.License != "" {
-			one.LicenseRemark = p.License
-		}
+			Declared: licenses.declared(p.License), Copyright: unsaid, Source: "found in /" + p.Found, Refs: []reference{{"PACKAGE-MANAGER", "purl", p.URL}}}
 		if from := origin(p.Found); from != "" {
 			one.Comment = "from " + from
 		}
 		d.Packages = append(d.Packages, one)
 		d.Relationships = append(d.Relationships, relationship{root, "CONTAINS", one.ID}, relationship{one.ID, "OTHER", files[p.Found]})
 	}
+	d.Licenses = licenses.refs
 	d.Relationships = slices.DeleteFunc(d.Relationships, func(r relationship) bool { return r.To == "" })
 	return d
-}
-
-// isExpression says whether a license is written as SPDX has it: letters, digits and
-// what joins them, one word or words joined by AND, OR and WITH.
-func isExpression(text string) bool {
-	if text == "" {
-		return false
-	}
-	join := false
-	for i, word := range fields(text) {
-		switch word {
-		case "AND", "OR", "WITH":
-			if i == 0 || join {
-				return false
-			}
-			join = true
-		default:
-			if i > 0 && !join {
-				return false
-			}
-			join = false
-		}
-	}
-	return !join
-}
-
-// fields are the words of a license; nothing when it has what none has.
-func fields(text string) (list []string) {
-	word := ""
-	for _, r := range text + " " {
-		switch {
-		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '.', r == '-', r == '+':
-			word += string(r)
-		case r == ' ' || r == '(' || r == ')':
-			if word != "" {
-				list = append(list, word)
-			}
-			word = ""
-		default:
-			return []string{"AND"} // which is none
-		}
-	}
-	return list
 }
