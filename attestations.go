@@ -114,6 +114,9 @@ func (p *part) lookInside(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for _, gap := range found.Gaps() {
+		p.note("sbom: incomplete: %s", gap)
+	}
 	from, err := p.origins(ctx, p.solved.Chain(p.plan.Target.Root))
 	if err != nil {
 		return err

@@ -1,10 +1,10 @@
 package sbom
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"net/url"
 	"strings"
 )
@@ -41,68 +41,69 @@ func (s *scanner) distro() string {
 	return s.out.System.ID + "-" + s.out.System.Version
 }
 
-// stanzas calls fn for each block of KEY: VALUE lines in b.
-func stanzas(b []byte, sep string, fn func(map[string]string)) {
-	fields := map[string]string{}
-	sc := bufio.NewScanner(bytes.NewReader(b))
-	sc.Buffer(nil, 1<<20)
-	for sc.Scan() {
-		line := sc.Text()
-		if strings.TrimSpace(line) == "" {
-			if len(fields) > 0 {
+// stanzas calls fn for each block of KEY: VALUE lines in b, with the keys that are wanted;
+// of a key that is there twice the first counts.
+func stanzas(b []byte, wanted []string, fn func(map[string]string)) {
+	fields, any := map[string]string{}, false
+	for line := range bytes.Lines(b) {
+		if len(bytes.TrimSpace(line)) == 0 {
+			if any {
 				fn(fields)
 			}
-			fields = map[string]string{}
+			fields, any = map[string]string{}, false
 			continue
 		}
-		if line[0] == ' ' || line[0] == '\t' {
-			continue // of the value before
-		}
-		if k, v, ok := strings.Cut(line, sep); ok {
-			fields[k] = strings.TrimSpace(v)
+		any = true
+		k, v, ok := bytes.Cut(line, []byte(":")) // a line that goes on has a space first
+		for _, w := range wanted {
+			if _, twice := fields[w]; ok && !twice && string(k) == w {
+				fields[w] = string(bytes.TrimSpace(v))
+			}
 		}
 	}
-	if len(fields) > 0 {
+	if any {
 		fn(fields)
 	}
 }
 
 // dpkg reads its database, or one package of it as images without dpkg have them.
-func (s *scanner) dpkg(found string, b []byte) {
+func (s *scanner) dpkg(found string, b []byte) error {
 	space := s.out.System.ID
 	if space == "" {
 		space = "debian"
 	}
-	stanzas(b, ":", func(f map[string]string) {
+	stanzas(b, []string{"Package", "Status", "Version", "Architecture"}, func(f map[string]string) {
 		if st, ok := f["Status"]; ok && !strings.HasSuffix(st, " installed") {
 			return // removed, and its configuration is left
 		}
 		s.add(Package{Name: f["Package"], Version: f["Version"], Type: "deb", Found: found,
 			URL: packageURL("deb", space, f["Package"], f["Version"], "arch", f["Architecture"], "distro", s.distro())})
 	})
+	return nil
 }
 
 // apk reads its database of what is installed.
-func (s *scanner) apk(found string, b []byte) {
+func (s *scanner) apk(found string, b []byte) error {
 	space := s.out.System.ID
 	if space == "" {
 		space = "alpine"
 	}
-	stanzas(b, ":", func(f map[string]string) {
+	stanzas(b, []string{"P", "V", "L", "A"}, func(f map[string]string) {
 		s.add(Package{Name: f["P"], Version: f["V"], Type: "apk", License: f["L"], Found: found,
 			URL: packageURL("apk", space, f["P"], f["V"], "arch", f["A"], "distro", s.distro())})
 	})
+	return nil
 }
 
 // npm reads the manifest of an installed package.
-func (s *scanner) npm(found string, b []byte) {
+func (s *scanner) npm(found string, b []byte) error {
 	var m struct {
 		Name    string `json:"name"`
 		Version string `json:"version"`
 		License any    `json:"license"` // a text, or an object in old ones
 	}
-	if json.Unmarshal(b, &m) != nil {
-		return // a test's fixture, most likely
+	if err := json.Unmarshal(bytes.TrimPrefix(b, []byte("\uFEFF")), &m); err != nil {
+		return fmt.Errorf("is no manifest of npm: %w", err)
 	}
 	space, name := "", m.Name
 	if i := strings.LastIndexByte(m.Name, '/'); i >= 0 {
@@ -110,12 +111,25 @@ func (s *scanner) npm(found string, b []byte) {
 	}
 	license, _ := m.License.(string)
 	s.add(Package{Name: m.Name, Version: m.Version, Type: "npm", License: license, Found: found, URL: packageURL("npm", space, name, m.Version)})
+	return nil
 }
 
-// pip reads the metadata of an installed package (packaging.python.org, "Core metadata").
-func (s *scanner) pip(found string, b []byte) {
-	head, _, _ := bytes.Cut(b, []byte("\n\n"))
-	stanzas(head, ":", func(f map[string]string) {
+// pip reads the metadata of an installed package (packaging.python.org, "Core metadata"):
+// the fields before the first empty line.
+func (s *scanner) pip(found string, b []byte) error {
+	end := 0
+	for line := range bytes.Lines(b) {
+		if len(bytes.TrimRight(line, "\r\n")) == 0 {
+			break
+		}
+		end += len(line)
+	}
+	named := false
+	stanzas(b[:end], []string{"Name", "Version", "License-Expression", "License"}, func(f map[string]string) {
+		if named {
+			return // a line of spaces was in the description
+		}
+		named = true
 		license := f["License-Expression"]
 		if license == "" {
 			license = f["License"]
@@ -123,6 +137,7 @@ func (s *scanner) pip(found string, b []byte) {
 		s.add(Package{Name: f["Name"], Version: f["Version"], Type: "pypi", License: license, Found: found,
 			URL: packageURL("pypi", "", strings.ToLower(strings.ReplaceAll(f["Name"], "_", "-")), f["Version"])})
 	})
+	return nil
 }
 
 // goMagic begins what Go notes of a program in it (debug/buildinfo).

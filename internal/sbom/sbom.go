@@ -14,8 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/whittle-build/whittle/internal/entry"
@@ -42,7 +42,29 @@ type Inventory struct {
 	Packages []Package
 	Files    []File
 	System   System
+	Missed   []Missed // documents that may name packages which are not here, the first maxMissed
+	More     int      // how many there are besides
 }
+
+// Missed is a document about packages that was not read, or not to its end.
+type Missed struct{ Path, Why string }
+
+// Gaps says in lines what was missed.
+func (v *Inventory) Gaps() (lines []string) {
+	for _, m := range v.Missed {
+		if !plain(m.Path) {
+			m.Path = strconv.Quote(m.Path)
+		}
+		lines = append(lines, m.Path+": "+m.Why)
+	}
+	if v.More > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", v.More))
+	}
+	return lines
+}
+
+// maxMissed bounds what is told of them.
+const maxMissed = 20
 
 // System is what /etc/os-release says.
 type System struct{ ID, Version, Name string }
@@ -52,8 +74,11 @@ const maxDocument = 256 << 20
 
 // Scan takes stock of all files of fsys.
 func Scan(ctx context.Context, fsys entry.FS) (*Inventory, error) {
-	s := scanner{until: ctx, fs: fsys, seen: map[string]bool{}}
+	s := newScanner(ctx, fsys)
 	if err := s.system(); err != nil {
+		return nil, err
+	}
+	if err := s.locate(); err != nil {
 		return nil, err
 	}
 	if err := entry.Walk(fsys, ".", s.one); err != nil {
@@ -66,51 +91,45 @@ func Scan(ctx context.Context, fsys entry.FS) (*Inventory, error) {
 }
 
 type scanner struct {
-	until context.Context
-	fs    entry.FS
-	out   Inventory
-	seen  map[string]bool // packages, by URL and where they were found
+	until  context.Context
+	fs     entry.FS
+	out    Inventory
+	places map[string]reader // of databases
+	seen   map[string]bool   // packages, by URL and where they were found
+	kept   int               // bytes of them
+	missed string            // the path that was last told
+}
+
+func newScanner(ctx context.Context, fsys entry.FS) *scanner {
+	return &scanner{until: ctx, fs: fsys, places: map[string]reader{}, seen: map[string]bool{}}
 }
 
 func (s *scanner) one(e entry.Entry) error {
 	if s.until.Err() != nil {
 		return context.Cause(s.until)
 	}
-	if e.Kind != entry.File {
-		return nil
-	}
-	if err := s.file(e); err != nil {
-		return fmt.Errorf("%s: %w", e.Path, err)
-	}
-	return nil
-}
-
-// reader takes packages out of a document.
-type reader func(s *scanner, found string, b []byte)
-
-// readerOf is who understands the file at p; nil when nobody does.
-func readerOf(p string) reader {
-	dir, base := path.Split(p)
-	switch {
-	case p == "var/lib/dpkg/status" || dir == "var/lib/dpkg/status.d/" && !strings.HasSuffix(base, ".md5sums"):
-		return (*scanner).dpkg
-	case p == "lib/apk/db/installed" || p == "usr/lib/apk/db/installed":
-		return (*scanner).apk
-	case p == "var/lib/rpm/rpmdb.sqlite" || p == "usr/lib/sysimage/rpm/rpmdb.sqlite":
-		return (*scanner).rpm
-	case base == "package.json" && inModules(dir):
-		return (*scanner).npm
-	case base == "METADATA" && strings.HasSuffix(dir, ".dist-info/"), base == "PKG-INFO" && strings.HasSuffix(dir, ".egg-info/"):
-		return (*scanner).pip
+	switch e.Kind {
+	case entry.File:
+		if err := s.file(e); err != nil {
+			return fmt.Errorf("%s: %w", e.Path, err)
+		}
+	case entry.Symlink:
+		return s.link(e)
 	}
 	return nil
 }
 
-// inModules says whether dir is that of a package in node_modules.
-func inModules(dir string) bool {
-	f := strings.Split(strings.TrimSuffix(dir, "/"), "/")
-	n := len(f)
-	return n >= 2 && f[n-2] == "node_modules" || n >= 3 && f[n-3] == "node_modules" && strings.HasPrefix(f[n-2], "@")
+// miss notes that a document was not read, or not to its end. One reason is enough.
+func (s *scanner) miss(path, why string) {
+	if path == s.missed {
+		return
+	}
+	s.missed = path
+	if len(s.out.Missed) == maxMissed {
+		s.out.More++
+		return
+	}
+	s.out.Missed = append(s.out.Missed, Missed{path, why})
 }
 
 // file reads one file: for its digests, and for what it says of packages.
@@ -122,23 +141,31 @@ func (s *scanner) file(e entry.Entry) (err error) {
 	defer func() { err = errors.Join(err, in.Close()) }()
 	h1, h2 := sha1.New(), sha256.New()
 	all := io.MultiWriter(h1, h2)
-	read := readerOf(e.Path)
+	read := s.readerOf(e.Path)
 	switch {
 	case read != nil && e.Size <= maxDocument:
 		var b bytes.Buffer
-		if _, err := io.Copy(io.MultiWriter(all, &b), in); err != nil {
+		if err := s.copy(io.MultiWriter(all, &b), in); err != nil {
 			return err
 		}
-		read(s, e.Path, b.Bytes())
-	case e.Mode&0o111 != 0:
-		g := &goInfo{}
-		if _, err := io.Copy(io.MultiWriter(all, g), in); err != nil {
+		if err := s.document(e.Path, b.Bytes(), read); err != nil {
 			return err
+		}
+	case read == nil && e.Mode&0o111 != 0:
+		g := &goInfo{}
+		if err := s.copy(io.MultiWriter(all, g), in); err != nil {
+			return err
+		}
+		if len(g.found) == maxGoInfo {
+			s.miss(e.Path, "says more of its modules than is read")
 		}
 		s.golang(e.Path, g.text())
 	default:
-		if _, err := io.Copy(all, in); err != nil {
+		if err := s.copy(all, in); err != nil {
 			return err
+		}
+		if read != nil {
+			s.miss(e.Path, fmt.Sprintf("is larger than the %d MiB that are read", maxDocument>>20))
 		}
 	}
 	f := File{Path: e.Path}
@@ -148,21 +175,66 @@ func (s *scanner) file(e entry.Entry) (err error) {
 	return nil
 }
 
+// document has read take packages out of b. What it cannot read is noted.
+func (s *scanner) document(path string, b []byte, read reader) error {
+	err := read(s, path, b)
+	if s.until.Err() != nil {
+		return context.Cause(s.until)
+	}
+	if err != nil {
+		s.miss(path, err.Error())
+	}
+	return nil
+}
+
+// copy is io.Copy that ends when the scan does.
+func (s *scanner) copy(to io.Writer, from io.Reader) error {
+	for {
+		_, err := io.CopyN(to, from, 16<<20)
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return err
+		case s.until.Err() != nil:
+			return context.Cause(s.until)
+		}
+	}
+}
+
+const (
+	// maxText bounds a name, a version, a license.
+	maxText = 512
+	// maxKept bounds what is kept of packages, with some for each.
+	maxKept    = 128 << 20
+	perPackage = 256
+)
+
 // add takes a package in. Names and versions are those of files that anybody may have
 // written: they are text, and short.
 func (s *scanner) add(p Package) {
-	const most = 512
-	if p.Name == "" || p.Version == "" || len(p.Name) > most || len(p.Version) > most || !plain(p.Name) || !plain(p.Version) {
+	switch {
+	case p.Name == "" || p.Version == "":
+		return // none that is installed
+	case !short(p.Name) || !short(p.Version) || len(p.URL) > 16*maxText:
+		s.miss(p.Found, "has a package with a name or version that is too long, or no text")
 		return
-	}
-	if len(p.License) > most || !plain(p.License) {
+	case !short(p.License):
 		p.License = ""
 	}
-	if key := p.URL + " " + p.Found; !s.seen[key] {
-		s.seen[key] = true
-		s.out.Packages = append(s.out.Packages, p)
+	key := p.URL + " " + p.Found
+	if s.seen[key] {
+		return
 	}
+	if s.kept += perPackage + len(p.Name) + len(p.Version) + len(p.License) + len(p.URL) + len(key); s.kept > maxKept {
+		s.miss(p.Found, "has more packages than are kept")
+		return
+	}
+	s.seen[key] = true
+	s.out.Packages = append(s.out.Packages, p)
 }
+
+func short(text string) bool { return len(text) <= maxText && plain(text) }
 
 func plain(text string) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\uFFFD' })
@@ -190,6 +262,9 @@ func (s *scanner) system() error {
 		for line := range strings.Lines(string(b)) {
 			k, v, _ := strings.Cut(strings.TrimSpace(line), "=")
 			v = strings.Trim(v, `"'`)
+			if !short(v) {
+				continue
+			}
 			switch k {
 			case "ID":
 				s.out.System.ID = v

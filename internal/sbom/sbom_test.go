@@ -41,6 +41,9 @@ func TestScan(t *testing.T) {
 			[]string{"pkg:npm/%40s/b@2.0.0", "pkg:npm/a@1.0.0"}},
 		"pip": {map[string]string{"usr/lib/python3/Py_Yaml-6.dist-info/METADATA": "Metadata-Version: 2.1\nName: Py_Yaml\nVersion: 6.0\nLicense: MIT\n\nName: of the text\n"},
 			[]string{"pkg:pypi/py-yaml@6.0"}},
+		"a long line":      {map[string]string{"var/lib/dpkg/status": "Package: a\nVersion: 1\nDescription: " + strings.Repeat("x", 2<<20) + "\n\nPackage: b\nVersion: 1\n"}, []string{"pkg:deb/debian/a@1?distro=debian-12", "pkg:deb/debian/b@1?distro=debian-12"}},
+		"lines of DOS":     {map[string]string{"a-1.dist-info/METADATA": "Name: a\r\nVersion: 1\r\n\r\nName: evil\r\nVersion: 6\r\n"}, []string{"pkg:pypi/a@1"}},
+		"a description":    {map[string]string{"a-1.dist-info/METADATA": "Name: a\nVersion: 1\nDescription: text\n  \nName: evil\nVersion: 6\n"}, []string{"pkg:pypi/a@1"}},
 		"what is no name":  {map[string]string{"lib/apk/db/installed": "P:a\x1b[31m\nV:1\n\nP:" + strings.Repeat("x", 600) + "\nV:1\n"}, nil},
 		"nothing but text": {map[string]string{"bin/sh": "#!/bin/sh\n" + goMagic + "\n"}, nil},
 	}
@@ -89,7 +92,7 @@ func TestTheModulesOfAProgram(t *testing.T) {
 			t.Errorf("in pieces of %d: %q, want that of %s", piece, g.text(), info.Path)
 		}
 	}
-	s := scanner{seen: map[string]bool{}}
+	s := newScanner(t.Context(), files(nil))
 	s.golang("app", "path\texample.com/app\nmod\texample.com/app\tv1.2.3\t\ndep\texample.com/a\tv1.0.0\th1:x=\ndep\texample.com/b\tv1.0.0\n=>\texample.com/fork\tv2.0.0\th1:y=\n")
 	var got []string
 	for _, p := range s.out.Packages {
@@ -123,8 +126,8 @@ func TestRPMsOwnDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	v, err := Scan(t.Context(), files(map[string]string{"var/lib/rpm/rpmdb.sqlite": string(b), "etc/os-release": "ID=fedora\nVERSION_ID=40\n"}))
-	if err != nil || len(v.Packages) != 12 {
-		t.Fatalf("%d packages, %v", len(v.Packages), err)
+	if err != nil || len(v.Packages) != 12 || v.Missed != nil {
+		t.Fatalf("%d packages, missed %v, %v", len(v.Packages), v.Missed, err)
 	}
 	if got, want := v.Packages[0].URL, "pkg:rpm/fedora/pkga0@1.2-3?arch=noarch&epoch=4&distro=fedora-40"; got != want {
 		t.Errorf("got %s, want %s", got, want)
@@ -240,16 +243,16 @@ func FuzzDatabases(f *testing.F) {
 	f.Add([]byte("Package: a\nVersion: 1\n\n"))
 	f.Add([]byte(goMagic + "\x08\x02" + strings.Repeat("\x00", 16) + "\x03go1\x21" + strings.Repeat("x", 33)))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s := scanner{seen: map[string]bool{}}
+		s := newScanner(t.Context(), files(nil))
 		for _, read := range []reader{(*scanner).dpkg, (*scanner).apk, (*scanner).rpm, (*scanner).npm, (*scanner).pip} {
-			read(&s, "found", b)
+			_ = read(s, "found", b)
 		}
 		g := &goInfo{}
 		for at := 0; at < len(b); at += 7 {
 			_, _ = g.Write(b[at:min(len(b), at+7)])
 		}
 		s.golang("found", g.text())
-		rpmHeader(b)
+		readHeader(b)
 		for _, p := range s.out.Packages {
 			if !plain(p.Name) || !plain(p.Version) {
 				t.Errorf("%q %q", p.Name, p.Version)

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/whittle-build/whittle/internal/digest"
@@ -104,6 +105,9 @@ func (v *Inventory) SPDX(name string, about digest.Digest, created time.Time, or
 		d.Relationships = append(d.Relationships, relationship{root, "CONTAINS", one.ID}, relationship{one.ID, "OTHER", files[p.Found]})
 	}
 	d.Licenses = licenses.refs
+	if gaps := v.Gaps(); gaps != nil {
+		d.Comment = "Incomplete: packages may be missing, for not all that names them could be read.\n" + strings.Join(gaps, "\n")
+	}
 	d.Relationships = slices.DeleteFunc(d.Relationships, func(r relationship) bool { return r.To == "" })
 	return d
 }

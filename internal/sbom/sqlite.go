@@ -1,11 +1,16 @@
 package sbom
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
+	"iter"
 )
 
-var errDatabase = errors.New("not a database of rpm")
+var (
+	errDatabase = errors.New("is not a database of rpm that can be read")
+	errBroken   = errors.New("is a broken database: packages may be missing")
+)
 
 // sqlite reads tables of an SQLite database (sqlite.org/fileformat2.html) as far as rows
 // go: b-tree pages of tables with their overflow. Every number in it may be a lie.
@@ -13,7 +18,8 @@ type sqlite struct {
 	b        []byte
 	page     int // bytes
 	reserved int
-	left     int // pages that may still be visited
+	left     int  // bytes that may still be visited, those of a cell each time that it is
+	broken   bool // something in it was a lie
 }
 
 // value is one column of a row.
@@ -33,7 +39,9 @@ func openSQLite(b []byte) (*sqlite, error) {
 	if page < 512 || page&(page-1) != 0 {
 		return nil, errDatabase
 	}
-	return &sqlite{b: b, page: page, reserved: int(b[20]), left: 2 * len(b) / page}, nil
+	// A sound one is visited once: its pages, and what their cells give out. Twice that is
+	// for the list of tables, which is read before.
+	return &sqlite{b: b, page: page, reserved: int(b[20]), left: 4*len(b) + page}, nil
 }
 
 // at is page n, counted from 1; nil when there is none.
@@ -44,46 +52,81 @@ func (s *sqlite) at(n int) []byte {
 	return s.b[(n-1)*s.page : n*s.page]
 }
 
+// visit pays for n bytes, and says whether there were so many left.
+func (s *sqlite) visit(n int) bool {
+	s.left -= n
+	return s.left >= 0
+}
+
 const maxDepth = 32
 
-// rows calls fn for each row below page n.
-func (s *sqlite) rows(n, depth int, fn func([]value)) {
+// rows calls fn for each row below page n, and passes over what is broken. It ends with
+// errBroken when it has visited more than a sound database has, and with the cause of ctx.
+func (s *sqlite) rows(ctx context.Context, n, depth int, fn func([]value)) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	p := s.at(n)
-	if s.left--; p == nil || depth > maxDepth || s.left < 0 {
-		return
+	if p == nil || depth > maxDepth {
+		s.broken = true
+		return nil
+	}
+	if !s.visit(len(p)) {
+		return errBroken
 	}
 	head := p
 	if n == 1 {
 		head = p[100:]
 	}
-	cells := int(binary.BigEndian.Uint16(head[3:]))
 	switch head[0] {
-	case 5: // of other pages
-		for i := range cells {
-			if c := cell(p, head[12:], i); len(c) >= 4 {
-				s.rows(int(binary.BigEndian.Uint32(c)), depth+1, fn)
+	case 5:
+		for c := range s.cells(p, head, head[12:]) {
+			if len(c) < 4 {
+				s.broken = true
+				continue
+			}
+			if err := s.rows(ctx, int(binary.BigEndian.Uint32(c)), depth+1, fn); err != nil {
+				return err
 			}
 		}
-		s.rows(int(binary.BigEndian.Uint32(head[8:])), depth+1, fn)
-	case 13: // of rows
-		for i := range cells {
-			if payload := s.payload(cell(p, head[8:], i)); payload != nil {
-				fn(record(payload))
-			}
-		}
+		return s.rows(ctx, int(binary.BigEndian.Uint32(head[8:])), depth+1, fn)
+	case 13:
+		return s.leaf(ctx, s.cells(p, head, head[8:]), fn)
 	}
+	s.broken = true
+	return nil
 }
 
-// cell is the i-th of those whose places are listed.
-func cell(page, list []byte, i int) []byte {
-	if 2*i+2 > len(list) {
-		return nil
+// leaf calls fn for the rows of a page.
+func (s *sqlite) leaf(ctx context.Context, cells iter.Seq[[]byte], fn func([]value)) error {
+	for c := range cells {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		payload := s.payload(c)
+		if !s.visit(4 + len(payload)) {
+			return errBroken
+		}
+		s.broken = s.broken || payload == nil
+		fn(record(payload))
 	}
-	at := int(binary.BigEndian.Uint16(list[2*i:]))
-	if at >= len(page) {
-		return nil
+	return nil
+}
+
+// cells are the parts of a page whose places are listed, from each on to its end.
+func (s *sqlite) cells(page, head, list []byte) iter.Seq[[]byte] {
+	n := int(binary.BigEndian.Uint16(head[3:]))
+	if n > len(list)/2 {
+		n, s.broken = len(list)/2, true
 	}
-	return page[at:]
+	return func(yield func([]byte) bool) {
+		for i := range n {
+			at := min(int(binary.BigEndian.Uint16(list[2*i:])), len(page))
+			if !yield(page[at:]) {
+				return
+			}
+		}
+	}
 }
 
 // payload is what a cell of a row holds: its length, its number, and as much as goes
@@ -107,16 +150,16 @@ func (s *sqlite) payload(c []byte) []byte {
 	if inside < 0 || inside > len(c) {
 		return nil
 	}
-	out := append([]byte(nil), c[:inside]...)
-	if len(out) == int(size) {
-		return out
+	if inside == int(size) {
+		return c[:inside]
 	}
 	if len(c) < inside+4 {
 		return nil
 	}
+	out := append([]byte(nil), c[:inside]...)
 	for next := int(binary.BigEndian.Uint32(c[inside:])); len(out) < int(size); {
 		p := s.at(next)
-		if s.left--; p == nil || s.left < 0 {
+		if p == nil || !s.visit(len(p)) {
 			return nil
 		}
 		next = int(binary.BigEndian.Uint32(p))
@@ -125,14 +168,17 @@ func (s *sqlite) payload(c []byte) []byte {
 	return out
 }
 
-// record takes a row's columns apart.
+// maxColumns is more than the tables have that are read here.
+const maxColumns = 8
+
+// record takes a row's first columns apart.
 func record(b []byte) (row []value) {
 	size, n := varint(b)
 	if n == 0 || size > uint64(len(b)) {
 		return nil
 	}
 	types, data := b[n:max(n, int(size))], b[size:]
-	for len(types) > 0 {
+	for len(types) > 0 && len(row) < maxColumns {
 		t, n := varint(types)
 		if n == 0 {
 			return row
