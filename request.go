@@ -72,8 +72,11 @@ type Request struct {
 	SBOM       bool // say also what is in it, as SPDX
 	// SBOMGenerator is the image that finds that out; "" is whittle itself.
 	SBOMGenerator string
-	SignKey       []byte
-	Squash        bool // put what the target stage adds to its base into one layer
+	// SBOMParameters are for the generator: it finds NAME in its environment as
+	// BUILDKIT_SCAN_NAME.
+	SBOMParameters map[string]string
+	SignKey        []byte
+	Squash         bool // put what the target stage adds to its base into one layer
 	// OnFailure is what to do with a RUN that fails while its root is there:
 	// ShellOnFailure opens a shell in it, on the terminal that Lend lends, and
 	// KeepOnFailure makes a container of it. "" throws it away.

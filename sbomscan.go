@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,6 +35,11 @@ func (b *build) findGenerator(ctx context.Context) (err error) {
 	if b.req.SBOMGenerator == "" {
 		return nil
 	}
+	for name := range b.req.SBOMParameters {
+		if err := checkParameter(name); err != nil {
+			return err
+		}
+	}
 	here := platform()
 	b.generator, err = b.resolve(ctx, plan.Ref{Name: b.req.SBOMGenerator, Platform: here}, b.req.Pull, b.sink)
 	if err != nil {
@@ -40,6 +47,24 @@ func (b *build) findGenerator(ctx context.Context) (err error) {
 	}
 	if c := b.generator.Config.Config; len(c.Entrypoint)+len(c.Cmd) == 0 {
 		return &hinted{fmt.Errorf("sbom: generator %s: has no program to run", b.req.SBOMGenerator), "a generator is an image whose ENTRYPOINT scans: docker/buildkit-syft-scanner is one"}
+	}
+	return nil
+}
+
+// scanVariable begins the names of variables by which a generator is told things.
+const scanVariable = "BUILDKIT_SCAN_"
+
+// checkParameter refuses names that are none of variables, and those that the protocol
+// itself has a use for.
+func checkParameter(name string) error {
+	bad := strings.ContainsFunc(name, func(r rune) bool {
+		return r != '_' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+	})
+	switch {
+	case name == "" || bad:
+		return &hinted{fmt.Errorf("sbom: parameter %q of the generator: it becomes the variable %s%s, whose name has letters, digits and _ only", name, scanVariable, name), ""}
+	case name == "SOURCE" || name == "SOURCE_EXTRAS" || name == "DESTINATION":
+		return &hinted{fmt.Errorf("sbom: parameter %s of the generator: %s%[1]s says where things are, and is set by the build", name, scanVariable), ""}
 	}
 	return nil
 }
@@ -61,13 +86,18 @@ func (p *part) generated(ctx context.Context, m *image.Image) (claims []json.Raw
 	if err := errors.Join(os.Mkdir(empty, 0o755), os.Mkdir(out, 0o755)); err != nil {
 		return nil, err
 	}
-	text, err := p.within.scanFile()
+	args := map[string]string{}
+	for name, value := range p.req.SBOMParameters {
+		args[scanVariable+name] = value
+	}
+	text, err := p.within.scanFile(slices.Sorted(maps.Keys(args)))
 	if err != nil {
 		return nil, err
 	}
 	_, err = p.Build(ctx, Request{
 		Context: empty, File: "-", In: strings.NewReader(text),
 		Contexts: map[string]string{scanTarget: "docker-image://" + m.ID.String()},
+		Args:     args,
 		Outputs:  []Output{{Type: LocalOutput, Dest: out}},
 		Network:  p.req.Network, Hosts: p.req.Hosts, StepOptions: StepOptions{Ulimits: p.req.Ulimits, ShmSize: p.req.ShmSize, Resources: p.req.Resources},
 		Sink: &scanSink{partSink{next: p.within.sink, part: scans + p.number, quiet: true, prefix: "sbom"}},
@@ -81,12 +111,13 @@ func (p *part) generated(ctx context.Context, m *image.Image) (claims []json.Raw
 // scans is above the numbers of all parts.
 const scans = 1 << 20
 
-// scanSink tells the steps of a scan, and not where its files go.
+// scanSink tells the steps of a scan, and not where its files go, nor what could be better
+// in a Dockerfile that the user never saw.
 type scanSink struct{ partSink }
 
 // Emit implements progress.Sink.
 func (s *scanSink) Emit(e progress.Event) {
-	if e.Kind != progress.Note || e.Vertex > 0 {
+	if e.Kind != progress.Warned && (e.Kind != progress.Note || e.Vertex > 0) {
 		s.partSink.Emit(e)
 	}
 }
@@ -111,8 +142,8 @@ func (p *part) catalogued(m *image.Image) (forget func() error, err error) {
 	}, nil
 }
 
-// scanFile is the Dockerfile of a scan.
-func (b *build) scanFile() (string, error) {
+// scanFile is the Dockerfile of a scan with these arguments.
+func (b *build) scanFile(args []string) (string, error) {
 	c := b.generator.Config.Config
 	program, err := json.Marshal(slices.Concat(c.Entrypoint, c.Cmd))
 	if err != nil {
@@ -122,14 +153,18 @@ func (b *build) scanFile() (string, error) {
 	if dir == "" {
 		dir = "/"
 	}
+	declared := ""
+	for _, name := range args {
+		declared += "ARG " + name + "\n"
+	}
 	return fmt.Sprintf(`FROM %s AS %s
 WORKDIR %s
 WORKDIR %s
 ENV BUILDKIT_SCAN_SOURCE=%s BUILDKIT_SCAN_DESTINATION=%s
-RUN --mount=type=bind,from=%s,target=%s --mount=type=tmpfs,target=/tmp %s
+%sRUN --mount=type=bind,from=%s,target=%s --mount=type=tmpfs,target=/tmp %s
 FROM scratch
 COPY --from=%s %s /
-`, b.generator.ID, scanStage, scanDestination, quoted(dir), scanSource, scanDestination, scanTarget, scanSource, program, scanStage, scanDestination), nil
+`, b.generator.ID, scanStage, scanDestination, quoted(dir), scanSource, scanDestination, declared, scanTarget, scanSource, program, scanStage, scanDestination), nil
 }
 
 // quoted is a path as one word of an instruction.
@@ -145,19 +180,22 @@ func readClaims(dir string) (claims []json.RawMessage, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
-	files, err := filepath.Glob(filepath.Join(dir, "*.spdx.json"))
+	files, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
 		return nil, err
 	}
 	core := filepath.Base(scanSource) + ".spdx.json"
-	slices.SortFunc(files, func(a, b string) int {
-		if a, b := filepath.Base(a) == core, filepath.Base(b) == core; a != b {
+	slices.SortStableFunc(files, func(a, b fs.DirEntry) int { // by name already
+		if a, b := a.Name() == core, b.Name() == core; a != b {
 			return map[bool]int{true: -1, false: 1}[a]
 		}
-		return strings.Compare(a, b)
+		return 0
 	})
 	for _, file := range files {
-		name := filepath.Base(file)
+		name := file.Name()
+		if !strings.HasSuffix(name, ".spdx.json") {
+			continue
+		}
 		claim, err := readClaim(root, name)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,7 +10,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/whittle-build/whittle"
-	"github.com/whittle-build/whittle/internal/image"
 )
 
 // addOutputs adds the flags that say what a build leaves.
@@ -25,8 +22,8 @@ func (p *program) addOutputs(f *buildFlags, fl *pflag.FlagSet) {
 		fl.BoolVar(&r.Load, "load", false, "give the image to the Docker engine that is running: the layers that it lacks")
 	}
 	fl.StringVar(&f.provenance, "provenance", "false", "say beside an image that is pushed or in an OCI layout how it was made: `MODE` min or max (the Dockerfile, arguments and steps too)")
-	fl.StringVar(&f.sbom, "sbom", "false", "say beside it what is in it, as SPDX: `true`, false, or generator=IMAGE that finds it out")
-	fl.StringArrayVar(&f.attests, "attest", nil, "the same in docker's words: `type=provenance`[,mode=max] or type=sbom[,generator=IMAGE]; may be repeated")
+	fl.StringVar(&f.sbom, "sbom", "false", "say beside it what is in it, as SPDX: `true`, false, or generator=IMAGE[,PARAMETER=VALUE…] that finds it out")
+	fl.StringArrayVar(&f.attests, "attest", nil, "the same in docker's words: `type=provenance`[,mode=max] or type=sbom[,generator=IMAGE[,PARAMETER=VALUE…]]; may be repeated")
 	fl.Lookup("sbom").NoOptDefVal = "true"
 	fl.StringVar(&f.signKey, "sign", "", "sign what is pushed with the key in `FILE`, as cosign does")
 	fl.BoolVar(&r.Squash, "squash-final", false, "put what the final stage adds to its base image into one layer")
@@ -76,49 +73,6 @@ func (f *buildFlags) leaves(tags []string, outputs []whittle.Output) leaving {
 		l.files = l.files || o.HasFiles()
 	}
 	return l
-}
-
-// attestOptions reads --provenance and --sbom, as docker writes them too, --attest, and the
-// key of --sign.
-func (f *buildFlags) attestOptions() (err error) {
-	for _, text := range f.attests {
-		kind, rest, _ := strings.Cut(strings.TrimPrefix(text, "type="), ",")
-		switch kind {
-		case "provenance":
-			f.provenance = cmp.Or(rest, whittle.MinProvenance)
-		case "sbom":
-			f.sbom = cmp.Or(rest, "true")
-		default:
-			return &usageError{fmt.Errorf("--attest %q: there are type=provenance and type=sbom", text), "for example --attest type=provenance,mode=max"}
-		}
-	}
-	switch v := strings.TrimPrefix(f.provenance, "mode="); v {
-	case "false", "", "disabled=true":
-	case "true", whittle.MinProvenance:
-		f.request.Provenance = whittle.MinProvenance
-	case whittle.MaxProvenance:
-		f.request.Provenance = v
-	default:
-		return &usageError{fmt.Errorf("--provenance=%s: there are min, max and false", f.provenance), ""}
-	}
-	if f.sbom == "disabled=true" {
-		f.sbom = "false"
-	}
-	if f.request.SBOMGenerator, f.request.SBOM = strings.CutPrefix(f.sbom, "generator="); !f.request.SBOM {
-		f.request.SBOMGenerator = ""
-		if f.request.SBOM, err = strconv.ParseBool(cmp.Or(f.sbom, "false")); err != nil {
-			return &usageError{fmt.Errorf("--sbom=%s: there are true, false and generator=IMAGE", f.sbom), ""}
-		}
-	} else if _, err := image.ParseName(f.request.SBOMGenerator); err != nil {
-		return &usageError{fmt.Errorf("--sbom: generator: %w", err), whittle.Hint(err)}
-	}
-	if f.signKey == "" {
-		return nil
-	}
-	if f.request.SignKey, err = os.ReadFile(f.signKey); err != nil {
-		return &usageError{fmt.Errorf("--sign: %w", err), "name the PEM file of a private key"}
-	}
-	return nil
 }
 
 // stageOptions makes the targets of the request of several --target.
