@@ -3,6 +3,7 @@ package plan
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -63,6 +64,7 @@ func (p *planner) evaluate(s *stage) {
 		st.line.State = st.sum
 	}
 	s.vars = st.vars
+	st.out.ScanStage, st.out.ScanContext = st.scans(scanStageArg), st.scans(scanContextArg)
 }
 
 // inherit takes config, variables and file system from what FROM names.
@@ -72,7 +74,7 @@ func (st *state) inherit() {
 	case s.base != nil:
 		st.inheritConfig(s.base)
 		st.vars = s.base.vars.Clone()
-		s.args = s.base.args.Clone()
+		s.args, s.scanArgs = s.base.args.Clone(), maps.Clone(s.base.scanArgs)
 		s.workdirSet, s.unknown = s.base.workdirSet, s.base.unknown
 		st.out.Base = s.base.out.Root
 	case s.image != nil:
@@ -93,7 +95,7 @@ func (st *state) inherit() {
 		st.c.Config.Env = append(st.c.Config.Env, "PATH="+config.DefaultPath)
 	}
 	if s.base == nil {
-		st.vars, s.args = dockerfile.NewVars(st.c.Config.Env), dockerfile.NewVars(nil)
+		st.vars, s.args, s.scanArgs = dockerfile.NewVars(st.c.Config.Env), dockerfile.NewVars(nil), map[string]string{}
 	}
 	if s.base != nil {
 		// An ARG of the stage below that hid an ENV there no longer does: the

@@ -35,7 +35,9 @@ func (st *state) arg(c *dockerfile.Arg) {
 		text := item.Key
 		if set {
 			text += "=" + value
-			if !isScanArg(item.Key) {
+			if isScanArg(item.Key) {
+				st.s.scanArgs[item.Key] = value
+			} else {
 				st.vars.Set(item.Key, value)
 			}
 		}
@@ -44,12 +46,6 @@ func (st *state) arg(c *dockerfile.Arg) {
 		said = append(said, text)
 	}
 	st.commit("ARG "+strings.Join(said, " "), false, said...)
-}
-
-// isScanArg reports whether an ARG is for the reference's builder only: it is
-// no variable of steps.
-func isScanArg(name string) bool {
-	return name == "BUILDKIT_SBOM_SCAN_CONTEXT" || name == "BUILDKIT_SBOM_SCAN_STAGE"
 }
 
 // argValue is the build argument, else the default, else the global ARG of

@@ -94,6 +94,9 @@ type Stage struct {
 	// are the base image's only, and entries that the stage adds to the
 	// history have no time and no layer yet.
 	Config config.Image
+	// ScanStage and ScanContext say that an ARG asks for an SBOM of the stage, and
+	// of the build context where this stage is the target.
+	ScanStage, ScanContext bool
 }
 
 // Line is one instruction as people see it.

@@ -51,10 +51,11 @@ type stage struct {
 	out *Stage
 	// continued: a stage has gone on with the history of this one.
 	continued bool
-	given     bool             // image is a named context
-	vars      *dockerfile.Vars // after its last instruction
-	args      *dockerfile.Vars // names of ARGs in scope, in order of declaration
-	unknown   bool             // the image below, of this stage or its base, could not be had
+	given     bool              // image is a named context
+	vars      *dockerfile.Vars  // after its last instruction
+	args      *dockerfile.Vars  // names of ARGs in scope, in order of declaration
+	scanArgs  map[string]string // ARGs for SBOMs, with their values
+	unknown   bool              // the image below, of this stage or its base, could not be had
 	// workdirSet: a WORKDIR of this file has been seen, here or below.
 	workdirSet bool
 }

@@ -21,10 +21,10 @@ var frontendArgs = [...]struct{ name, idle string }{
 	{"BUILDKIT_INLINE_CACHE", "steps come from the store, and images carry no cache"},
 	{"BUILDKIT_MULTI_PLATFORM", "a build is for one platform"},
 	{"BUILDKIT_BUILD_NAME", "builds have no names"},
-	{"BUILDKIT_ATTEST_PROVENANCE", "images have no attestations"},
-	{"BUILDKIT_ATTEST_SBOM", "images have no attestations"},
-	{"BUILDKIT_SBOM_SCAN_CONTEXT", "images have no attestations"},
-	{"BUILDKIT_SBOM_SCAN_STAGE", "images have no attestations"},
+	{"BUILDKIT_ATTEST_PROVENANCE", "attestations are asked for with --attest"},
+	{"BUILDKIT_ATTEST_SBOM", "attestations are asked for with --attest"},
+	{scanContextArg, "no ARG of the Dockerfile has this name"},
+	{scanStageArg, "no ARG of the Dockerfile has this name"},
 }
 
 // unusedArgs warns of build arguments that have no effect.
