@@ -75,8 +75,9 @@ func (p *part) attestations(ctx context.Context, d manifest.Descriptor, m *image
 	return attest.Attestation(d, list)
 }
 
-// contents is what is in the image, by its merged view, with the stage that each file is
-// from. It has the time of the image, so that the same image has the same.
+// contents is what is in the image, and in stages of which that is wanted, by their merged
+// views, with the stage that each file is from. It has the time of the image, so that the
+// same image has the same.
 func (p *part) contents(ctx context.Context, d manifest.Descriptor, m *image.Image, purls []string) (claims []any, err error) {
 	if p.req.SBOMGenerator != "" {
 		found, err := p.generated(ctx, m)
@@ -92,44 +93,70 @@ func (p *part) contents(ctx context.Context, d manifest.Descriptor, m *image.Ima
 	if len(purls) > 0 {
 		name = purls[0]
 	}
-	return []any{p.inside.found.SPDX(name, d.Digest, m.Created, func(path string) string { return p.inside.from[path] })}, nil
+	for _, in := range p.inside {
+		of, part := name, ""
+		if in.stage != p.plan.Target {
+			of, part = "stage "+in.stage.Display+" of "+name, "/"+in.stage.Display
+		}
+		doc := in.found.SPDX(of, d.Digest, m.Created, func(path string) string { return in.from[path] })
+		doc.Namespace += part
+		claims = append(claims, doc)
+	}
+	return claims, nil
 }
 
-// inside is what a file system has, and where each of its files is from.
+// inside is what the file system of a stage has, and where each of its files is from.
 type inside struct {
+	stage *plan.Stage
 	found *sbom.Inventory
 	from  map[string]string
 }
 
-// lookInside does so once for all outputs and names.
+// lookInside does so, once for all outputs and names: into the target, then into the other
+// stages that an SBOM is to have.
 func (p *part) lookInside(ctx context.Context) error {
 	if p.inside != nil {
 		return nil
 	}
-	fsys, err := p.files(ctx)
-	if err != nil {
-		return err
+	var list []inside
+	for _, s := range append([]*plan.Stage{p.plan.Target}, p.alsoScanned()...) {
+		chain := p.solved.Chain(s.Root)
+		fsys, err := p.rootFS().View(ctx, chain)
+		if err != nil {
+			return err
+		}
+		found, err := sbom.Scan(ctx, fsys)
+		if err != nil {
+			return err
+		}
+		from, err := p.origins(ctx, s.Root, chain)
+		if err != nil {
+			return err
+		}
+		for _, gap := range found.Gaps() {
+			p.note("sbom: stage %s: incomplete: %s", s.Display, gap)
+		}
+		list = append(list, inside{s, found, from})
 	}
-	found, err := sbom.Scan(ctx, fsys)
-	if err != nil {
-		return err
-	}
-	for _, gap := range found.Gaps() {
-		p.note("sbom: incomplete: %s", gap)
-	}
-	from, err := p.origins(ctx, p.solved.Chain(p.plan.Target.Root))
-	if err != nil {
-		return err
-	}
-	p.inside = &inside{found, from}
+	p.inside = list
 	return nil
 }
 
-// origins tells of each file where it is from: the base image, a stage, the context.
-func (p *part) origins(ctx context.Context, chain rootfs.Chain) (map[string]string, error) {
+// alsoScanned are the stages besides the target of which the Dockerfile wants an SBOM.
+func (p *part) alsoScanned() (list []*plan.Stage) {
+	for _, s := range p.plan.Stages {
+		if s.ScanStage && s != p.plan.Target && s.Root.Context == "" {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// origins tells of each file below root, whose layers are chain, where it is from: the base
+// image, a stage, the context.
+func (p *part) origins(ctx context.Context, root plan.Root, chain rootfs.Chain) (map[string]string, error) {
 	names := make([]string, len(chain))
 	i := len(chain) - 1
-	root := p.plan.Target.Root
 	for ; root.Step != nil; root = root.Step.Below {
 		names[i] = originOf(root.Step)
 		i--

@@ -22,6 +22,7 @@ import (
 // "SBOM scanning protocol").
 const (
 	scanSource      = "/run/src/core/sbom"
+	scanExtras      = "/run/src/extras"
 	scanDestination = "/run/out/"
 	scanStage       = "scan"
 	scanTarget      = "target"
@@ -69,14 +70,39 @@ func checkParameter(name string) error {
 	return nil
 }
 
-// generated is what the generator finds in m, a document for each file that it leaves. It
-// runs as a step of a build of its own, and so not again for the same image.
-func (p *part) generated(ctx context.Context, m *image.Image) (claims []json.RawMessage, err error) {
-	forget, err := p.catalogued(m)
-	if err != nil {
-		return nil, err
+// noteUnscanned tells of what the Dockerfile wants to be scanned, and is not.
+func (p *part) noteUnscanned() {
+	if p.req.SBOM && p.plan.Target.ScanContext {
+		p.note("sbom: the build context is not scanned, which BUILDKIT_SBOM_SCAN_CONTEXT asks for")
 	}
-	defer func() { err = errors.Join(err, forget()) }()
+}
+
+// generated is what the generator finds in m, and in stages of which that is wanted: a
+// document for each file that it leaves. It runs as a step of a build of its own, and so not
+// again for the same images.
+func (p *part) generated(ctx context.Context, m *image.Image) (claims []json.RawMessage, err error) {
+	contexts := map[string]string{}
+	for i, what := range append([]*plan.Stage{nil}, p.alsoScanned()...) {
+		name := scanTarget
+		if what != nil {
+			at := *p.plan
+			at.Target, name = what, scanExtra(i)
+			if m, err = p.makeImage(ctx, &at, p.solved); err != nil {
+				return nil, err
+			}
+		}
+		forget, why := p.catalogued(m)
+		if why != nil {
+			return nil, why
+		}
+		defer join(&err, forget)
+		contexts[name] = "docker-image://" + m.ID.String()
+	}
+	return p.scanned(ctx, contexts)
+}
+
+// scanned has the generator run on these images.
+func (p *part) scanned(ctx context.Context, contexts map[string]string) (claims []json.RawMessage, err error) {
 	tmp, err := p.store.Temp("sbom")
 	if err != nil {
 		return nil, err
@@ -90,16 +116,14 @@ func (p *part) generated(ctx context.Context, m *image.Image) (claims []json.Raw
 	for name, value := range p.req.SBOMParameters {
 		args[scanVariable+name] = value
 	}
-	text, err := p.within.scanFile(slices.Sorted(maps.Keys(args)))
+	text, err := p.scanFile(slices.Sorted(maps.Keys(args)))
 	if err != nil {
 		return nil, err
 	}
 	_, err = p.Build(ctx, Request{
-		Context: empty, File: "-", In: strings.NewReader(text),
-		Contexts: map[string]string{scanTarget: "docker-image://" + m.ID.String()},
-		Args:     args,
-		Outputs:  []Output{{Type: LocalOutput, Dest: out}},
-		Network:  p.req.Network, Hosts: p.req.Hosts, StepOptions: StepOptions{Ulimits: p.req.Ulimits, ShmSize: p.req.ShmSize, Resources: p.req.Resources},
+		Context: empty, File: "-", In: strings.NewReader(text), Contexts: contexts, Args: args,
+		Outputs: []Output{{Type: LocalOutput, Dest: out}},
+		Network: p.req.Network, Hosts: p.req.Hosts, StepOptions: StepOptions{Ulimits: p.req.Ulimits, ShmSize: p.req.ShmSize, Resources: p.req.Resources},
 		Sink: &scanSink{partSink{next: p.within.sink, part: scans + p.number, quiet: true, prefix: "sbom"}},
 	})
 	if err != nil {
@@ -143,8 +167,9 @@ func (p *part) catalogued(m *image.Image) (forget func() error, err error) {
 }
 
 // scanFile is the Dockerfile of a scan with these arguments.
-func (b *build) scanFile(args []string) (string, error) {
-	c := b.generator.Config.Config
+func (p *part) scanFile(args []string) (string, error) {
+	from := p.within.generator
+	c := from.Config.Config
 	program, err := json.Marshal(slices.Concat(c.Entrypoint, c.Cmd))
 	if err != nil {
 		return "", err
@@ -153,19 +178,23 @@ func (b *build) scanFile(args []string) (string, error) {
 	if dir == "" {
 		dir = "/"
 	}
-	declared := ""
-	for _, name := range args {
-		declared += "ARG " + name + "\n"
+	text := fmt.Sprintf("FROM %s AS %s\nWORKDIR %s\nWORKDIR %s\nENV %sSOURCE=%s %[5]sDESTINATION=%[3]s\n",
+		from.ID, scanStage, scanDestination, quoted(dir), scanVariable, scanSource)
+	run := fmt.Sprintf("RUN --mount=type=bind,from=%s,target=%s --mount=type=tmpfs,target=/tmp", scanTarget, scanSource)
+	for i, s := range p.alsoScanned() {
+		if i == 0 {
+			text += fmt.Sprintf("ENV %sSOURCE_EXTRAS=%s\n", scanVariable, scanExtras)
+		}
+		run += fmt.Sprintf(" --mount=type=bind,from=%s,target=%s/sbom-%s", scanExtra(i+1), scanExtras, s.Display)
 	}
-	return fmt.Sprintf(`FROM %s AS %s
-WORKDIR %s
-WORKDIR %s
-ENV BUILDKIT_SCAN_SOURCE=%s BUILDKIT_SCAN_DESTINATION=%s
-%sRUN --mount=type=bind,from=%s,target=%s --mount=type=tmpfs,target=/tmp %s
-FROM scratch
-COPY --from=%s %s /
-`, b.generator.ID, scanStage, scanDestination, quoted(dir), scanSource, scanDestination, declared, scanTarget, scanSource, program, scanStage, scanDestination), nil
+	for _, name := range args {
+		text += "ARG " + name + "\n"
+	}
+	return text + fmt.Sprintf("%s %s\nFROM scratch\nCOPY --from=%s %s /\n", run, program, scanStage, scanDestination), nil
 }
+
+// scanExtra is what a scan calls the n-th of the images that it has besides the target.
+func scanExtra(n int) string { return fmt.Sprintf("extra-%d", n) }
 
 // quoted is a path as one word of an instruction.
 func quoted(path string) string {

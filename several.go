@@ -49,7 +49,7 @@ type part struct {
 	*build
 	plan   *plan.Plan
 	solved *solve.Result
-	inside *inside // of the target, once somebody wanted to know
+	inside []inside // once somebody wanted to know
 }
 
 // files are those of the target, once it is solved.
@@ -189,6 +189,7 @@ func (b *build) planParts(ctx context.Context, parts []*part) error {
 			return err
 		}
 		p.plan = made
+		p.noteUnscanned()
 	}
 	return b.findGenerator(ctx)
 }
