@@ -239,3 +239,16 @@ func TestFewAreTold(t *testing.T) {
 		t.Errorf("%q, %v", v.Gaps(), err)
 	}
 }
+
+// TestAReplacementHidesNothing: what stands before a module that is not taken stays.
+func TestAReplacementHidesNothing(t *testing.T) {
+	s := newScanner(t.Context(), files(nil))
+	s.golang("app", "dep\ta\tv1\ndep\tb\x01\tv1\n=>\tc\tv1\n=>\td\tv1\n")
+	var got []string
+	for _, p := range s.out.Packages {
+		got = append(got, p.Name)
+	}
+	if strings.Join(got, " ") != "a d" {
+		t.Errorf("got %q", got)
+	}
+}

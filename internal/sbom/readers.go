@@ -207,20 +207,23 @@ func cutString(b []byte) (text string, rest []byte, ok bool) {
 
 // golang takes the modules of a program.
 func (s *scanner) golang(found, text string) {
+	before := -1 // the package of the line before
 	for line := range strings.Lines(text) {
 		f := strings.Split(strings.TrimRight(line, "\n"), "\t")
 		if len(f) < 3 || f[0] != "mod" && f[0] != "dep" && f[0] != "=>" {
 			continue
 		}
-		if f[0] == "=>" && len(s.out.Packages) > 0 {
-			if last := len(s.out.Packages) - 1; s.out.Packages[last].Found == found {
-				s.out.Packages = s.out.Packages[:last] // was replaced by this
-			}
+		if f[0] == "=>" && before >= 0 {
+			s.out.Packages = s.out.Packages[:before] // was replaced by this
 		}
 		space, name := "", f[1]
 		if i := strings.LastIndexByte(f[1], '/'); i >= 0 {
 			space, name = f[1][:i], f[1][i+1:]
 		}
+		n := len(s.out.Packages)
 		s.add(Package{Name: f[1], Version: f[2], Type: "golang", Found: found, URL: packageURL("golang", space, name, f[2])})
+		if before = n; len(s.out.Packages) == n {
+			before = -1 // it was not taken
+		}
 	}
 }
