@@ -53,9 +53,15 @@ func (l *licensing) declared(text string) string {
 	return as
 }
 
+// maxExpression is longer than any license expression: each parenthesis in one is a call.
+const maxExpression = 4 << 10
+
 // expression reads text as a license expression (SPDX 2.3, annex D), and spells the
 // identifiers in it as the list does.
 func (l *licensing) expression(text string) (string, bool) {
+	if len(text) > maxExpression {
+		return "", false
+	}
 	x := expression{licensing: l, words: strings.Fields(strings.NewReplacer("(", " ( ", ")", " ) ").Replace(text))}
 	if !x.several() || x.at < len(x.words) {
 		return "", false
