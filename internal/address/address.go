@@ -9,6 +9,7 @@ package address
 import (
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -59,35 +60,57 @@ func scheme(source string) string {
 // hidden stands for a user's name and password.
 const hidden = "xxxxx"
 
-var reUserinfo = lazyre.New(`([a-zA-Z0-9+.-]+://)([^/?#\s"'<>]*)@`)
+// reUserinfo ends where the host, the path, the query or a word does, and nowhere before:
+// a quote may be a part of a password, and what a shell makes of it is not known here.
+var reUserinfo = lazyre.New(`([a-zA-Z0-9+.-]*://)([^/?#\s]*)@`)
 
-// reSigned is what a query has instead of a user and a password: presigned addresses of
-// object stores, tokens.
-var reSigned = lazyre.New(`(?i)([?&](?:[^=&?#\s"'<>]*(?:token|signature|secret|passw|credential|api_?key|access_key)[^=&?#\s"'<>]*|sig)=)([^&#\s"'<>]+)`)
+// secretName is what parameters are called that hold what a user and a password do: in
+// presigned addresses of object stores, with tokens.
+const secretName = `(?:[^=&?#\s"'<>]*(?:token|signature|secret|passw|passphrase|pwd|credential|jwt|api[-_]?key|access[-_]?key)[^=&?#\s"'<>]*` +
+	`|(?:[^=&?#\s"'<>]*[-_.])?(?:key|sig|auth|authorization|code|pass|session|sid))=`
+
+// secretValue has a quote in it where something follows that no text has behind a closing one.
+const secretValue = `((?:[^&#\s"'<>]|["'][a-zA-Z0-9%_~.+/=$-])+)`
+
+var (
+	reSigned   = lazyre.New(`(?i)([?&]` + secretName + `)` + secretValue)
+	reFragment = lazyre.New(`(?i)(://[^\s#]*#` + secretName + `)` + secretValue)
+)
 
 // Redact replaces the credentials of all URLs in a text. The name of a user of
-// ssh is no secret, and is needed to understand the address.
+// ssh is no secret, and is needed to understand the address. Of what is one
+// address and is given away, Public leaves less.
 func Redact(text string) string {
 	if !strings.Contains(text, "://") {
 		return text
 	}
-	if strings.Contains(text, "?") {
+	if strings.Contains(text, "@") {
+		text = reUserinfo.ReplaceAllStringFunc(text, hideUser)
+	}
+	if strings.ContainsAny(text, "?&") {
 		text = reSigned.ReplaceAllString(text, "${1}"+hidden)
 	}
-	if !strings.Contains(text, "@") {
-		return text
+	if strings.Contains(text, "#") {
+		text = reFragment.ReplaceAllString(text, "${1}"+hidden)
 	}
-	return reUserinfo.ReplaceAllStringFunc(text, func(m string) string {
-		part := reUserinfo.FindStringSubmatch(m)
-		name, _, password := strings.Cut(part[2], ":")
-		if scheme := strings.ToLower(part[1]); scheme != "ssh://" && scheme != "git+ssh://" {
-			name = hidden
-		}
-		if password {
-			name += ":" + hidden
-		}
-		return part[1] + name + "@"
-	})
+	return text
+}
+
+// hideUser is what stands instead of a scheme and a userinfo.
+func hideUser(m string) string {
+	part := reUserinfo.FindStringSubmatch(m)
+	name, _, password := strings.Cut(part[2], ":")
+	if !isSSH(part[1]) {
+		name = hidden
+	}
+	if password {
+		name += ":" + hidden
+	}
+	return part[1] + name + "@"
+}
+
+func isSSH(scheme string) bool {
+	return slices.Contains([]string{"ssh://", "git+ssh://"}, strings.ToLower(scheme))
 }
 
 // FileName is the name of the file that ADD makes of a URL: the last part of

@@ -30,8 +30,10 @@ type Repo struct {
 }
 
 // String is the address without credentials.
-func (r *Repo) String() string {
-	s := Redact(r.Remote)
+func (r *Repo) String() string { return r.at(Redact(r.Remote)) }
+
+// at is the place in the repository s.
+func (r *Repo) at(s string) string {
 	if r.Ref != "" || r.Subdir != "" {
 		s += "#" + r.Ref
 	}

@@ -79,7 +79,15 @@ func TestRedact(t *testing.T) {
 		"ADD http://a:b@h/x ftp://c:d@h /":    "ADD http://xxxxx:xxxxx@h/x ftp://xxxxx:xxxxx@h /",
 		`ADD ["https://u:p@h/x", "/"]`:        `ADD ["https://xxxxx:xxxxx@h/x", "/"]`,
 		"fatal: could not read https://u:p@h": "fatal: could not read https://xxxxx:xxxxx@h",
-		"":                                    "",
+		"ADD http://us'er:p'x@h/f /":          "ADD http://xxxxx:xxxxx@h/f /",
+		"curl 'http://u:p@h/f' && echo 'a@b'": "curl 'http://xxxxx:xxxxx@h/f' && echo 'a@b'",
+		`curl "http://u:'p'@h/f?a=b" -o c@d`:  `curl "http://xxxxx:xxxxx@h/f?a=b" -o c@d`,
+		"${SCHEME}://u:p@h/":                  "${SCHEME}://xxxxx:xxxxx@h/",
+		"https://h?sig=http://a&b:c@h":        "https://h?sig=xxxxx",
+		"http://h/f?x-api-key=a&access-key=b&key=c&auth=d&jwt=e&pwd=f&code=g&author=h&monkey=i": "http://h/f?x-api-key=xxxxx&access-key=xxxxx&key=xxxxx&auth=xxxxx&jwt=xxxxx&pwd=xxxxx&code=xxxxx&author=h&monkey=i",
+		"see 'https://h/cb?token=a'b#access_token=c' #key=d":                                    "see 'https://h/cb?token=xxxxx#access_token=xxxxx' #key=d",
+		`["http://h?key=a","b"] https://h#state=1&id_token=d`:                                   `["http://h?key=xxxxx","b"] https://h#state=1&id_token=xxxxx`,
+		"": "",
 	} {
 		if got := Redact(in); got != want {
 			t.Errorf("Redact(%q) = %q, want %q", in, got, want)
