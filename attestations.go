@@ -196,7 +196,7 @@ func originOf(s *plan.Step) string {
 	case c.From != nil:
 		return c.FromText
 	case len(c.Remotes) > 0 && len(c.Sources) == 0:
-		return c.Remotes[0].String()
+		return c.Remotes[0].Public()
 	}
 	return "the build context"
 }
@@ -223,7 +223,7 @@ func (b *build) invocation() string {
 func (b *build) external() attest.External {
 	x := attest.External{Source: attest.Source{Path: b.shortName()}, Request: map[string]any{"frontend": "dockerfile.v0"}}
 	if b.kind == gitContext || b.kind == urlContext {
-		x.Source.URI = address.Redact(b.req.Context)
+		x.Source.URI = address.Public(b.req.Context)
 		if b.main != nil && b.main.from != nil {
 			x.Source.Digest = b.main.from.Digest
 		}
@@ -239,6 +239,9 @@ func (b *build) external() attest.External {
 	}
 	if b.req.Provenance == MaxProvenance {
 		for k, v := range b.req.Args {
+			if plan.IsProxy(k) {
+				v = address.Proxy(v)
+			}
 			args["build-arg:"+k] = address.Redact(v)
 		}
 		for _, l := range b.req.Labels {
@@ -308,7 +311,7 @@ func (p *part) materials() []attest.Material {
 			continue
 		}
 		for _, r := range s.Copy.Remotes {
-			found[r.String()] = material(&r)
+			found[r.Public()] = material(&r)
 		}
 	}
 	var list []attest.Material
@@ -319,7 +322,7 @@ func (p *part) materials() []attest.Material {
 }
 
 func material(r *plan.Remote) attest.Material {
-	m := attest.Material{URI: r.String()}
+	m := attest.Material{URI: r.Public()}
 	if hex, ok := strings.CutPrefix(r.Checksum, "sha256:"); ok {
 		m.Digest = map[string]string{"sha256": hex}
 	} else if r.Repo != nil && r.Repo.Commit != "" {

@@ -77,7 +77,7 @@ func (b *build) enterURL(ctx context.Context) error {
 		return err
 	}
 	if packed {
-		if b.main, err = b.archiveContext(ctx, address.Redact(b.req.Context), f); err == nil {
+		if b.main, err = b.archiveContext(ctx, address.Public(b.req.Context), f); err == nil {
 			b.main.from = fetched(b.req.Context, f)
 		}
 		return err
@@ -91,14 +91,14 @@ func (b *build) enterURL(ctx context.Context) error {
 		return &hinted{fmt.Errorf("-f %s: %s is a Dockerfile too, and no archive", b.req.File, address.Redact(b.req.Context)),
 			"leave -f out, or give an archive or a folder as the context"}
 	}
-	b.path = address.Redact(b.req.Context)
+	b.path = address.Public(b.req.Context)
 	b.text, err = dockerfileIn(f, b.path)
 	return err
 }
 
 // fetched is a file from elsewhere as a provenance has it.
 func fetched(url string, f *fetch.File) *attest.Material {
-	return &attest.Material{URI: address.Redact(url), Digest: attest.SHA256(f.Digest)}
+	return &attest.Material{URI: address.Public(url), Digest: attest.SHA256(f.Digest)}
 }
 
 func isPacked(f *fetch.File) (bool, error) {
@@ -220,6 +220,6 @@ func (b *build) checkOut(ctx context.Context, label, text string, o fetch.GitOpt
 	}
 	c.Identity = tree.Identity
 	c.made = func() (*time.Time, error) { return &tree.Time, nil }
-	c.from = &attest.Material{URI: repo.String(), Digest: map[string]string{"sha1": tree.Commit}}
+	c.from = &attest.Material{URI: repo.Public(), Digest: map[string]string{"sha1": tree.Commit}}
 	return c, nil
 }

@@ -155,7 +155,7 @@ func (b *build) enter(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		b.path, b.remote = address.Redact(b.req.File), true
+		b.path, b.remote = address.Public(b.req.File), true
 		if b.text, err = dockerfileIn(f, b.path); err != nil {
 			return err
 		}

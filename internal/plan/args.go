@@ -107,7 +107,8 @@ func (p *planner) defaultsInFrom() {
 	}
 }
 
-func isProxy(name string) bool {
+// IsProxy says whether name is that of a build argument which tells RUN of a proxy.
+func IsProxy(name string) bool {
 	return slices.Contains([]string{"http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"}, strings.ToLower(name))
 }
 
@@ -116,7 +117,7 @@ func isProxy(name string) bool {
 func (p *planner) proxies() []string {
 	values := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(p.req.Args)) {
-		if isProxy(name) {
+		if IsProxy(name) {
 			values[strings.ToLower(name)] = p.req.Args[name]
 		}
 	}

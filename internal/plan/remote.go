@@ -26,6 +26,14 @@ func (r *Remote) String() string {
 	return address.Redact(r.URL)
 }
 
+// Public is the address as everybody may have it.
+func (r *Remote) Public() string {
+	if r.Repo != nil {
+		return r.Repo.Public()
+	}
+	return address.Public(r.URL)
+}
+
 // remotes takes out of sources what has to be fetched; the rest is local.
 func (st *state) remotes(c *dockerfile.Copy, sources []string, checksum string) (list []Remote, local []string, ok bool) {
 	if checksum != "" && !st.checksumFits(sources) {

@@ -38,7 +38,7 @@ func (p *planner) unusedArgs() {
 	}
 	names := slices.Sorted(maps.Keys(p.declared))
 	for _, name := range slices.Sorted(maps.Keys(p.req.Args)) {
-		if p.declared[name] || isProxy(name) || name == "SOURCE_DATE_EPOCH" {
+		if p.declared[name] || IsProxy(name) || name == "SOURCE_DATE_EPOCH" {
 			continue
 		}
 		if _, predefined := p.global.Get(name); predefined {
