@@ -331,15 +331,18 @@ func material(r *plan.Remote) attest.Material {
 	return m
 }
 
-// putDocument stores a document in the repository of n, under a tag or by its digest
-// alone.
-func putDocument(ctx context.Context, client *registry.Client, n image.Name, tag string, doc attest.Document) error {
-	n.Tag = tag
-	var blobs [][]byte
+// putDocument stores a document in the repository of n by its digest alone.
+func putDocument(ctx context.Context, client *registry.Client, n image.Name, doc attest.Document) error {
+	n.Tag = ""
+	return client.PutDocuments(ctx, reference(n), documents(doc))
+}
+
+func documents(doc attest.Document) *registry.Documents {
+	docs := &registry.Documents{Raw: doc.Data, Descriptor: doc.Descriptor}
 	for _, p := range doc.Parts {
-		blobs = append(blobs, p.Data)
+		docs.Blobs = append(docs.Blobs, p.Data)
 	}
-	return client.PutDocuments(ctx, reference(n), blobs, doc.Data, doc.Descriptor)
+	return docs
 }
 
 // sign puts a signature over the manifest d beside it, if the request has a key.
@@ -347,13 +350,36 @@ func (b *build) sign(ctx context.Context, client *registry.Client, n image.Name,
 	if b.key == nil {
 		return nil
 	}
-	doc, err := b.key.Signature(d, n.Repository())
+	s, err := b.key.Signature(d, n.Repository())
 	if err == nil {
-		err = putDocument(ctx, client, n, attest.SignatureTag(d.Digest), doc)
+		err = putSignature(ctx, client, n, s)
 	}
 	if err != nil {
 		return fmt.Errorf("sign %s: %w", n.Familiar(), err)
 	}
 	b.note("signed: %s@%s", n.FamiliarRepository(), d.Digest)
 	return nil
+}
+
+// putSignature adds s to the signatures in the repository of n, under their tag and among
+// what refers to what is signed.
+func putSignature(ctx context.Context, client *registry.Client, n image.Name, s *attest.Signature) error {
+	n.Tag = s.Tag()
+	var all []manifest.Descriptor
+	err := client.Amend(ctx, reference(n), func(_ []byte, there *manifest.Parsed) (_ *registry.Documents, err error) {
+		var added bool
+		if all, added, err = s.Beside(there); err != nil || !added {
+			return nil, err
+		}
+		doc, err := s.Tagged(all)
+		return documents(doc), err
+	})
+	if err != nil {
+		return err
+	}
+	doc, err := s.Referrer(all)
+	if err != nil {
+		return err
+	}
+	return putDocument(ctx, client, n, doc)
 }

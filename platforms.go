@@ -227,7 +227,7 @@ func pushPlatforms(ctx context.Context, g []*part, i, k int, res *Result) (err e
 		}
 		doc, err := p.attestations(ctx, list[n], p.outputs[i].image, first.names)
 		if err == nil {
-			err = putDocument(ctx, client, name, "", doc)
+			err = putDocument(ctx, client, name, doc)
 		}
 		if err != nil {
 			return err

@@ -68,14 +68,18 @@ func blob(mediaType string, data []byte) Blob {
 	return Blob{manifest.Descriptor{MediaType: mediaType, Digest: digest.Of(data), Size: int64(len(data))}, data}
 }
 
-// Document is a manifest with all that it names, the config first.
+// Document is a manifest with what it names, the config first; without what is where it goes
+// already.
 type Document struct {
 	Blob
 	Parts []Blob
 }
 
-// Attestation is the manifest of statements about the image manifest of. Its descriptor is as
-// it stands in the index beside that one.
+// attestationArtifact is what BuildKit calls such a manifest.
+const attestationArtifact = "application/vnd.docker.attestation.manifest.v1+json"
+
+// Attestation is the manifest of statements about the image manifest of, which is its
+// subject. Its descriptor is as it stands in the index beside that one.
 func Attestation(of manifest.Descriptor, statements []Statement) (Document, error) {
 	var layers []Blob
 	for _, s := range statements {
@@ -87,39 +91,26 @@ func Attestation(of manifest.Descriptor, statements []Statement) (Document, erro
 		l.Annotations = map[string]string{predicateAnnotation: s.Predicate}
 		layers = append(layers, l)
 	}
-	doc, err := compose(layers, "unknown", nil)
+	subject := of.Bare()
+	doc, err := compose(attestationArtifact, blob(manifest.EmptyConfig, []byte("{}")), descriptors(layers), &subject)
 	if err != nil {
 		return doc, err
 	}
+	doc.Parts = append(doc.Parts, layers...)
 	doc.Platform = &manifest.Platform{OS: "unknown", Architecture: "unknown"}
 	doc.Annotations = map[string]string{referenceType: "attestation-manifest", referenceDigest: of.Digest.String()}
 	return doc, nil
 }
 
-// compose makes a manifest of documents with the config of an image of them, as those who
-// read it expect one.
-func compose(layers []Blob, platform string, subject *manifest.Descriptor) (doc Document, err error) {
-	type rootFS struct {
-		Type    string   `json:"type"`
-		DiffIDs []string `json:"diff_ids"`
+func descriptors(blobs []Blob) (list []manifest.Descriptor) {
+	for _, b := range blobs {
+		list = append(list, b.Descriptor)
 	}
-	cfg := struct {
-		Architecture string   `json:"architecture"`
-		OS           string   `json:"os"`
-		Config       struct{} `json:"config"`
-		RootFS       rootFS   `json:"rootfs"`
-	}{platform, platform, struct{}{}, rootFS{"layers", []string{}}}
-	var list []manifest.Descriptor
-	for _, l := range layers {
-		cfg.RootFS.DiffIDs = append(cfg.RootFS.DiffIDs, l.Digest.String())
-		list = append(list, l.Descriptor)
-	}
-	b, err := json.Marshal(cfg)
-	if err != nil {
-		return doc, err
-	}
-	config := blob(manifest.OCIConfig, b)
-	raw, d, err := manifest.About(config.Descriptor, list, subject)
-	doc = Document{Blob{d, raw}, append([]Blob{config}, layers...)}
-	return doc, err
+	return list
+}
+
+// compose makes a manifest of documents. Its one part is the config.
+func compose(artifactType string, config Blob, documents []manifest.Descriptor, subject *manifest.Descriptor) (Document, error) {
+	raw, d, err := manifest.About(artifactType, config.Descriptor, documents, subject)
+	return Document{Blob{d, raw}, []Blob{config}}, err
 }

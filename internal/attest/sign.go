@@ -4,23 +4,15 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/whittle-build/whittle/internal/digest"
-	"github.com/whittle-build/whittle/internal/image/manifest"
-)
-
-const (
-	simpleSigning       = "application/vnd.dev.cosign.simplesigning.v1+json"
-	signatureAnnotation = "dev.cosignproject.cosign/signature"
 )
 
 // Key signs digests of manifests.
@@ -52,10 +44,10 @@ func ParseKey(text []byte) (*Key, error) {
 	return &Key{private}, nil
 }
 
-// Sign returns the signature over b, in base64.
+// Sign returns the signature over b, in base64: each time the same (RFC 6979).
 func (k *Key) Sign(b []byte) (string, error) {
 	sum := sha256.Sum256(b)
-	sig, err := k.private.Sign(rand.Reader, sum[:], crypto.SHA256)
+	sig, err := k.private.Sign(nil, sum[:], crypto.SHA256)
 	if err != nil {
 		return "", fmt.Errorf("sign: %w", err)
 	}
@@ -100,31 +92,3 @@ func (k *PublicKey) Verify(b []byte, signature string) bool {
 	sum := sha256.Sum256(b)
 	return err == nil && ecdsa.VerifyASN1(k.key, sum[:], sig)
 }
-
-// Signature is the manifest of a signature over the manifest of, which is in the repository
-// called name; Tag is the tag at which cosign looks for it, and its subject lets registries
-// list it among the referrers of what is signed.
-func (k *Key) Signature(of manifest.Descriptor, name string) (Document, error) {
-	payload, err := json.Marshal(map[string]any{
-		"critical": map[string]any{
-			"identity": map[string]string{"docker-reference": name},
-			"image":    map[string]string{"docker-manifest-digest": of.Digest.String()},
-			"type":     "cosign container image signature",
-		},
-		"optional": nil,
-	})
-	if err != nil {
-		return Document{}, err
-	}
-	sig, err := k.Sign(payload)
-	if err != nil {
-		return Document{}, err
-	}
-	l := blob(simpleSigning, payload)
-	l.Annotations = map[string]string{signatureAnnotation: sig}
-	subject := of.Bare()
-	return compose([]Blob{l}, "", &subject)
-}
-
-// SignatureTag is the tag of signatures over the manifest d.
-func SignatureTag(d digest.Digest) string { return "sha256-" + d.Hex() + ".sig" }

@@ -228,7 +228,7 @@ func TestWhatIsForgedIsNotTrusted(t *testing.T) {
 	}
 	bad := ref
 	bad.Tag = sharedcache.SegmentTag(tag, []byte("bad"))
-	if err := c.PutDocuments(t.Context(), bad, [][]byte{[]byte("{}"), []byte("abc")}, raw, d); err != nil {
+	if err := c.PutDocuments(t.Context(), bad, &registry.Documents{Blobs: [][]byte{[]byte("{}"), []byte("abc")}, Raw: raw, Descriptor: d}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // the second time after more was added

@@ -184,22 +184,22 @@ func (s *session) putArtifact(ctx context.Context, ref Ref, document []byte, com
 	if err != nil {
 		return err
 	}
-	return s.putManifest(ctx, ref, raw, d)
+	_, err = s.putManifest(ctx, ref, raw, d)
+	return err
 }
 
-// PutDocuments stores small blobs, and the manifest that names them under the tag of
-// ref, or where that has none by its digest alone.
-func (c *Client) PutDocuments(ctx context.Context, ref Ref, blobs [][]byte, raw []byte, d manifest.Descriptor) error {
+// PutDocuments stores documents, their manifest under the tag of ref, or where that has
+// none by its digest alone. One that has a subject is then listed among what refers to it.
+func (c *Client) PutDocuments(ctx context.Context, ref Ref, docs *Documents) error {
 	s, err := c.open(ctx, ref, transport.PushScope)
 	if err != nil {
 		return pushing(ref, err)
 	}
-	for _, b := range blobs {
-		if err := s.putBytes(ctx, b); err != nil {
-			return explain(ref, err, s.auth.way())
-		}
+	header, err := s.putDocuments(ctx, ref, docs)
+	if err == nil {
+		err = s.refer(ctx, ref, header, docs)
 	}
-	return explain(ref, s.putManifest(ctx, ref, raw, d), s.auth.way())
+	return explain(ref, err, s.auth.way())
 }
 
 func (s *session) putBytes(ctx context.Context, b []byte) error {

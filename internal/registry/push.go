@@ -66,7 +66,8 @@ func (c *Client) PutManifest(ctx context.Context, ref Ref, raw []byte, d manifes
 	if err != nil {
 		return pushing(ref, err)
 	}
-	return explain(ref, s.putManifest(ctx, ref, raw, d), s.auth.way())
+	_, err = s.putManifest(ctx, ref, raw, d)
+	return explain(ref, err, s.auth.way())
 }
 
 // pushing gives an unreachable registry the way out of a push.
@@ -125,7 +126,8 @@ func (s *session) push(ctx context.Context, up Upload) (manifest.Descriptor, err
 	if err != nil {
 		return d, err
 	}
-	return d, s.putManifest(ctx, up.Ref, raw, d)
+	_, err = s.putManifest(ctx, up.Ref, raw, d)
+	return d, err
 }
 
 // putLayer makes the registry have a layer and tells in which form.
@@ -338,12 +340,13 @@ func (c *counted) tell(a Action) {
 	}
 }
 
-func (s *session) putManifest(ctx context.Context, ref Ref, raw []byte, d manifest.Descriptor) error {
+// putManifest also returns the header of the registry's answer.
+func (s *session) putManifest(ctx context.Context, ref Ref, raw []byte, d manifest.Descriptor) (header http.Header, err error) {
 	id := ref.Tag
 	if id == "" {
 		id = d.Digest.String()
 	}
-	return s.retry(ctx, func() error {
+	err = s.retry(ctx, func() error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodPut, s.url("manifests/"+id), bytes.NewReader(raw))
 		if err != nil {
 			return err
@@ -356,6 +359,8 @@ func (s *session) putManifest(ctx context.Context, ref Ref, raw []byte, d manife
 		if got := resp.Header.Get("Docker-Content-Digest"); strings.HasPrefix(got, "sha256:") && got != d.Digest.String() {
 			return errors.Join(fatalf("the registry stored the manifest as %s, it is %s", got, d.Digest), resp.Body.Close())
 		}
+		header = resp.Header
 		return resp.Body.Close()
 	})
+	return header, err
 }

@@ -39,7 +39,7 @@ type fake struct {
 func serve(t *testing.T) *fake {
 	t.Helper()
 	f := &fake{}
-	inner := ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)))
+	inner := ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)), ggcr.WithReferrersSupport(true))
 	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 		f.seen = append(f.seen, r.Method+" "+r.URL.Path)
@@ -371,7 +371,7 @@ func index(t *testing.T, f *fake, ref Ref, archs ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.putManifest(t.Context(), ref, raw, d); err != nil {
+	if _, err := s.putManifest(t.Context(), ref, raw, d); err != nil {
 		t.Fatal(err)
 	}
 }

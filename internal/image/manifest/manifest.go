@@ -121,14 +121,17 @@ func New(style Style, config Descriptor, layers []Descriptor, annotations map[st
 // descriptor. config is of the two bytes "{}", as the image-spec has it
 // (manifest.md, "Guidance for an Empty Descriptor").
 func NewArtifact(artifactType string, config Descriptor, layers []Descriptor) ([]byte, Descriptor, error) {
-	config.MediaType = v1.MediaTypeEmptyJSON
+	config.MediaType = EmptyConfig
 	return encode(Manifest{SchemaVersion: 2, MediaType: OCIManifest, ArtifactType: artifactType, Config: config, Layers: layers}, OCIManifest)
 }
 
-// About makes the manifest of documents about subject, which may be nil, with the config
-// of an image: its bytes and its descriptor.
-func About(config Descriptor, documents []Descriptor, subject *Descriptor) ([]byte, Descriptor, error) {
-	return encode(Manifest{SchemaVersion: 2, MediaType: OCIManifest, Config: config, Layers: documents, Subject: subject}, OCIManifest)
+// EmptyConfig is the media type of the config of what has none: the two bytes "{}".
+const EmptyConfig = v1.MediaTypeEmptyJSON
+
+// About makes the manifest of documents: its bytes and its descriptor. artifactType
+// is "" and subject nil for those that are found by a tag.
+func About(artifactType string, config Descriptor, documents []Descriptor, subject *Descriptor) ([]byte, Descriptor, error) {
+	return encode(Manifest{SchemaVersion: 2, MediaType: OCIManifest, ArtifactType: artifactType, Config: config, Layers: documents, Subject: subject}, OCIManifest)
 }
 
 // NewIndex makes an index of manifests: its bytes and its descriptor.
