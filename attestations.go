@@ -6,13 +6,12 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/whittle-build/whittle/internal/address"
 	"github.com/whittle-build/whittle/internal/attest"
 	"github.com/whittle-build/whittle/internal/entry"
+	"github.com/whittle-build/whittle/internal/fetch"
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/image/manifest"
 	"github.com/whittle-build/whittle/internal/plan"
@@ -283,9 +282,10 @@ func (p *part) internal() map[string]any {
 	return in
 }
 
-// materials are what the build fetched: base images, and what ADD names.
+// materials are what the build fetched: base images, contexts, and what ADD names. An address
+// of which the public part is another's too stands there for each content.
 func (p *part) materials() []attest.Material {
-	found := map[string]attest.Material{}
+	var list []attest.Material
 	for ref, m := range p.images {
 		d := m.Manifest
 		if d.IsZero() {
@@ -295,7 +295,7 @@ func (p *part) materials() []attest.Material {
 		if n, err := image.ParseName(ref.Name); err == nil {
 			name = purl(n.FamiliarRepository(), n.Tag, m.Platform())
 		}
-		found[name] = attest.Material{URI: name, Digest: attest.SHA256(d)}
+		list = append(list, attest.Material{URI: name, Digest: attest.SHA256(d)})
 	}
 	contexts := []*buildContext{p.main}
 	for _, c := range p.named {
@@ -303,7 +303,7 @@ func (p *part) materials() []attest.Material {
 	}
 	for _, c := range contexts {
 		if c != nil && c.from != nil {
-			found[c.from.URI] = *c.from
+			list = append(list, *c.from)
 		}
 	}
 	for _, s := range p.plan.Steps {
@@ -311,22 +311,23 @@ func (p *part) materials() []attest.Material {
 			continue
 		}
 		for _, r := range s.Copy.Remotes {
-			found[r.Public()] = material(&r)
+			list = append(list, p.material(&r))
 		}
 	}
-	var list []attest.Material
-	for _, name := range slices.Sorted(maps.Keys(found)) {
-		list = append(list, found[name])
-	}
-	return list
+	return attest.Sorted(list)
 }
 
-func material(r *plan.Remote) attest.Material {
+// material is what r is, as it came in this build: also a step that is cached asks for that.
+func (b *build) material(r *plan.Remote) attest.Material {
 	m := attest.Material{URI: r.Public()}
-	if hex, ok := strings.CutPrefix(r.Checksum, "sha256:"); ok {
+	if r.Repo != nil {
+		m.Digest = attest.Commit(b.fetcher().Commit(r.Repo))
+		return m
+	}
+	if d, ok := b.fetcher().Digest(fetch.Download{URL: r.URL, Checksum: r.Checksum}); ok {
+		m.Digest = attest.SHA256(d)
+	} else if hex, ok := strings.CutPrefix(r.Checksum, "sha256:"); ok {
 		m.Digest = map[string]string{"sha256": hex}
-	} else if r.Repo != nil && r.Repo.Commit != "" {
-		m.Digest = map[string]string{"sha1": r.Repo.Commit}
 	}
 	return m
 }

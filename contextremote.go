@@ -220,6 +220,6 @@ func (b *build) checkOut(ctx context.Context, label, text string, o fetch.GitOpt
 	}
 	c.Identity = tree.Identity
 	c.made = func() (*time.Time, error) { return &tree.Time, nil }
-	c.from = &attest.Material{URI: repo.Public(), Digest: map[string]string{"sha1": tree.Commit}}
+	c.from = &attest.Material{URI: repo.Public(), Digest: attest.Commit(tree.Commit)}
 	return c, nil
 }

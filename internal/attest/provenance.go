@@ -1,6 +1,10 @@
 package attest
 
 import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/whittle-build/whittle/internal/digest"
@@ -8,6 +12,9 @@ import (
 
 // buildType says what the parts of a provenance mean.
 const buildType = "https://github.com/whittle-build/whittle/blob/main/docs/attestations.md#provenance"
+
+// builderID is the program by its module's path.
+const builderID = "pkg:golang/github.com/whittle-build/whittle"
 
 // Provenance is SLSA's, version 1: what an image was made from, how, and by what.
 type Provenance struct {
@@ -50,13 +57,33 @@ func SHA256(d digest.Digest) map[string]string {
 	return map[string]string{"sha256": d.Hex()}
 }
 
+// Commit is the id of one of git as statements have it; nil for none. Those of repositories
+// with SHA-256 are longer.
+func Commit(id string) map[string]string {
+	switch len(id) {
+	case 0:
+		return nil
+	case 64:
+		return map[string]string{"sha256": id}
+	}
+	return map[string]string{"sha1": id}
+}
+
+// Sorted puts materials in order, each once.
+func Sorted(list []Material) []Material {
+	slices.SortFunc(list, func(a, b Material) int {
+		return cmp.Or(cmp.Compare(a.URI, b.URI), cmp.Compare(fmt.Sprint(a.Digest), fmt.Sprint(b.Digest)))
+	})
+	return slices.CompactFunc(list, func(a, b Material) bool { return a.URI == b.URI && maps.Equal(a.Digest, b.Digest) })
+}
+
 // Details are of the one run that made the image.
 type Details struct {
 	Builder  Builder  `json:"builder"`
 	Metadata Metadata `json:"metadata"`
 }
 
-// Builder is who ran it: "" is nobody who answers for it.
+// Builder is who ran it: this program, wherever that was. Nobody answers for the machine.
 type Builder struct {
 	ID string `json:"id"`
 }
@@ -84,6 +111,6 @@ func New(external External, internal map[string]any, resolved []Material, m Meta
 	m.Started, m.Finished = m.Started.UTC().Truncate(time.Second), m.Finished.UTC().Truncate(time.Second)
 	return Provenance{
 		Definition: Definition{Type: buildType, External: external, Internal: internal, Resolved: resolved},
-		Details:    Details{Metadata: m},
+		Details:    Details{Builder: Builder{builderID}, Metadata: m},
 	}
 }

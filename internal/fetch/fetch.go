@@ -51,6 +51,7 @@ type Client struct {
 
 	mu      sync.Mutex
 	flights map[string]*flight
+	commits map[string]string // by place
 	http    *http.Client
 }
 
@@ -111,6 +112,22 @@ func once[T any](ctx context.Context, c *Client, name string, do func() (T, erro
 		return value, f.err
 	}
 	return f.value.(T), nil
+}
+
+// landed is what once returned for a name; nil where that was not asked for, or failed.
+func (c *Client) landed(name string) any {
+	c.mu.Lock()
+	f := c.flights[name]
+	c.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	select {
+	case <-f.done:
+		return f.value
+	default:
+		return nil
+	}
 }
 
 func (c *Client) now() time.Time {

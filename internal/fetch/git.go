@@ -58,6 +58,12 @@ func (c *Client) Git(ctx context.Context, repo address.Repo, o GitOptions) (*Tre
 	if !strings.HasPrefix(t.Commit, repo.Commit) && !strings.HasPrefix(at.object, repo.Commit) {
 		return nil, wrongCommit(&repo, at.object, t.Commit)
 	}
+	c.mu.Lock()
+	if c.commits == nil {
+		c.commits = map[string]string{}
+	}
+	c.commits[placeName(&repo)] = t.Commit
+	c.mu.Unlock()
 	if o.KeepGitDir {
 		t.Identity = key.Sum()
 	}
@@ -107,7 +113,17 @@ func (c *Client) resolve(ctx context.Context, repo *address.Repo) (*place, error
 	if repo.FetchByCommit {
 		return byCommit(repo)
 	}
-	return once(ctx, c, "resolve "+repo.Remote+"#"+repo.Ref+"@"+repo.Commit, func() (*place, error) { return c.lookUp(ctx, repo) })
+	return once(ctx, c, "resolve "+placeName(repo), func() (*place, error) { return c.lookUp(ctx, repo) })
+}
+
+// placeName is as much of an address as says which commit it is.
+func placeName(repo *address.Repo) string { return repo.Remote + "#" + repo.Ref + "@" + repo.Commit }
+
+// Commit is that of what Git returned for repo; "" where it did not. Nobody is asked.
+func (c *Client) Commit(repo *address.Repo) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.commits[placeName(repo)]
 }
 
 func byCommit(repo *address.Repo) (*place, error) {

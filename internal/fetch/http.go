@@ -50,7 +50,18 @@ type note struct {
 // server has. Where d names a checksum and the store has that file, no server
 // is asked.
 func (c *Client) HTTP(ctx context.Context, d Download) (*File, error) {
-	return once(ctx, c, "http "+d.Checksum+" "+d.URL, func() (*File, error) { return c.download(ctx, d) })
+	return once(ctx, c, d.name(), func() (*File, error) { return c.download(ctx, d) })
+}
+
+func (d *Download) name() string { return "http " + d.Checksum + " " + d.URL }
+
+// Digest is that of what HTTP returned for d, and whether it did: nobody is asked.
+func (c *Client) Digest(d Download) (digest.Digest, bool) {
+	f, ok := c.landed(d.name()).(*File)
+	if !ok || f == nil {
+		return digest.Digest{}, false
+	}
+	return f.Digest, true
 }
 
 // download is one call of HTTP. Its error never has the URL as it was given.

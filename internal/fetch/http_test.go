@@ -83,8 +83,14 @@ func TestDownloadIsAskedForOnceInABuildAndCheckedInTheNext(t *testing.T) {
 				fmt.Fprint(w, "hello")
 			})
 			c := newClient(t)
+			if d, ok := c.Digest(Download{URL: url + "/a"}); ok {
+				t.Errorf("it tells %s of what it did not ask for", d)
+			}
 			for range 2 {
 				f := get(t, c, Download{URL: url + "/a"})
+				if d, ok := c.Digest(Download{URL: url + "/a"}); !ok || d != f.Digest {
+					t.Errorf("it tells %s, %v of %s", d, ok, f.Digest)
+				}
 				if got := content(t, f); got != "hello" || f.Modified.Format(http.TimeFormat) != modified {
 					t.Errorf("content %q of %v", got, f.Modified)
 				}
