@@ -1,25 +1,44 @@
 package whittle
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/whittle-build/whittle/internal/compare"
 	"github.com/whittle-build/whittle/internal/digest"
+	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/rootfs"
+	"github.com/whittle-build/whittle/internal/solve"
 )
 
 // Verification is what two runs of the same steps tell of each other.
 type Verification struct {
-	ID    digest.Digest      `json:"id"`   // of the image, with times rewritten where there is a SourceDateEpoch
-	Took  [2]time.Duration   `json:"took"` // nanoseconds
-	Steps []StepVerification `json:"steps,omitempty"`
-	Times int                `json:"times,omitempty"` // files of which the time alone differs
-	Epoch bool               `json:"epoch,omitempty"` // there is a SourceDateEpoch
+	ID     digest.Digest       `json:"id"`     // of the image, with times rewritten where there is a SourceDateEpoch
+	Second digest.Digest       `json:"second"` // the same of what the second run made
+	Took   [2]time.Duration    `json:"took"`   // nanoseconds
+	Steps  []StepVerification  `json:"steps,omitempty"`
+	Times  int                 `json:"times,omitempty"`  // files of which the time alone differs
+	Epoch  bool                `json:"epoch,omitempty"`  // there is a SourceDateEpoch
+	Layers []LayerVerification `json:"layers,omitempty"` // of the image
+	Config bool                `json:"config,omitempty"` // the images' configs differ in more than times and layers
+}
+
+// LayerVerification is a layer that is another the second time, though none of its files
+// was found to differ.
+type LayerVerification struct {
+	Label  string        `json:"label"` // of its step; "" is one of the base image
+	File   string        `json:"file,omitempty"`
+	Line   int           `json:"line,omitempty"`
+	First  digest.Digest `json:"first"` // diffIDs
+	Second digest.Digest `json:"second"`
 }
 
 // StepVerification is a step that made something else the second time.
@@ -35,11 +54,13 @@ type StepVerification struct {
 // maxDifferences bounds those that are told of one step.
 const maxDifferences = 100
 
-// Reproducible says whether all steps made the same files; their times may differ.
-func (v *Verification) Reproducible() bool { return len(v.Steps) == 0 }
+// Reproducible says whether nothing differs but times.
+func (v *Verification) Reproducible() bool {
+	return len(v.Steps) == 0 && len(v.Layers) == 0 && !v.Config
+}
 
 // Same says whether the image is the same, to the last byte.
-func (v *Verification) Same() bool { return v.Reproducible() && v.Times == 0 && v.Epoch }
+func (v *Verification) Same() bool { return v.ID == v.Second }
 
 // Verify runs all steps of req twice, without any cache, and compares what each made.
 // The second time each step runs on what the first time made, so that it differs by itself or not
@@ -80,15 +101,11 @@ func (w *Whittle) Verify(ctx context.Context, req Request) (_ *Verification, err
 		return nil, errors.New("the Dockerfile was changed between the two builds")
 	}
 	v := &Verification{Took: [2]time.Duration{took1, took2}, Epoch: first.epoch != nil}
-	m, err := first.makeImage(ctx, first.plan, first.solved)
-	if err == nil && first.epoch != nil {
-		m, err = first.redated(ctx, first.plan, m)
-	}
+	told, err := v.compare(ctx, first, made)
 	if err != nil {
 		return nil, err
 	}
-	v.ID = m.ID
-	return v, v.compare(ctx, first, made)
+	return v, v.images(ctx, first, second, made, told)
 }
 
 // once is one of the two builds.
@@ -106,8 +123,96 @@ func (w *Whittle) once(ctx context.Context, req Request, instead func(*plan.Step
 	return p, p.opt.Now().Sub(p.began), err
 }
 
-// compare finds the steps that made something else.
-func (v *Verification) compare(ctx context.Context, first *part, made []digest.Digest) error {
+// images compares the two images by their digests, and finds what makes them differ beside
+// the differences that are told of steps.
+func (v *Verification) images(ctx context.Context, first, second *part, made []digest.Digest, told map[int]bool) error {
+	var m [2]*image.Image
+	for i, p := range []*part{first, second} {
+		solved := p.solved
+		if p == second {
+			solved = p.solvedBy(made)
+		}
+		var err error
+		if m[i], err = p.makeImage(ctx, p.plan, solved); err == nil && p.epoch != nil {
+			m[i], err = p.redated(ctx, p.plan, m[i])
+		}
+		if err != nil {
+			return err
+		}
+	}
+	v.ID, v.Second = m[0].ID, m[1].ID
+	same, err := sameButTimes(m[0], m[1])
+	if err != nil {
+		return err
+	}
+	v.Config = !same
+	steps := lineage(first.plan)
+	base := len(m[0].Layers) - len(steps)
+	for i := range min(len(m[0].Layers), len(m[1].Layers)) {
+		one := LayerVerification{First: m[0].Layers[i].DiffID, Second: m[1].Layers[i].DiffID}
+		if one.First == one.Second || i >= base && told[steps[i-base].ID] {
+			continue
+		}
+		if i >= base {
+			l := steps[i-base].Line
+			one.Label, one.File, one.Line = l.Label, first.shortName(), l.Pos.Line
+		}
+		v.Layers = append(v.Layers, one)
+	}
+	return nil
+}
+
+// lineage are the steps whose layers the target's image has, the lowest first.
+func lineage(p *plan.Plan) (list []*plan.Step) {
+	for s := p.Target.Root.Step; s != nil; s = s.Below.Step {
+		list = append(list, s)
+	}
+	slices.Reverse(list)
+	return list
+}
+
+// solvedBy is what p would be solved to, had each step's layer not been replaced.
+func (p *part) solvedBy(made []digest.Digest) *solve.Result {
+	byKey := map[digest.Digest]digest.Digest{} // a step may have been run in place of another like it
+	for i, s := range p.plan.Steps {
+		if !made[i].IsZero() {
+			byKey[p.solved.Steps[s].Key] = made[i]
+		}
+	}
+	out := *p.solved
+	out.Steps = maps.Clone(p.solved.Steps)
+	for _, s := range lineage(p.plan) {
+		d := *out.Steps[s]
+		if l, ok := byKey[d.Key]; ok {
+			d.Layer = l
+		}
+		d.Chain = out.Chain(s.Below).Push(d.Layer)
+		out.Steps[s] = &d
+	}
+	return &out
+}
+
+// sameButTimes says whether two images have the same config but for times and layers.
+func sameButTimes(a, b *image.Image) (bool, error) {
+	var docs [2][]byte
+	for i, m := range []*image.Image{a, b} {
+		cfg := m.Config.Clone()
+		cfg.Created, cfg.DiffIDs = nil, nil
+		for k := range cfg.History {
+			cfg.History[k].Created = nil
+		}
+		var err error
+		if docs[i], err = json.Marshal(cfg); err != nil {
+			return false, err
+		}
+	}
+	return len(a.Layers) == len(b.Layers) && bytes.Equal(docs[0], docs[1]), nil
+}
+
+// compare finds the steps that made something else. told are the numbers of those of which
+// any difference was found.
+func (v *Verification) compare(ctx context.Context, first *part, made []digest.Digest) (told map[int]bool, err error) {
+	told = map[int]bool{}
 	for i, s := range first.plan.Steps {
 		was := first.solved.Steps[s]
 		if made[i].IsZero() || made[i] == was.Layer {
@@ -115,9 +220,11 @@ func (v *Verification) compare(ctx context.Context, first *part, made []digest.D
 		}
 		one := StepVerification{Label: s.Line.Label, Text: s.Line.Text, File: first.shortName(), Line: s.Line.Pos.Line}
 		err := first.differences(ctx, was.Chain, made[i], func(d compare.Difference) {
+			if d.Kind == compare.Time && first.epoch != nil && later(d.First, *first.epoch) && later(d.Second, *first.epoch) {
+				return // which rewriting makes the same
+			}
+			told[s.ID] = true
 			switch {
-			case d.Kind == compare.Time && first.epoch != nil && later(d.First, *first.epoch) && later(d.Second, *first.epoch):
-				// which rewriting makes the same
 			case d.Kind == compare.Time:
 				v.Times++
 			case len(one.Files) < maxDifferences:
@@ -127,13 +234,13 @@ func (v *Verification) compare(ctx context.Context, first *part, made []digest.D
 			}
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if len(one.Files) > 0 {
 			v.Steps = append(v.Steps, one)
 		}
 	}
-	return nil
+	return told, nil
 }
 
 // later says whether seconds since 1970 are not before a time.

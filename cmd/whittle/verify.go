@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"path"
 	"strconv"
 	"strings"
 
@@ -90,15 +91,27 @@ func verdict(v *whittle.Verification) string {
 				fmt.Fprintf(&b, "    and %d more\n", len(s.Files)-i+s.More)
 				break
 			}
-			fmt.Fprintf(&b, "    /%s: %s\n", progress.Clean(d.Path), differenceText(d))
+			fmt.Fprintf(&b, "    %s: %s\n", progress.Clean(path.Clean("/"+d.Path)), differenceText(d))
 		}
 	}
-	if len(v.Steps) > 0 {
+	for _, l := range v.Layers {
+		at := "the base image"
+		if l.Label != "" {
+			at = fmt.Sprintf("%s:%d: %s", progress.Clean(l.File), l.Line, progress.Clean(l.Label))
+		}
+		fmt.Fprintf(&b, "\n%s\n    the layer differs, though no file in it does: %s, %s\n", at, l.First, l.Second)
+	}
+	if v.Config {
+		b.WriteString("\nthe configs of the images differ\n")
+	}
+	if !v.Reproducible() {
 		b.WriteString("\n")
 	}
 	switch {
 	case len(v.Steps) > 0:
 		fmt.Fprintf(&b, "not reproducible: %s other files each time\n", plural(len(v.Steps), "step makes", "steps make"))
+	case !v.Reproducible():
+		fmt.Fprintf(&b, "not reproducible: %s, and %s the second time\n", v.ID, v.Second)
 	case v.Same():
 		fmt.Fprintf(&b, "reproducible: %s both times\n", v.ID)
 	case v.Times > 0:

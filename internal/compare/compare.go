@@ -39,15 +39,33 @@ type Difference struct {
 	At     int64  `json:"at,omitempty"` // bytes
 }
 
-// Trees reports the differences of two file systems, in the order of their paths, to
-// found, until that returns false. Of the root the time does not count.
+// Trees reports the differences of two file systems, the root's first and then in the order
+// of their paths, to found, until that returns false. The time of a root counts where both
+// say it of themselves: that of a layer's may be implied.
 func Trees(ctx context.Context, first, second entry.FS, found func(Difference) bool) error {
 	c := comparison{until: ctx, fs: [2]entry.FS{first, second}, found: found, links: [2]map[uint64]string{{}, {}}}
-	err := c.dir(".")
+	err := c.roots()
 	if errors.Is(err, errEnough) {
 		return nil
 	}
 	return err
+}
+
+func (c *comparison) roots() error {
+	var roots [2]entry.Entry
+	implied := false
+	for i, f := range c.fs {
+		var err error
+		if roots[i], err = f.Lstat("."); err != nil {
+			return err
+		}
+		l, ok := f.(interface{ RootImplied() bool })
+		implied = implied || ok && l.RootImplied()
+	}
+	if implied {
+		roots[0].Mtime = roots[1].Mtime
+	}
+	return c.both(roots[0], roots[1])
 }
 
 var errEnough = errors.New("enough")

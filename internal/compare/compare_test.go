@@ -34,6 +34,13 @@ func TestTrees(t *testing.T) {
 			}
 			m.Add(e, b)
 		}, []Difference{{"a", Mode, "0644", "0755", 0}, {"a", Owner, "0:0", "1:0", 0}, {"a", Attributes, "", "", 0}, {"a", Time, "0", "9", 0}}},
+		"the root": {func(m *entry.Mem, s bool) {
+			e := entry.Entry{Path: ".", Kind: entry.Dir, Mode: 0o755}
+			if s {
+				e.Mode, e.GID, e.Mtime.Sec = 0o700, 7, 9
+			}
+			m.Add(e, "")
+		}, []Difference{{".", Mode, "0755", "0700", 0}, {".", Owner, "0:0", "0:7", 0}, {".", Time, "0", "9", 0}}},
 		"a link": {func(m *entry.Mem, s bool) {
 			m.Add(entry.Entry{Path: "a", Kind: entry.Symlink, Link: pick(s, "x", "y")}, "")
 		}, []Difference{{"a", Target, "x", "y", 0}}},
@@ -63,6 +70,24 @@ func TestTrees(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// implying is a layer that does not say what its root is.
+type implying struct{ *entry.Mem }
+
+func (implying) RootImplied() bool { return true }
+
+func TestTheTimeOfARootThatIsImpliedIsNoDifference(t *testing.T) {
+	one, other := entry.NewMem(), entry.NewMem()
+	e := entry.Entry{Path: ".", Kind: entry.Dir, Mode: 0o755}
+	one.Add(e, "")
+	e.Mode, e.Mtime.Sec = 0o711, 9
+	other.Add(e, "")
+	var got []Difference
+	err := Trees(t.Context(), implying{one}, other, func(d Difference) bool { got = append(got, d); return true })
+	if err != nil || len(got) != 1 || got[0].Kind != Mode {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 
