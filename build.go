@@ -22,6 +22,7 @@ import (
 	"github.com/whittle-build/whittle/internal/solve"
 	"github.com/whittle-build/whittle/internal/source"
 	"github.com/whittle-build/whittle/internal/sshagent"
+	"github.com/whittle-build/whittle/internal/store"
 	"github.com/whittle-build/whittle/internal/trace"
 )
 
@@ -49,6 +50,7 @@ type build struct {
 	generator *image.Image // of SBOMs; nil is none
 
 	instead func(*plan.Step, digest.Digest) digest.Digest // of the solver; nil is none
+	apart   *store.Scope                                  // of cache mounts of this build alone; nil: those of all that it trusts
 
 	flights *solve.Flights // shared by parts
 
@@ -455,9 +457,12 @@ func (b *build) checkSources(ctx context.Context, p *plan.Plan) (dockerfile.Erro
 // local is the runner of this build's steps.
 func (b *build) local() *execute.Local {
 	l := &execute.Local{Store: b.store, Scope: b.scope(), Roots: b.rootFS(), Context: b.main.files(), Named: b.namedFiles(), Fetch: b.fetcher(), File: b.file, Sink: b.sink, Now: b.opt.Now, Epoch: b.epoch,
-		Secret: b.req.Secret, Agents: b.agents, Resources: b.req.Resources, Isolation: b.isolation, Emulators: b.emulators, Known: b.known()}
+		Secret: b.req.Secret, Agents: b.agents, Resources: b.req.Resources, Isolation: b.isolation, Emulators: b.emulators, Known: b.known(), Mounts: b.scope()}
 	if b.caches != nil {
 		l.Bring = b.caches.bring
+	}
+	if b.apart != nil {
+		l.Mounts = *b.apart
 	}
 	return l
 }

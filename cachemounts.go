@@ -189,6 +189,12 @@ func (w *Whittle) PruneCacheMounts(want func(id string) bool, unused time.Durati
 	return removed, busy, err
 }
 
+// dropCacheMounts removes those of a scope that nobody has.
+func (w *Whittle) dropCacheMounts(of store.Scope) error {
+	_, _, err := w.store.PruneCaches(func(info store.CacheInfo) bool { return cacheMount(info).Scope == of })
+	return err
+}
+
 // FindExport says whether dir is there: an import of what no build has exported
 // yet is an ordinary thing in the first run of a CI job.
 func FindExport(dir string) (bool, error) {

@@ -3,6 +3,7 @@ package whittle
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -17,6 +18,7 @@ import (
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/rootfs"
 	"github.com/whittle-build/whittle/internal/solve"
+	"github.com/whittle-build/whittle/internal/store"
 )
 
 // Verification is what two runs of the same steps tell of each other.
@@ -64,7 +66,8 @@ func (v *Verification) Same() bool { return v.ID == v.Second }
 
 // Verify runs all steps of req twice, without any cache, and compares what each made.
 // The second time each step runs on what the first time made, so that it differs by itself or not
-// at all. No image is left; the cache has what was made the first time.
+// at all. No image is left; the cache has what was made the first time. Cache mounts begin
+// empty each time, and those that are there stay as they are.
 func (w *Whittle) Verify(ctx context.Context, req Request) (_ *Verification, err error) {
 	req.NoCache, req.NoCacheStages, req.CacheFrom, req.CacheTo = true, nil, nil, nil
 	req.Tags, req.Outputs, req.Push, req.Load = nil, nil, false, false
@@ -111,8 +114,10 @@ func (w *Whittle) Verify(ctx context.Context, req Request) (_ *Verification, err
 // once is one of the two builds.
 func (w *Whittle) once(ctx context.Context, req Request, instead func(*plan.Step, digest.Digest) digest.Digest) (_ *part, took time.Duration, err error) {
 	p := &part{build: w.newBuild(req)}
-	p.instead = instead
+	apart := store.ScopeOf(digest.Of([]byte(rand.Text())))
+	p.instead, p.apart = instead, &apart
 	defer p.end(&err)
+	defer join(&err, func() error { return w.dropCacheMounts(apart) })
 	if err := p.read(ctx); err != nil {
 		return nil, 0, err
 	}

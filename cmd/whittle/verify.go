@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/whittle-build/whittle"
 	"github.com/whittle-build/whittle/internal/compare"
@@ -21,7 +22,7 @@ func (p *program) verifyCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "verify [flags of build] CONTEXT", Short: "Build twice from nothing, and tell which step makes other files the second time",
 		Long: `Run all steps twice without any cache, and compare what each made: which files, and from which byte on, differ. The second time
-each step runs on what was made the first time, so that a step that is named differs by itself. No image is left. The exit code is 1 when files differ. Times of files
+each step runs on what was made the first time, so that a step that is named differs by itself. No image is left, and cache mounts are as they were: here they begin empty, both times. The exit code is 1 when files differ. Times of files
 do not count; with SOURCE_DATE_EPOCH they are compared as rewrite-timestamp would leave them.`,
 		Example: "  whittle verify .\n  SOURCE_DATE_EPOCH=0 whittle verify --target app .\n  whittle verify --format json . | jq .steps",
 		Args:    args(1, 1, "one build context (a folder; . is this one)"),
@@ -30,15 +31,33 @@ do not count; with SOURCE_DATE_EPOCH they are compared as rewrite-timestamp woul
 			if format != "text" && format != "json" {
 				return &usageError{fmt.Errorf("--format %q: there are text and json", format), ""}
 			}
+			if err := checkUncached(c.Flags()); err != nil {
+				return err
+			}
 			return p.verify(c.Context(), &f, format)
 		},
 	}
 	fl := c.Flags()
 	f.addSources(fl)
+	for _, name := range uncached {
+		fl.Lookup(name).Hidden = true
+	}
 	fl.StringVar(&format, "format", "text", "tell what was found as `FORM`: text or json")
 	p.addIsolation(fl)
 	c.SetFlagErrorFunc(buildFlagError)
 	return c
+}
+
+// uncached are flags of build about caches, of which verify uses none.
+var uncached = [...]string{"cache-from", "cache-verify-key", "no-cache", "no-cache-filter", "explain"}
+
+func checkUncached(fl *pflag.FlagSet) error {
+	for _, name := range uncached {
+		if fl.Changed(name) {
+			return &usageError{fmt.Errorf("verify: --%s: all steps run without a cache, twice", name), "leave it out"}
+		}
+	}
+	return nil
 }
 
 func (p *program) verify(ctx context.Context, f *buildFlags, format string) error {

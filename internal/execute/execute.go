@@ -34,7 +34,8 @@ import (
 // Local runs steps with this machine's sandbox and this store.
 type Local struct {
 	Store   *store.Store
-	Scope   store.Scope // whose contents, layers and cache mounts count
+	Scope   store.Scope // whose contents and layers count
+	Mounts  store.Scope // whose cache mounts do
 	Roots   *rootfs.Roots
 	Context *Context            // nil when the build has none
 	Named   map[string]*Context // those of files, by plan.Root.Context

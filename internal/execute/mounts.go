@@ -381,12 +381,12 @@ func (m *mounting) takeCaches(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		name := m.local.Scope.Key(identity.Name())
+		name := m.local.Mounts.Key(identity.Name())
 		m.names[i] = name
 		if _, ok := first[name]; ok {
 			continue
 		}
-		about, err := json.Marshal(CacheAbout{identity, m.local.Scope})
+		about, err := json.Marshal(CacheAbout{identity, m.local.Mounts})
 		if err != nil {
 			return err
 		}
