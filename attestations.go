@@ -224,7 +224,7 @@ func (b *build) external() attest.External {
 	if b.kind == gitContext || b.kind == urlContext {
 		x.Source.URI = address.Public(b.req.Context)
 		if b.main != nil && b.main.from != nil {
-			x.Source.Digest = b.main.from.Digest
+			x.Source.URI, x.Source.Digest = b.main.from.URI, b.main.from.Digest
 		}
 	} else if b.kind == folderContext {
 		x.Request["locals"] = []map[string]string{{"name": "context"}}

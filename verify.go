@@ -70,7 +70,7 @@ func (v *Verification) Same() bool { return v.ID == v.Second }
 // empty each time, and those that are there stay as they are.
 func (w *Whittle) Verify(ctx context.Context, req Request) (_ *Verification, err error) {
 	req.NoCache, req.NoCacheStages, req.CacheFrom, req.CacheTo = true, nil, nil, nil
-	req.Tags, req.Outputs, req.Push, req.Load = nil, nil, false, false
+	req.Tags, req.Outputs, req.Push, req.Load, req.Squash = nil, nil, false, false, false
 	lock, err := w.use(ctx)
 	if err != nil {
 		return nil, err
