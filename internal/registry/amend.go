@@ -133,6 +133,9 @@ func (r referrer) to(raw []byte, there *manifest.Parsed) (*Documents, error) {
 				return nil, nil
 			}
 		}
+		if len(there.Index.Manifests) >= manifest.MaxEntries {
+			return nil, fmt.Errorf("%d manifests refer to the image, and no more fit: delete the tag", manifest.MaxEntries)
+		}
 		var index struct {
 			Manifests []json.RawMessage `json:"manifests"`
 		}

@@ -172,4 +172,8 @@ func TestAListOfReferrersKeepsWhatOthersWroteThere(t *testing.T) {
 	if _, err := (referrer{}).to(nil, &manifest.Parsed{Manifest: &manifest.Manifest{}}); err == nil {
 		t.Error("an image is taken for a list")
 	}
+	full := &manifest.Parsed{Index: &manifest.Index{Manifests: make([]manifest.Descriptor, manifest.MaxEntries)}}
+	if _, err := (referrer{Descriptor: describe([]byte("z"))}).to([]byte("{}"), full); err == nil {
+		t.Error("a list becomes longer than whittle reads")
+	}
 }
