@@ -352,15 +352,6 @@ func (m *mounting) note(text string) {
 	m.local.Sink.Emit(progress.Event{Kind: progress.Note, Time: m.local.Now(), Vertex: m.job.Vertex, Text: text})
 }
 
-// CacheAbout is what the store keeps with a cache mount: it tells which one it is.
-type CacheAbout struct {
-	cachemount.Identity
-	Scope store.Scope `json:"scope,omitzero"`
-}
-
-// Key is the name that it has in the store.
-func (a CacheAbout) Key() digest.Digest { return a.Scope.Key(a.Name()) }
-
 // takeCaches locks every cache of the step, each once and in the order of
 // their names, so that two steps never wait for each other.
 func (m *mounting) takeCaches(ctx context.Context) error {
