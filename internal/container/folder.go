@@ -3,7 +3,9 @@ package container
 import (
 	"archive/tar"
 	"context"
+	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -11,13 +13,12 @@ import (
 	"time"
 
 	"github.com/whittle-build/whittle/internal/entry"
-	"golang.org/x/sys/unix"
 )
 
 // FolderOptions say how WriteFolder and WriteTar write.
 type FolderOptions struct {
 	Epoch *time.Time // of all files; nil means their own times
-	Under string     // of WriteFolder: a folder inside of the output that all files go to; "" is none
+	Under string     // of WriteFolder: the name of a folder in the output that all files go to; "" is none
 }
 
 // WriteFolder writes all files of fsys into the folder dest on the host, with
@@ -25,44 +26,103 @@ type FolderOptions struct {
 // followed, nothing but files and links is replaced, and no set-id bits are
 // set. A dest that is not there gets all files or is not made; in one that is
 // there, each file is replaced whole, and a crash may leave some of them, and
-// files called .whittle-*.
-func WriteFolder(ctx context.Context, fsys entry.FS, dest string, o FolderOptions) (_ Written, err error) {
-	dest, err = filepath.Abs(filepath.Join(dest, o.Under))
-	if err != nil {
-		return Written{}, err
-	}
-	into := dest
-	if _, there := os.Stat(dest); errors.Is(there, fs.ErrNotExist) {
-		if err := os.MkdirAll(filepath.Dir(dest), 0o755); err != nil {
-			return Written{}, err
-		}
-		if into, err = os.MkdirTemp(filepath.Dir(dest), ".whittle-*"); err != nil {
-			return Written{}, err
-		}
-		defer func() {
-			if err == nil {
-				err = errors.Join(os.Chmod(into, 0o755), moveNew(into, dest))
-			}
-			if err != nil {
-				os.RemoveAll(into)
-			}
-		}()
-	}
-	root, err := os.OpenRoot(into)
-	if err != nil {
-		return Written{}, err
-	}
-	defer root.Close()
-	top, err := fsys.Lstat(".")
-	if err != nil {
-		return Written{}, err
-	}
-	x := extraction{root: root, fs: fsys, until: ctx}
+// files called .whittle-*. The same holds of the folder Under in it. What is made
+// for the files gets the mode that the umask gives.
+func WriteFolder(ctx context.Context, fsys entry.FS, dest string, o FolderOptions) (Written, error) {
+	x := extraction{fs: fsys, until: ctx}
 	if o.Epoch != nil {
 		x.at = &entry.Time{Sec: o.Epoch.Unix()}
 	}
-	err = x.tree(top, ".")
+	write := func(root *os.Root) error {
+		top, err := fsys.Lstat(".")
+		if err != nil {
+			return err
+		}
+		x.root = root
+		return x.tree(top, ".")
+	}
+	if o.Under == "" {
+		err := inFolder(dest, write)
+		return x.Written, err
+	}
+	err := inFolder(dest, func(root *os.Root) error { return within(root, o.Under, write) })
 	return x.Written, err
+}
+
+// inFolder runs do in the folder dest of the host.
+func inFolder(dest string, do func(*os.Root) error) (err error) {
+	if dest, err = filepath.Abs(dest); err != nil {
+		return err
+	}
+	if _, err := os.Stat(dest); errors.Is(err, fs.ErrNotExist) {
+		return inNewFolder(dest, do)
+	}
+	root, err := os.OpenRoot(dest)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return do(root)
+}
+
+// inNewFolder makes the folder dest, and those above that are missing. When do fails
+// none of them is left.
+func inNewFolder(dest string, do func(*os.Root) error) (err error) {
+	var missing []string
+	for dir := filepath.Dir(dest); ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		missing = append(missing, dir)
+	}
+	defer func() {
+		for _, dir := range missing {
+			if err != nil {
+				os.Remove(dir) // unless somebody else has put something into it
+			}
+		}
+	}()
+	if err := os.MkdirAll(filepath.Dir(dest), 0o777); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(filepath.Dir(dest))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return within(root, filepath.Base(dest), do)
+}
+
+// within runs do in a folder of root, and not where a link of that name leads. A folder
+// that is not there is made when do has ended well.
+func within(root *os.Root, name string, do func(*os.Root) error) (err error) {
+	into := name
+	st, err := root.Lstat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		into = ".whittle-" + rand.Text()[:12]
+		if err := root.Mkdir(into, 0o777); err != nil {
+			return err
+		}
+		defer func() {
+			if err == nil {
+				err = root.Rename(into, name)
+			}
+			if err != nil {
+				root.RemoveAll(into)
+			}
+		}()
+	case err != nil:
+		return err
+	case !st.IsDir():
+		return &Error{Msg: fmt.Sprintf("%s: is not a folder, and none replaces it", filepath.Join(root.Name(), name)), Way: "remove it, or choose another folder"}
+	}
+	sub, err := root.OpenRoot(into)
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
+	return do(sub)
 }
 
 // Tree is a file system, with the folder of an output that its files go to; "" is none.
@@ -89,16 +149,4 @@ func WriteTar(ctx context.Context, w io.Writer, o FolderOptions, trees ...Tree) 
 		}
 	}
 	return a.Written, a.tw.Close()
-}
-
-// moveNew renames without replacing, where the file system can promise that.
-func moveNew(from, to string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
-	if err == unix.EINVAL || err == unix.ENOSYS {
-		err = os.Rename(from, to)
-	}
-	if err != nil {
-		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
-	}
-	return nil
 }
