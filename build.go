@@ -467,14 +467,12 @@ func (b *build) local() *execute.Local {
 	return l
 }
 
-// tagged says whether the image has all its names already.
+// tagged says whether the image has all its names already, with its annotations.
 func (b *build) tagged(m *image.Image, names []image.Name) bool {
+	var said image.Said
+	said.About(m.ID, m.Annotations, nil)
 	return !slices.ContainsFunc(names, func(n image.Name) bool {
-		id, err := b.catalog.Lookup(n)
-		if err != nil || id != m.ID {
-			return true
-		}
-		also, err := b.catalog.Also(n)
-		return err != nil || len(also) > 0
+		means, err := b.catalog.Meaning(n)
+		return err != nil || means.ID != m.ID || len(means.Also) > 0 || !means.Said.Equal(said)
 	})
 }

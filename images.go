@@ -65,18 +65,18 @@ func (w *Whittle) Tag(ctx context.Context, ref, name string) (err error) {
 	if err != nil {
 		return err
 	}
-	var also []digest.Digest
-	if !known.IsZero() {
-		if also, err = w.catalog.Also(known); err != nil {
+	means := image.Meaning{ID: m.ID}
+	if means.Said.About(m.ID, m.Annotations, nil); !known.IsZero() {
+		if means, err = w.catalog.Meaning(known); err != nil {
 			return err
 		}
 	}
-	for _, id := range append([]digest.Digest{m.ID}, also...) {
+	for _, id := range append([]digest.Digest{means.ID}, means.Also...) {
 		if err := w.hold(id); err != nil {
 			return err
 		}
 	}
-	if err := w.catalog.Tag(n, m.ID, also...); err != nil {
+	if err := w.catalog.Give(n, means); err != nil {
 		return err
 	}
 	return w.store.Sync()
@@ -194,7 +194,7 @@ func notAChange(f *dockerfile.File, at dockerfile.Pos, msg string) error {
 	return f.Mistake(at, msg, "--change takes CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME and WORKDIR")
 }
 
-// keep stores m and names it, durably. It is pinned before it is there, so
+// keep stores m and names it, with its annotations, durably. It is pinned before it is there, so
 // that no pruning comes between the two.
 func (w *Whittle) keep(m *image.Image, names ...image.Name) error {
 	if err := w.store.Pin(m.ID); err != nil {
@@ -203,11 +203,13 @@ func (w *Whittle) keep(m *image.Image, names ...image.Name) error {
 	if err := w.catalog.Put(m); err != nil {
 		return err
 	}
+	means := image.Meaning{ID: m.ID}
+	means.Said.About(m.ID, m.Annotations, nil)
 	for _, n := range names {
 		if n.IsZero() {
 			continue
 		}
-		if err := w.catalog.Tag(n, m.ID); err != nil {
+		if err := w.catalog.Give(n, means); err != nil {
 			return err
 		}
 	}

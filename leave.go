@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -256,8 +255,8 @@ func (b *build) record(m *image.Image, names []image.Name, ran bool) error {
 	if err := b.store.Pin(m.ID); err != nil {
 		return err
 	}
-	have, err := b.catalog.Get(m.ID)
-	if err == nil && !ran && b.tagged(m, names) && maps.Equal(have.Annotations, m.Annotations) {
+	_, err := b.catalog.Get(m.ID)
+	if err == nil && !ran && b.tagged(m, names) {
 		return b.store.Sync() // a build that was killed may have left that to us
 	}
 	if err != nil && !errors.Is(err, image.ErrNotFound) {

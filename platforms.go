@@ -165,11 +165,16 @@ func imagesOf(g []*part, i int) []*image.Image {
 	return list
 }
 
-// recordPlatforms stores the images of an output, and gives them its names.
+// recordPlatforms stores the images of an output, and gives them its names, with what is said
+// of them.
 func recordPlatforms(g []*part, i int) error {
 	w := g[0].Whittle
 	images := imagesOf(g, i)
-	var also []digest.Digest
+	means := image.Meaning{ID: images[0].ID, Said: image.Said{Index: g[0].outputs[i].annotations.index}}
+	for _, p := range g {
+		o := &p.outputs[i]
+		means.Said.About(o.image.ID, o.annotations.manifest, o.annotations.described)
+	}
 	for _, m := range images {
 		if err := w.store.Pin(m.ID); err != nil {
 			return err
@@ -178,11 +183,11 @@ func recordPlatforms(g []*part, i int) error {
 			return err
 		}
 		if m != images[0] && m.ID != images[0].ID {
-			also = append(also, m.ID)
+			means.Also = append(means.Also, m.ID)
 		}
 	}
 	for _, n := range g[0].outputs[i].names {
-		if err := w.catalog.Tag(n, images[0].ID, also...); err != nil {
+		if err := w.catalog.Give(n, means); err != nil {
 			return err
 		}
 	}
@@ -254,29 +259,29 @@ func pushIndex(ctx context.Context, client *registry.Client, n image.Name, style
 	return d, client.PutManifest(ctx, reference(n), raw, d)
 }
 
-// alsoOf are the images that a name stands for besides its own, for other platforms;
-// none where an image is told by its ID.
-func (w *Whittle) alsoOf(n image.Name) (list []*image.Image, err error) {
+// alsoOf are the images that a name stands for besides its own, for other platforms, and what
+// is said of all of them; none where an image is told by its ID.
+func (w *Whittle) alsoOf(n image.Name) (list []*image.Image, said image.Said, err error) {
 	if n.IsZero() {
-		return nil, nil
+		return nil, said, nil
 	}
-	ids, err := w.catalog.Also(n)
+	means, err := w.catalog.Meaning(n)
 	if err != nil {
-		return nil, err
+		return nil, said, err
 	}
-	for _, id := range ids {
-		m, err := w.catalog.Get(id)
+	for _, id := range means.Also {
+		m, err := w.catalog.GetAs(id, means.Said)
 		if err != nil {
-			return nil, err
+			return nil, said, err
 		}
 		list = append(list, m)
 	}
-	return list, nil
+	return list, means.Said, nil
 }
 
 // pushAll uploads images for several platforms by their digests, and an index of them
 // under the name n.
-func (w *Whittle) pushAll(ctx context.Context, n image.Name, images []*image.Image, form pushForm, t *transfer) (manifest.Descriptor, error) {
+func (w *Whittle) pushAll(ctx context.Context, n image.Name, images []*image.Image, said image.Said, form pushForm, t *transfer) (manifest.Descriptor, error) {
 	bare := n
 	bare.Tag = ""
 	var list []manifest.Descriptor
@@ -286,10 +291,10 @@ func (w *Whittle) pushAll(ctx context.Context, n image.Name, images []*image.Ima
 			return d, err
 		}
 		p := m.Platform()
-		d.Platform = &p
+		d.Platform, d.Annotations = &p, said.Descriptors[m.ID]
 		list = append(list, d)
 	}
-	return pushIndex(ctx, t.client(), n, form.style, list, nil)
+	return pushIndex(ctx, t.client(), n, form.style, list, said.Index)
 }
 
 // receiverOf is what was made to push the k-th name of an output.

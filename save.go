@@ -37,9 +37,11 @@ func (w *Whittle) Save(ctx context.Context, out io.Writer, refs []string, format
 			x.Names = []image.Name{n}
 		}
 		if image.Format(format) == image.OCIArchive {
-			if x.Others, err = w.alsoOf(n); err != nil {
+			var said image.Said
+			if x.Others, said, err = w.alsoOf(n); err != nil {
 				return err
 			}
+			x.IndexAnnotations, x.Described = said.Index, said.Descriptors
 		}
 		for _, other := range x.Others {
 			if err := w.gather(ctx, other, nil); err != nil {

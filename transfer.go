@@ -236,7 +236,7 @@ func (w *Whittle) Push(ctx context.Context, ref string, c Compression, sink prog
 	if err != nil {
 		return d, err
 	}
-	also, err := w.alsoOf(known)
+	also, said, err := w.alsoOf(known)
 	if err != nil {
 		return d, err
 	}
@@ -245,7 +245,7 @@ func (w *Whittle) Push(ctx context.Context, ref string, c Compression, sink prog
 	ctx = withFetching(ctx, w, sink)
 	var done manifest.Descriptor
 	if len(also) > 0 {
-		done, err = w.pushAll(ctx, n, append([]*image.Image{m}, also...), pushForm{Compression: c}, t)
+		done, err = w.pushAll(ctx, n, append([]*image.Image{m}, also...), said, pushForm{Compression: c}, t)
 	} else {
 		done, err = w.pushImage(ctx, n, m, pushForm{Compression: c}, t)
 	}

@@ -50,23 +50,24 @@ type tag struct {
 	Time time.Time     `json:"time"`
 	// Also are the same for other platforms.
 	Also []digest.Digest `json:"also,omitempty"`
+	// Said is nil in documents of a time when annotations were the image's.
+	Said *Said `json:"said,omitempty"`
 }
 
 func tagDoc(n Name) string { return digest.Of([]byte(n.String())).Hex() }
 
-// Put stores m. Storing an image again keeps the moment at which it first
-// came, and its origin and annotations unless m has some.
+// Put stores m, without its annotations: those are of a name. Storing an image again keeps the
+// moment at which it first came, and its origin unless m has one.
 func (c *Catalog) Put(m *Image) error {
 	put := *m
+	put.Annotations = nil
 	old, err := c.Get(m.ID)
 	if err == nil {
 		put.Stored = old.Stored
 		if put.Manifest.IsZero() {
 			put.Manifest, put.Source = old.Manifest, old.Source
 		}
-		if put.Annotations == nil {
-			put.Annotations = old.Annotations
-		}
+		put.Annotations = old.Annotations // which older names rely on
 	}
 	if put.Stored.IsZero() {
 		put.Stored = c.now().UTC()
@@ -90,11 +91,16 @@ func (c *Catalog) Get(id digest.Digest) (*Image, error) {
 	return decode(id, b)
 }
 
-// Tag gives the image id the name n, which moves if another image had it. A
-// tag and a digest in one name are two names. also are the same image for other
-// platforms: the name stands for all of them, and means id where one is asked for.
+// Tag gives the image id the name n, as Give does; also are the same image for other
+// platforms.
 func (c *Catalog) Tag(n Name, id digest.Digest, also ...digest.Digest) error {
-	for _, one := range append([]digest.Digest{id}, also...) {
+	return c.Give(n, Meaning{ID: id, Also: also})
+}
+
+// Give makes the name n stand for m, wherever it was before. A tag and a digest in one name
+// are two names. It stands for all images of m, and means the first where one is asked for.
+func (c *Catalog) Give(n Name, m Meaning) error {
+	for _, one := range append([]digest.Digest{m.ID}, m.Also...) {
 		if _, err := c.docs.Doc(KindImage, one.Hex()); err != nil {
 			if errors.Is(err, fs.ErrNotExist) {
 				err = ErrNotFound
@@ -103,7 +109,7 @@ func (c *Catalog) Tag(n Name, id digest.Digest, also ...digest.Digest) error {
 		}
 	}
 	for _, one := range n.split() {
-		b, err := json.Marshal(tag{one.String(), id, c.now().UTC(), also})
+		b, err := json.Marshal(tag{one.String(), m.ID, c.now().UTC(), m.Also, &m.Said})
 		if err != nil {
 			return err
 		}

@@ -50,8 +50,8 @@ type Image struct {
 	Created  time.Time // what the config says; zero if nothing
 	Stored   time.Time // when it came into the store
 	Source   string    // full name that it was pulled by, or how it came
-	// Annotations are those of manifests that are written for it; nil means that
-	// none were said.
+	// Annotations are those of manifests that are written for it. The store keeps them
+	// with names.
 	Annotations map[string]string
 }
 
@@ -134,6 +134,7 @@ type document struct {
 	Stored   time.Time     `json:"stored"`
 	Source   string        `json:"source,omitempty"`
 
+	// Annotations are written no more: stores had them here before names had them.
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 

@@ -13,7 +13,8 @@ import (
 
 // Resolve finds the image that ref means: an ID, a name, or the beginning of
 // an ID, in this order, as docker does. The name is the one that ref meant,
-// or zero when ref is an ID.
+// or zero when ref is an ID. The image has the annotations that it goes out with under
+// that name.
 func (c *Catalog) Resolve(ref string) (*Image, Name, error) { return c.resolve(ref, 1) }
 
 // baseDigits is how much of an ID a Dockerfile must give: what whittle and
@@ -40,9 +41,9 @@ func (c *Catalog) resolve(ref string, digits int) (*Image, Name, error) {
 		n.Tag = "" // the digest alone decides
 	}
 	if nameErr == nil {
-		id, err := c.Lookup(n)
+		means, err := c.Meaning(n)
 		if err == nil {
-			m, err := c.Get(id)
+			m, err := c.GetAs(means.ID, means.Said)
 			return m, n, err
 		}
 		if !errors.Is(err, ErrNotFound) {
