@@ -22,7 +22,7 @@ func (r *Request) CheckNames() error {
 		one.Platform = name
 		target, err := one.wanted()
 		if err == nil {
-			_, err = annotationsOf(r.Annotations, target, len(platforms) > 1)
+			_, err = annotationsOf(r.Annotations, target, len(platforms) > 1 || r.attests())
 		}
 		if err != nil {
 			return err
@@ -34,9 +34,12 @@ func (r *Request) CheckNames() error {
 // annotations are what is said of the documents of an image.
 type annotations struct {
 	manifest  map[string]string
-	index     map[string]string // of an image for several platforms
+	index     map[string]string // of an image for several platforms, or with an attestation
 	described map[string]string // of the manifest's descriptor in that
 }
+
+// any says whether something is said.
+func (a *annotations) any() bool { return len(a.manifest)+len(a.index)+len(a.described) > 0 }
 
 // annotationsOf reads KEY=VALUE, before it perhaps kinds of documents, each perhaps with a
 // platform, and a colon. index says that there is an index.

@@ -58,6 +58,7 @@ type build struct {
 	within  *build // the whole
 	number  int    // of the part, from 1
 	peers   bool   // it is for one of several platforms
+	another bool   // and that is not the first of them
 	entered bool   // the main context was opened by the whole
 
 	kind     contextKind

@@ -168,8 +168,14 @@ func (b *build) takeOutput(o Output) (done output, err error) {
 	if o.Push && len(done.names) == 0 {
 		return done, &hinted{errors.New("push: the image has no name"), "name it HOST/NAME:TAG"}
 	}
-	if done.annotations, err = annotationsOf(slices.Concat(b.req.Annotations, o.Annotations), b.platform, b.peers); err != nil {
+	if done.annotations, err = annotationsOf(slices.Concat(b.req.Annotations, o.Annotations), b.platform, b.peers || b.req.attests()); err != nil {
 		return done, err
+	}
+	if done.annotations.any() && o.DockerTypes {
+		done.DockerTypes = false
+		if !b.another {
+			b.note("output: oci-mediatypes=false: Docker's manifests have no annotations; the OCI's media types are written")
+		}
 	}
 	return done, o.checkDest()
 }

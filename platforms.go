@@ -110,6 +110,8 @@ func leaveOnPlatforms(ctx context.Context, g []*part, i int, res *Result) error 
 		return tarPlatforms(ctx, g, i)
 	case o.Type == OCIOutput:
 		return archivePlatforms(ctx, g, i, res)
+	case o.Type == DockerOutput: // which there is for one platform only
+		return g[0].leaveImage(ctx, o, res)
 	case o.Type != ImageOutput:
 		return nil
 	}

@@ -139,7 +139,7 @@ func (b *build) groups(ctx context.Context) (groups [][]*part, err error) {
 			k.flights = flights
 			k.req.Platform, k.req.Target, k.req.Tags, k.req.Outputs = platform, t.Stage, t.Tags, t.Outputs
 			k.req.Push, k.req.Load = push, req.Load
-			k.peers = len(platforms) > 1
+			k.peers, k.another = len(platforms) > 1, len(g) > 0
 			k.sink = &partSink{next: b.sink, part: n, quiet: k.peers, prefix: prefixOf(len(targets) > 1, t.Stage, k.peers, platform)}
 			if err := k.readPart(); err != nil {
 				return nil, err

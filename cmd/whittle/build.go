@@ -210,6 +210,9 @@ func (p *program) complete(f *buildFlags) error {
 	if err := f.arrange(); err != nil {
 		return err
 	}
+	if err := f.attestOptions(); err != nil {
+		return err
+	}
 	if err := r.CheckNames(); err != nil {
 		return &usageError{err, whittle.Hint(err)}
 	}

@@ -32,10 +32,7 @@ func (p *program) addOutputs(f *buildFlags, fl *pflag.FlagSet) {
 // outputOptions makes the request of them.
 func (p *program) outputOptions(f *buildFlags) error {
 	r := &f.request
-	err := f.attestOptions()
-	if err != nil {
-		return err
-	}
+	var err error
 	if r.Outputs, err = parseOutputs(f.outputs); err != nil {
 		return err
 	}
