@@ -94,7 +94,7 @@ func (b *build) archive(ctx context.Context, o *output, res *Result) error {
 	}
 	d, err := b.writeArchive(ctx, e, o, x[0])
 	if err == nil {
-		res.manifestIs(d)
+		res.archivedAs(d)
 	}
 	return err
 }
@@ -211,7 +211,7 @@ func (b *build) pushOutput(ctx context.Context, r *receiver, res *Result) (err e
 	}
 	p := r.out.image.Platform()
 	d.Platform = &p
-	res.manifestIs(d)
+	res.pushedAs(d)
 	return b.sign(ctx, r.shown.client(), r.name, d)
 }
 

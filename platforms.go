@@ -248,7 +248,7 @@ func pushPlatforms(ctx context.Context, g []*part, i, k int, res *Result) (err e
 	if err != nil {
 		return err
 	}
-	res.manifestIs(d)
+	res.pushedAs(d)
 	return g[0].sign(ctx, client, name, d)
 }
 
@@ -334,7 +334,7 @@ func archivePlatforms(ctx context.Context, g []*part, i int, res *Result) error 
 	if err != nil {
 		return fmt.Errorf("output: %w", err)
 	}
-	res.manifestIs(d)
+	res.archivedAs(d)
 	return nil
 }
 

@@ -17,9 +17,10 @@ import (
 type Result struct {
 	Stage string        // that was asked for; "" is the last one
 	ID    digest.Digest // of the image: SHA-256 of its config; zero when none was wanted
-	// Manifest names the manifest that was pushed or written to an archive, with its
-	// platform; nil when there is none.
+	// Manifest names the manifest that was pushed, or if none was, written to an archive, with
+	// its platform; nil when there is none. Of several it is the last.
 	Manifest *manifest.Descriptor
+	pushed   bool
 	Names    []string // that it was given
 	Size     int64    // bytes of its files, as Docker counts them
 	Layers   int
@@ -48,8 +49,15 @@ func (res *Result) IDs() []digest.Digest {
 	return ids
 }
 
-// manifestIs notes the manifest of what was pushed or written.
-func (res *Result) manifestIs(d manifest.Descriptor) { res.Manifest = &d }
+// archivedAs notes the manifest of what was written to an archive.
+func (res *Result) archivedAs(d manifest.Descriptor) {
+	if !res.pushed {
+		res.Manifest = &d
+	}
+}
+
+// pushedAs notes the manifest of what a registry has now.
+func (res *Result) pushedAs(d manifest.Descriptor) { res.Manifest, res.pushed = &d, true }
 
 // Behind is a stage that is not part of the image.
 type Behind struct {
