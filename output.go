@@ -1,13 +1,11 @@
 package whittle
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/whittle-build/whittle/internal/image"
@@ -59,14 +57,8 @@ func (o *Output) HasImage() bool {
 // HasFiles says whether the output is the files of the stage.
 func (o *Output) HasFiles() bool { return o.Type == LocalOutput || o.Type == TarOutput }
 
-// isFile says whether the output is a file that it replaces.
-func (o *Output) isFile() bool {
-	return o.Dest != "" && o.Dest != "-" && !o.Folder && o.Type != LocalOutput
-}
-
-func (o *Output) sameFile(other Output) bool {
-	return other.isFile() && filepath.Clean(o.Dest) == filepath.Clean(other.Dest)
-}
+// isFolder says whether the output is a folder that it writes into.
+func (o *Output) isFolder() bool { return o.Folder || o.Type == LocalOutput }
 
 // loads says whether the output goes to a running engine.
 func (o *Output) loads() bool { return o.Type == DockerOutput && o.Dest == "" }
@@ -115,6 +107,9 @@ type output struct {
 // takeOutputs completes what the request says of outputs, and finds what would
 // keep one from being written, before anything runs.
 func (b *build) takeOutputs() error {
+	if err := b.req.CheckOutputs(); err != nil {
+		return err
+	}
 	list := slices.Clone(b.req.Outputs)
 	has := func(is func(o Output) bool) bool { return slices.ContainsFunc(list, is) }
 	image := has(func(o Output) bool { return o.Type == ImageOutput })
@@ -126,10 +121,8 @@ func (b *build) takeOutputs() error {
 		list = append(list, Output{Type: DockerOutput})
 	}
 	piped := 0
-	for i, o := range list {
-		if o.Push = o.Push || b.req.Push && o.Type == ImageOutput; o.isFile() && slices.ContainsFunc(list[:i], o.sameFile) {
-			return &hinted{fmt.Errorf("output: %s: is the dest of two outputs", o.Dest), "give each a file of its own"}
-		}
+	for _, o := range list {
+		o.Push = o.Push || b.req.Push && o.Type == ImageOutput
 		done, err := b.takeOutput(o)
 		if err != nil {
 			return fmt.Errorf("output: %w", err)
@@ -185,22 +178,20 @@ func (o *Output) checkDest() error {
 	if o.Dest == "" || o.Dest == "-" {
 		return nil
 	}
-	st, err := os.Stat(o.Dest)
-	folder := o.Folder || o.Type == LocalOutput
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && !folder:
-		_, err = os.Stat(filepath.Dir(o.Dest))
-		return err
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case folder && !st.IsDir():
-		return &hinted{fmt.Errorf("%s: is not a folder", o.Dest), "name a folder, or what is not there yet"}
-	case !folder && st.IsDir():
-		return &hinted{fmt.Errorf("%s: is a folder", o.Dest), "name a file in it"}
+	if !o.isFolder() {
+		return CheckFile(o.Dest)
 	}
-	return nil
+	st, err := os.Stat(o.Dest)
+	if errors.Is(err, fs.ErrNotExist) {
+		if to, err := os.Readlink(o.Dest); err == nil {
+			return &hinted{fmt.Errorf("%s: is a link to %s, which is not there", o.Dest, to), "remove the link, or make what it leads to"}
+		}
+		return nil
+	}
+	if err == nil && !st.IsDir() {
+		err = &hinted{fmt.Errorf("%s: is not a folder", o.Dest), "name a folder, or what is not there yet"}
+	}
+	return err
 }
 
 // wants says whether the build has an output of which is holds.
@@ -231,41 +222,4 @@ func (b *build) write(o *output, do func(io.Writer) error) error {
 		return do(b.req.Out)
 	}
 	return WriteFile(o.Dest, do)
-}
-
-// WriteFile writes a file that is whole or not there. A link is followed, and a
-// device or a pipe is written to: a rename would put a file in its place.
-func WriteFile(name string, write func(io.Writer) error) (err error) {
-	if st, err := os.Stat(name); err == nil && !st.Mode().IsRegular() {
-		return writeInto(name, write)
-	}
-	if to, err := filepath.EvalSymlinks(name); err == nil {
-		name = to
-	} else if _, err := os.Readlink(name); err == nil {
-		return writeInto(name, write) // a link to what is not there yet
-	}
-	tmp := filepath.Join(filepath.Dir(name), ".whittle-"+rand.Text()[:12])
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(tmp)
-		}
-	}()
-	err = write(f)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp, name)
-}
-
-func writeInto(name string, write func(io.Writer) error) (err error) {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o666)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	return write(f)
 }

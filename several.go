@@ -3,7 +3,6 @@ package whittle
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -118,6 +117,9 @@ func (b *build) buildGroups(ctx context.Context, groups [][]*part) (*Result, err
 // Dockerfile are read once for all.
 func (b *build) groups(ctx context.Context) (groups [][]*part, err error) {
 	req := b.req
+	if err := req.CheckOutputs(); err != nil {
+		return nil, err
+	}
 	targets := req.Targets
 	if len(targets) == 0 {
 		targets = []Target{{req.Target, req.Tags, req.Outputs}}
@@ -143,11 +145,6 @@ func (b *build) groups(ctx context.Context) (groups [][]*part, err error) {
 			k.sink = &partSink{next: b.sink, part: n, quiet: k.peers, prefix: prefixOf(len(targets) > 1, t.Stage, k.peers, platform)}
 			if err := k.readPart(); err != nil {
 				return nil, err
-			}
-			for _, o := range k.outputs {
-				if len(g) == 0 && o.isFile() && slices.ContainsFunc(b.outputs, func(other output) bool { return o.sameFile(other.Output) }) {
-					return nil, &hinted{fmt.Errorf("output: %s: is the dest of two targets", o.Dest), "give each a file of its own"}
-				}
 			}
 			b.outputs = append(b.outputs, k.outputs...)
 			g = append(g, &part{build: k})

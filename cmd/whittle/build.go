@@ -5,12 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -242,7 +240,7 @@ func (p *program) complete(f *buildFlags) error {
 	if err := p.stepOptions(&f.steps, r); err != nil {
 		return err
 	}
-	if err := cmp.Or(p.failureOptions(f), f.cache.complete(r)); err != nil {
+	if err := cmp.Or(p.failureOptions(f), f.distinct(), f.cache.complete(r)); err != nil {
 		return err
 	}
 	var err error
@@ -254,19 +252,34 @@ func (p *program) complete(f *buildFlags) error {
 	return err
 }
 
+// told are the files that tell of the build when it is over.
+func (f *buildFlags) told() []whittle.File {
+	return []whittle.File{{What: "--iidfile", Path: f.idFile}, {What: "--metadata-file", Path: f.metaFile}}
+}
+
+// distinct refuses one file, or one name, for two of what the build leaves.
+func (f *buildFlags) distinct() error {
+	err := f.request.CheckOutputs(append(f.told(), whittle.File{What: "--trace", Path: f.trace})...)
+	if err != nil {
+		return &usageError{err, whittle.Hint(err)}
+	}
+	return nil
+}
+
 // clear removes what an earlier build wrote, so that it is not taken for this
-// one's if this one fails. A folder that is not there is told now rather than
-// after the build.
+// one's if this one fails. What would keep it from being written is told now rather
+// than after the build.
 func (f *buildFlags) clear() error {
-	for _, name := range []string{f.idFile, f.metaFile} {
+	for _, file := range f.told() {
+		name := file.Path
 		if name == "" {
 			continue
 		}
-		if _, err := os.Stat(filepath.Dir(name)); errors.Is(err, fs.ErrNotExist) {
-			return &fs.PathError{Op: "open", Path: name, Err: syscall.ENOENT}
+		if err := whittle.CheckFile(name); err != nil {
+			return fmt.Errorf("%s: %w", file.What, err)
 		}
 		if st, err := os.Lstat(name); err != nil || !st.Mode().IsRegular() {
-			continue // a pipe, or a mistake that writing will tell
+			continue // a pipe or a link, or it is not there
 		}
 		if err := os.Remove(name); err != nil {
 			return err
@@ -279,11 +292,11 @@ func (f *buildFlags) clear() error {
 func (f *buildFlags) write(res *whittle.Result, failure error) error {
 	if f.metaFile != "" {
 		b, err := whittle.Metadata(res, failure)
-		if err != nil {
-			return err
+		if err == nil {
+			err = writeText(f.metaFile, string(b))
 		}
-		if err := os.WriteFile(f.metaFile, b, 0o644); err != nil {
-			return err
+		if err != nil {
+			return fmt.Errorf("--metadata-file: %w", err)
 		}
 	}
 	var cache *whittle.CacheError
@@ -294,7 +307,17 @@ func (f *buildFlags) write(res *whittle.Result, failure error) error {
 	for _, id := range res.IDs() {
 		ids = append(ids, id.String())
 	}
-	return os.WriteFile(f.idFile, []byte(strings.Join(ids, "\n")), 0o644)
+	if err := writeText(f.idFile, strings.Join(ids, "\n")); err != nil {
+		return fmt.Errorf("--iidfile: %w", err)
+	}
+	return nil
+}
+
+func writeText(name, text string) error {
+	return whittle.WriteFile(name, func(w io.Writer) error {
+		_, err := io.WriteString(w, text)
+		return err
+	})
 }
 
 // display picks the view: the story goes to stderr. Called as docker, a build
