@@ -132,7 +132,7 @@ func (b *build) groups(ctx context.Context) (groups [][]*part, err error) {
 		return nil, err
 	}
 	b.outputs = nil
-	n, flights := 0, solve.NewFlights()
+	n, flights := 0, solve.NewFlights(req.Jobs)
 	for _, t := range targets {
 		var g []*part
 		for _, platform := range platforms {
@@ -198,9 +198,6 @@ func solveParts(ctx context.Context, parts []*part) error {
 	var wg sync.WaitGroup
 	errs := make([]error, len(parts))
 	for i, p := range parts {
-		if p.req.Jobs > 0 {
-			p.req.Jobs = max(1, p.req.Jobs/len(parts))
-		}
 		wg.Go(func() {
 			if p.solved, errs[i] = p.solvePlan(ctx, p.plan); errs[i] != nil {
 				stop(errOtherPart)

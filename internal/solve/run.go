@@ -15,14 +15,23 @@ import (
 )
 
 // Flights are the keys that builds run, which several solvers of one build may share:
-// then a step that more than one of them has is run by one.
+// then a step that more than one of them has is run by one, and no more steps of all of them
+// run at once than their slots are. A solver holds one only while a step of its runs or is
+// about to, never while it waits for another's.
 type Flights struct {
-	mu sync.Mutex
-	of map[digest.Digest]*flight
+	mu    sync.Mutex
+	of    map[digest.Digest]*flight
+	slots chan struct{} // nil: any number may run
 }
 
-// NewFlights returns none.
-func NewFlights() *Flights { return &Flights{of: map[digest.Digest]*flight{}} }
+// NewFlights returns none, of which as many run at once as jobs says; 0 means no limit.
+func NewFlights(jobs int) *Flights {
+	f := &Flights{of: map[digest.Digest]*flight{}}
+	if jobs > 0 {
+		f.slots = make(chan struct{}, jobs)
+	}
+	return f
+}
 
 // flight is a key that this build runs. done is closed when that is over: it has a
 // record then, or it is no flight any more.
@@ -98,7 +107,7 @@ func (r *run) over(key digest.Digest, f *flight, landed bool) {
 // slot comes first, so that no other build waits for a key whose step stands
 // in line here, and is given up while another process is waited for.
 func (r *run) runAlone(ctx context.Context, line *plan.Line, job Job, key *digest.Key) (*Done, error) {
-	slot := slot{slots: r.slots}
+	slot := slot{slots: r.flights.slots}
 	span := trace.Begin(ctx, "wait for its turn")
 	if err := slot.take(ctx); err != nil {
 		return nil, err

@@ -100,7 +100,7 @@ type Solver struct {
 	Sink  progress.Sink
 	Scope store.Scope // whose records count
 	Bases map[plan.Ref]Base
-	Jobs  int // steps run at once; 0 means no limit
+	Jobs  int // steps run at once; 0 means no limit. Flights that are shared have their own
 	// NoCache says whether to run a step without looking for a record that an
 	// earlier build made; nil: none is.
 	NoCache func(*plan.Step) bool
@@ -164,7 +164,6 @@ func (r *Result) Chain(root plan.Root) rootfs.Chain {
 type run struct {
 	*Solver
 	plan   *plan.Plan
-	slots  chan struct{}
 	inRoot map[*plan.Step]bool
 	done   map[*plan.Stage]chan struct{} // closed when the stage is solved
 
@@ -188,10 +187,7 @@ func (s *Solver) Solve(ctx context.Context, p *plan.Plan) (*Result, error) {
 		started: map[*plan.Line]time.Time{},
 	}
 	if r.flights == nil {
-		r.flights = NewFlights()
-	}
-	if s.Jobs > 0 {
-		r.slots = make(chan struct{}, s.Jobs)
+		r.flights = NewFlights(s.Jobs)
 	}
 	for _, st := range p.Stages {
 		r.done[st] = make(chan struct{})

@@ -208,7 +208,7 @@ func TestTheSameStepTwiceRunsOnce(t *testing.T) {
 
 func TestSolversThatShareFlightsRunAStepOnce(t *testing.T) {
 	b := newBench(t, nil)
-	b.NoCache, b.Flights = always(true), NewFlights()
+	b.NoCache, b.Flights = always(true), NewFlights(0)
 	running := make(chan struct{})
 	b.during = func(context.Context, string) error {
 		time.Sleep(20 * time.Millisecond)
@@ -228,9 +228,41 @@ func TestSolversThatShareFlightsRunAStepOnce(t *testing.T) {
 	b.wantRan(`RUN ["x"]`)
 }
 
+func TestSolversThatShareFlightsShareTheirSlots(t *testing.T) {
+	for jobs := 1; jobs <= 2; jobs++ {
+		b := newBench(t, nil)
+		b.Flights = NewFlights(jobs)
+		var now, most atomic.Int32
+		b.during = func(context.Context, string) error {
+			n := now.Add(1)
+			defer now.Add(-1)
+			for seen := most.Load(); n > seen && !most.CompareAndSwap(seen, n); seen = most.Load() {
+			}
+			time.Sleep(5 * time.Millisecond) // long enough for another to begin, if it may
+			return nil
+		}
+		var all sync.WaitGroup
+		for i := range 4 {
+			all.Go(func() { // with a step that all have, and two side by side
+				text := fmt.Sprintf("FROM scratch AS s\nRUN [\"same\"]\nFROM s AS a\nRUN [\"a%d\"]\nFROM s\nRUN [\"b%d\"]\nCOPY --from=a /x /y\n", i, i)
+				if _, err := b.solve(text); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if got := most.Load(); got > int32(jobs) {
+			t.Errorf("%d steps ran at once, want at most %d", got, jobs)
+		}
+		if n := len(b.took()); n != 13 {
+			t.Errorf("%d steps ran, want 13", n)
+		}
+	}
+}
+
 func TestAStepThatFailedForAnotherSolverIsTriedHere(t *testing.T) {
 	b := newBench(t, nil)
-	b.Flights = NewFlights()
+	b.Flights = NewFlights(0)
 	var tries atomic.Int32
 	started := make(chan struct{})
 	broken := errors.New("broken")
