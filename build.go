@@ -45,6 +45,7 @@ type build struct {
 
 	platform plan.Platform // that was asked for
 	outputs  []output
+	ends     *ends       // shared by parts
 	key      *attest.Key // that signs; nil is none
 
 	generator *image.Image // of SBOMs; nil is none
@@ -145,7 +146,7 @@ func (b *build) sweep(res *Result, err error) {
 }
 
 func (w *Whittle) newBuild(req Request) *build {
-	b := &build{Whittle: w, req: req, sink: req.Sink, began: w.opt.Now()}
+	b := &build{Whittle: w, req: req, sink: req.Sink, began: w.opt.Now(), ends: &ends{}}
 	if b.sink == nil {
 		b.sink = progress.Discard{}
 	}

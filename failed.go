@@ -186,7 +186,8 @@ func (b *build) failedOutput(ctx context.Context, f *execute.Failed) error {
 	b.failing.mu.Lock()
 	b.failing.written = true
 	b.failing.mu.Unlock()
-	return b.leaveFiles(ctx, fsys)
+	b.ends = &ends{} // of this part of the build alone
+	return b.settle(b.leaveFiles(ctx, fsys))
 }
 
 // ended makes err, with which steps ended, tell what there is to look into.

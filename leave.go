@@ -42,6 +42,16 @@ func parseTag(text string) (image.Name, error) {
 
 // leave makes what is wanted of the target, and says what is left.
 func (b *build) leave(ctx context.Context, p *plan.Plan, solved *solve.Result) (*Result, error) {
+	res, err := b.leaveHere(ctx, p, solved)
+	if err = b.settle(err); err != nil {
+		return res.counts(), err
+	}
+	return res, b.settle(b.send(ctx, p, solved, res))
+}
+
+// leaveHere makes what is wanted of the target, but for what is done at the end, or goes to a
+// registry.
+func (b *build) leaveHere(ctx context.Context, p *plan.Plan, solved *solve.Result) (*Result, error) {
 	res := b.result(p, solved)
 	var m *image.Image
 	if b.wants((*Output).HasImage) {
@@ -51,15 +61,7 @@ func (b *build) leave(ctx context.Context, p *plan.Plan, solved *solve.Result) (
 		}
 		res.Size, res.Layers = m.Size(), len(m.Layers)
 	}
-	if err := b.leaveOutputs(ctx, p, solved, m, res); err != nil {
-		return &Result{Cached: res.Cached, Ran: res.Ran, Took: res.Took}, err
-	}
-	err := b.send(ctx, p, solved, res)
-	var cache *CacheError
-	if err == nil || errors.As(err, &cache) {
-		b.say(res)
-	}
-	return res, err
+	return res, b.leaveOutputs(ctx, p, solved, m, res)
 }
 
 // makeImage makes the image of the target.
@@ -80,8 +82,8 @@ func (b *build) makeImage(ctx context.Context, p *plan.Plan, solved *solve.Resul
 	return m, err
 }
 
-// send pushes what is to be pushed, and exports what is known, as far as the request
-// asks for it. Everything else is done then.
+// send pushes what is to be pushed, exports what is known, as far as the request asks for
+// it, and says at the end what is left.
 func (b *build) send(ctx context.Context, p *plan.Plan, solved *solve.Result, res *Result) error {
 	for _, r := range b.receivers {
 		if r.cache == nil {
@@ -90,6 +92,7 @@ func (b *build) send(ctx context.Context, p *plan.Plan, solved *solve.Result, re
 			}
 		}
 	}
+	b.atEnd(func() error { b.say(res); return nil })
 	return b.exportCaches(ctx, p, solved)
 }
 

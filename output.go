@@ -216,10 +216,14 @@ func (b *build) pushedNames() []image.Name {
 	return names
 }
 
-// write writes to where an output goes.
+// write writes to where an output goes. A file comes into its place at the end.
 func (b *build) write(o *output, do func(io.Writer) error) error {
 	if o.Dest == "-" {
 		return do(b.req.Out)
 	}
-	return WriteFile(o.Dest, do)
+	d, err := writeBeside(o.Dest, do)
+	if err == nil {
+		b.ends.files = append(b.ends.files, d)
+	}
+	return err
 }

@@ -62,14 +62,15 @@ func (b *build) inForm(ctx context.Context, p *plan.Plan, o *output, m *image.Im
 	return &x, nil
 }
 
-// leaveImage records, writes or loads the image of an output.
+// leaveImage writes or loads the image of an output, or records it at the end.
 func (b *build) leaveImage(ctx context.Context, o *output, res *Result) (err error) {
 	switch {
 	case o.Type == ImageOutput && !o.ByDigest:
-		span := trace.Begin(ctx, "record the image, durably")
-		err = b.record(o.image, o.names, res.Ran > 0)
-		span.End()
-		return err
+		b.atEnd(func() error {
+			defer trace.Begin(ctx, "record the image, durably").End()
+			return b.record(o.image, o.names, res.Ran > 0)
+		})
+		return nil
 	case o.Type == ImageOutput:
 		return nil // it is only pushed
 	case o.loads():
@@ -115,7 +116,7 @@ func (b *build) writeArchive(ctx context.Context, e image.Exporter, o *output, x
 		return d, err
 	}
 	if o.Dest != "-" {
-		b.note("output: %s, in %s", o.what(), o.Dest)
+		b.noteAtEnd("output: %s, in %s", o.what(), o.Dest)
 	}
 	return list[0], nil
 }
@@ -174,7 +175,7 @@ func (b *build) leaveFilesOf(ctx context.Context, fsys entry.FS, i int) error {
 		}
 		text += fmt.Sprintf("; %d %s were left out", done.Skipped, left)
 	}
-	b.note("%s", text)
+	b.noteAtEnd("%s", text)
 	return nil
 }
 

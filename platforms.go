@@ -2,6 +2,7 @@ package whittle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -16,7 +17,7 @@ import (
 )
 
 // leavePlatforms leaves what is wanted of a stage that was built for several
-// platforms: images under one name, an index of them, files in a folder for each.
+// platforms: images under one name, files in a folder for each.
 func leavePlatforms(ctx context.Context, g []*part) (*Result, error) {
 	first := g[0]
 	res := first.result(first.plan, first.solved)
@@ -40,16 +41,35 @@ func leavePlatforms(ctx context.Context, g []*part) (*Result, error) {
 	}
 	for i := range first.outputs {
 		if err := leaveOnPlatforms(ctx, g, i, res); err != nil {
-			return &Result{Cached: res.Cached, Ran: res.Ran, Took: res.Took}, err
+			return nil, err
 		}
 	}
-	for _, p := range g {
-		if err := p.exportCaches(ctx, p.plan, p.solved); err != nil {
-			return res, err
-		}
-	}
-	first.sayAll(res)
 	return res, nil
+}
+
+// sendPlatforms pushes the images, with an index of them, exports what is known, and says
+// at the end what is left.
+func sendPlatforms(ctx context.Context, g []*part, res *Result) error {
+	for i, o := range g[0].outputs {
+		for k := range o.names {
+			if !o.Push {
+				continue
+			}
+			if err := pushPlatforms(ctx, g, i, k, res); err != nil {
+				return err
+			}
+		}
+	}
+	g[0].atEnd(func() error { g[0].sayAll(res); return nil })
+	var late error
+	for _, p := range g {
+		err := p.exportCaches(ctx, p.plan, p.solved)
+		if isFailure(err) {
+			return err
+		}
+		late = errors.Join(late, err)
+	}
+	return late
 }
 
 // makeOutputs makes the image of one platform, in the form of each output.
@@ -86,7 +106,7 @@ type PlatformImage struct {
 	ID       digest.Digest `json:"id"`
 }
 
-// leaveOnPlatforms leaves the i-th output, which all parts have.
+// leaveOnPlatforms leaves the i-th output, which all parts have, as far as it goes to no registry.
 func leaveOnPlatforms(ctx context.Context, g []*part, i int, res *Result) error {
 	o := &g[0].outputs[i]
 	if o.HasFiles() && o.Together {
@@ -112,21 +132,8 @@ func leaveOnPlatforms(ctx context.Context, g []*part, i int, res *Result) error 
 		return archivePlatforms(ctx, g, i, res)
 	case o.Type == DockerOutput: // which there is for one platform only
 		return g[0].leaveImage(ctx, o, res)
-	case o.Type != ImageOutput:
-		return nil
-	}
-	if !o.ByDigest {
-		if err := recordPlatforms(g, i); err != nil {
-			return err
-		}
-	}
-	if !o.Push {
-		return nil
-	}
-	for k := range o.names {
-		if err := pushPlatforms(ctx, g, i, k, res); err != nil {
-			return err
-		}
+	case o.Type == ImageOutput && !o.ByDigest:
+		g[0].atEnd(func() error { return recordPlatforms(g, i) })
 	}
 	return nil
 }

@@ -49,6 +49,14 @@ func (res *Result) IDs() []digest.Digest {
 	return ids
 }
 
+// counts is what a build has done that leaves nothing.
+func (res *Result) counts() *Result {
+	if res == nil {
+		return nil
+	}
+	return &Result{Cached: res.Cached, Ran: res.Ran, Took: res.Took}
+}
+
 // archivedAs notes the manifest of what was written to an archive.
 func (res *Result) archivedAs(d manifest.Descriptor) {
 	if !res.pushed {

@@ -94,23 +94,19 @@ func (b *build) buildGroups(ctx context.Context, groups [][]*part) (*Result, err
 	}
 	err := solveParts(ctx, parts)
 	res := &Result{Took: b.opt.Now().Sub(b.began)}
-	if err != nil {
-		for _, p := range parts {
-			if p.solved != nil {
-				res.count(p.solved)
-			}
-		}
+	if err == nil {
+		res.Parts, err = b.leaveGroups(ctx, groups)
+	}
+	if !isFailure(err) {
+		res.sum()
 		return res, err
 	}
-	for _, g := range groups {
-		one, err := b.leaveGroup(ctx, g)
-		if err != nil {
-			return res, err
+	for _, p := range parts {
+		if p.solved != nil {
+			res.count(p.solved)
 		}
-		res.Parts = append(res.Parts, one)
 	}
-	res.sum()
-	return res, nil
+	return res, err
 }
 
 // groups makes the parts, those of a stage for all platforms together. The main context and the
@@ -157,7 +153,7 @@ func (b *build) groups(ctx context.Context) (groups [][]*part, err error) {
 // part is a build on what b has read.
 func (b *build) part(n int) *build {
 	return &build{Whittle: b.Whittle, req: b.req, path: b.path, text: b.text, began: b.began, agents: b.agents,
-		kind: b.kind, contexts: b.contexts, stdin: b.stdin, log: b.log, within: b, number: n}
+		ends: b.ends, kind: b.kind, contexts: b.contexts, stdin: b.stdin, log: b.log, within: b, number: n}
 }
 
 // readPart takes in what the part's request says.
@@ -215,13 +211,25 @@ func solveParts(ctx context.Context, parts []*part) error {
 
 var errOtherPart = errors.New("another part of the build has failed")
 
-// leaveGroup leaves what is wanted of one stage, for all its platforms.
+// leaveGroup leaves what is wanted of one stage, for all its platforms, but for what is done
+// at the end.
 func (b *build) leaveGroup(ctx context.Context, g []*part) (*Result, error) {
-	if len(g) == 1 && !b.req.attests() {
-		return g[0].leave(ctx, g[0].plan, g[0].solved)
+	if b.isPlain(g) {
+		return g[0].leaveHere(ctx, g[0].plan, g[0].solved)
 	}
 	return leavePlatforms(ctx, g)
 }
+
+// sendGroup sends what goes elsewhere, and says what is left.
+func (b *build) sendGroup(ctx context.Context, g []*part, res *Result) error {
+	if b.isPlain(g) {
+		return g[0].send(ctx, g[0].plan, g[0].solved, res)
+	}
+	return sendPlatforms(ctx, g, res)
+}
+
+// isPlain says whether a group leaves an image without an index.
+func (b *build) isPlain(g []*part) bool { return len(g) == 1 && !b.req.attests() }
 
 // vertices is how many steps one part may have in a display.
 const vertices = 1 << 20
