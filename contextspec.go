@@ -85,13 +85,30 @@ func parseContext(name, value string) (key string, c contextSpec, err error) {
 		return "", c, &hinted{fmt.Errorf("build context %q: this name cannot be replaced", bare), "scratch is always empty and context always the main build context: choose another name"}
 	}
 	if forPlatform {
-		p, err := plan.ParsePlatform(osArch, platform())
+		p, err := contextPlatform(osArch)
 		if err != nil {
 			return "", c, &hinted{fmt.Errorf("build context %q: %w", name, err), "write NAME::os/arch, for example src::linux/arm64"}
 		}
 		key += "::" + p.Normalize().String()
 	}
 	return key, c, c.check()
+}
+
+// contextPlatform reads what a named context is for. No stage would ever take it of a platform for which
+// nothing is built.
+func contextPlatform(text string) (plan.Platform, error) {
+	p, err := plan.ParsePlatform(text, platform())
+	if err != nil {
+		return p, err
+	}
+	if p.OS != "linux" {
+		return p, fmt.Errorf("%q: this version builds Linux images only", text)
+	}
+	known, err := plan.ParsePlatform(p.Arch, platform())
+	if err != nil || known.Arch != p.Arch {
+		return p, fmt.Errorf("%q: unknown architecture %q", text, p.Arch)
+	}
+	return p, nil
 }
 
 func (c contextSpec) check() error {
