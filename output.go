@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/whittle-build/whittle/internal/image"
 )
@@ -148,6 +149,9 @@ func (b *build) takeOutput(o Output) (done output, err error) {
 		return done, &hinted{errors.New("type=docker: an engine's archive is for one platform"), "type=oci has an index of all of them"}
 	}
 	done = output{Output: o, names: b.tags}
+	if err := b.checkByDigest(o); err != nil {
+		return done, err
+	}
 	if len(o.Names) > 0 {
 		done.names = nil
 	}
@@ -171,6 +175,21 @@ func (b *build) takeOutput(o Output) (done output, err error) {
 		}
 	}
 	return done, o.checkDest()
+}
+
+// checkByDigest refuses a tag that nothing would get.
+func (b *build) checkByDigest(o Output) error {
+	texts := o.Names
+	if len(texts) == 0 {
+		texts = b.req.Tags
+	}
+	for _, text := range texts {
+		name := text[strings.LastIndexByte(text, '/')+1:]
+		if bare, tag, ok := strings.Cut(name, ":"); ok && o.ByDigest {
+			return &hinted{fmt.Errorf("push-by-digest=true: %s: the registry gets no tag, and the name has %q", text, tag), "name the repository alone: " + strings.TrimSuffix(text, name) + bare}
+		}
+	}
+	return nil
 }
 
 // checkDest finds what is in the way.

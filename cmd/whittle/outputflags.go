@@ -230,6 +230,7 @@ func parseOutput(text string) (o whittle.Output, err error) {
 		return whittle.Output{Type: whittle.LocalOutput, Dest: fields[0]}, nil
 	}
 	seen := map[string]bool{}
+	slices.SortStableFunc(fields, func(a, b string) int { return cmp.Compare(keyRank(a), keyRank(b)) })
 	for _, field := range fields {
 		k, v, ok := strings.Cut(field, "=")
 		if k = strings.TrimSpace(k); seen[k] {
@@ -253,6 +254,19 @@ func parseOutput(text string) (o whittle.Output, err error) {
 		return bad(err.Error(), whittle.Hint(err))
 	}
 	return o, nil
+}
+
+// keyRank puts keys before others of an output that mean something else with them: the order in
+// which they are written does not count.
+func keyRank(field string) int {
+	k, _, _ := strings.Cut(field, "=")
+	switch strings.TrimSpace(k) {
+	case "type":
+		return 0
+	case "push-by-digest":
+		return 1
+	}
+	return 2
 }
 
 // idleOutputs are options of the reference's exporters that say how its daemon keeps an
@@ -320,7 +334,7 @@ func setIdle(o *whittle.Output, k, v string) error {
 	case idle && v == only, k == "name-canonical" && (v == "false" || v == "true" && o.ByDigest):
 		return nil // of what is pushed by digest there is no other name
 	case k == "name-canonical":
-		return fmt.Errorf("name-canonical %q: goes with push-by-digest=true, written before it", v)
+		return fmt.Errorf("name-canonical %q: goes with push-by-digest=true", v)
 	case k == "registry.insecure":
 		return errors.New("registry.insecure: how a registry is reached stands in whittle.toml: [registry.\"HOST\"] http = true, or insecure = true")
 	case idle:
