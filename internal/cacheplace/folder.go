@@ -250,10 +250,10 @@ func (f *folder) PutLayer(ctx context.Context, l registry.UploadLayer) (d manife
 		return d, err
 	}
 	defer func() { err = errors.Join(err, to.Close()) }()
-	if l.Known != nil && to.Has(*l.Known) {
+	if l.Known != nil && to.Holds(*l.Known) {
 		return *l.Known, nil
 	}
-	if d, err = l.Blob(ctx, nil); err != nil || to.Has(d) {
+	if d, err = l.Blob(ctx, nil); err != nil || to.Holds(d) {
 		return d, err
 	}
 	in, err := l.Open()

@@ -130,6 +130,30 @@ func TestALayerIsThereAfterItWasSent(t *testing.T) {
 }
 
 // A blob that vanished from the place is in its next union no more.
+// The same size is no proof: what is sent to a folder again is read there first.
+func TestASpoiltBlobInAFolderIsWrittenAnew(t *testing.T) {
+	for _, known := range []bool{false, true} {
+		dir := t.TempDir()
+		layer, want := layerOf(strings.Repeat("layer", 1<<20))
+		if known {
+			layer.Known = &want
+		}
+		if _, err := Folder(dir, "main").PutLayer(t.Context(), layer); err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Join(dir, "blobs", "sha256", want.Digest.Hex())
+		if err := os.WriteFile(name, make([]byte, want.Size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if d, err := Folder(dir, "main").PutLayer(t.Context(), layer); err != nil || d.Digest != want.Digest {
+			t.Fatal(d, err)
+		}
+		if b, err := os.ReadFile(name); err != nil || digest.Of(b) != want.Digest {
+			t.Errorf("known %t: the blob is still spoilt, %v", known, err)
+		}
+	}
+}
+
 func TestABlobThatIsGoneIsForgotten(t *testing.T) {
 	dir := t.TempDir()
 	l, d := layerOf("a layer's blob")

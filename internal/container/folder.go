@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/whittle-build/whittle/internal/entry"
+	"github.com/whittle-build/whittle/internal/fsroot"
 )
 
 // FolderOptions say how WriteFolder and WriteTar write.
@@ -68,23 +69,15 @@ func inFolder(dest string, do func(*os.Root) error) (err error) {
 // inNewFolder makes the folder dest, and those above that are missing. When do fails
 // none of them is left.
 func inNewFolder(dest string, do func(*os.Root) error) (err error) {
-	var missing []string
-	for dir := filepath.Dir(dest); ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		missing = append(missing, dir)
-	}
-	defer func() {
-		for _, dir := range missing {
-			if err != nil {
-				os.Remove(dir) // unless somebody else has put something into it
-			}
-		}
-	}()
-	if err := os.MkdirAll(filepath.Dir(dest), 0o777); err != nil {
+	undo, err := fsroot.MakeAll(filepath.Dir(dest))
+	if err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			undo()
+		}
+	}()
 	root, err := os.OpenRoot(filepath.Dir(dest))
 	if err != nil {
 		return err

@@ -8,8 +8,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/whittle-build/whittle/internal/digest"
@@ -21,13 +23,13 @@ import (
 // at all, and what index.json names is complete: a crash leaves at most blobs that nothing
 // names. Who changes the index holds the lock; processes that do so at once wait for each
 // other. What others have put into it is as hostile as what comes from a registry.
-type Folder struct{ root *os.Root }
+type Folder struct{ dirTarget }
 
 // OpenFolder opens the layout in dir, which is made if make says so; else it is an
 // error, fs.ErrNotExist, if it is not there.
 func OpenFolder(dir string, make bool) (*Folder, error) {
 	if make {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := os.MkdirAll(dir, 0o777); err != nil {
 			return nil, err
 		}
 	}
@@ -36,11 +38,11 @@ func OpenFolder(dir string, make bool) (*Folder, error) {
 		return nil, err
 	}
 	if make {
-		if err := root.MkdirAll(manifest.BlobsDir+"/sha256", 0o755); err != nil {
+		if err := root.MkdirAll(manifest.BlobsDir+"/sha256", 0o777); err != nil {
 			return nil, errors.Join(err, root.Close())
 		}
 	}
-	return &Folder{root}, nil
+	return &Folder{dirTarget{root: root, right: map[string]bool{}}}, nil
 }
 
 // Close gives the folder up.
@@ -113,15 +115,19 @@ func (f *Folder) Open(d Descriptor) (io.ReadCloser, error) {
 	}{d.Verify(in), in}, nil
 }
 
-// Has says whether a blob is there, by its size.
-func (f *Folder) Has(d Descriptor) bool { return (&dirTarget{f.root}).have(blobPath(d.Digest), d.Size) }
+// Has says whether a blob is there, by its size: who reads it checks it.
+func (f *Folder) Has(d Descriptor) bool { return f.sized(blobPath(d.Digest), d.Size) }
 
-// Put stores a blob, checked, unless it is there.
+// Holds says whether a blob is there as it should be, and reads it for that: who adds what
+// needs it names it to others.
+func (f *Folder) Holds(d Descriptor) bool { return f.have(blobPath(d.Digest), d.Size) }
+
+// Put stores a blob, checked, unless it is there as it should be.
 func (f *Folder) Put(d Descriptor, in io.Reader) error {
-	if f.Has(d) {
+	if f.Holds(d) {
 		return nil
 	}
-	return (&dirTarget{f.root}).put(blobPath(d.Digest), d.Size, d.Verify(in))
+	return f.put(blobPath(d.Digest), d.Size, d.Verify(in))
 }
 
 // Tag makes the index name d, a manifest that is there, by a tag, in the place of what
@@ -137,7 +143,7 @@ func (f *Folder) add(more []Descriptor) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.root.Name(), err)
 	}
-	return writeIndex(&dirTarget{f.root}, replaced(old, more))
+	return writeIndex(&f.dirTarget, replaced(old, more))
 }
 
 // abandoned is after what time nobody writes to a temporary file any more.
@@ -195,22 +201,48 @@ func (f *Folder) read(name string, limit int64) (b []byte, err error) {
 }
 
 // dirTarget writes a layout into a folder, each file whole or not at all.
-type dirTarget struct{ root *os.Root }
+type dirTarget struct {
+	root *os.Root
 
-// maxChecked is how large a blob that is there already is read again: manifests and
-// configs, on which everything else depends.
-const maxChecked = 1 << 20
+	mu    sync.Mutex
+	right map[string]bool // blobs that were read or written, and are as they should be
+}
 
-func (t *dirTarget) have(name string, size int64) bool {
+// sized says whether a file is there with that many bytes.
+func (t *dirTarget) sized(name string, size int64) bool {
 	st, err := t.root.Lstat(name)
-	if err != nil || !st.Mode().IsRegular() || st.Size() != size {
+	return err == nil && st.Mode().IsRegular() && st.Size() == size
+}
+
+// have reads what is there already, once: a disk, or somebody else, may have spoilt it, and
+// it would be named as good.
+func (t *dirTarget) have(name string, size int64) bool {
+	d, err := digest.ParseHex(path.Base(name))
+	if err != nil || !t.sized(name, size) {
 		return false
 	}
-	if size > maxChecked {
+	t.mu.Lock()
+	known := t.right[name]
+	t.mu.Unlock()
+	if known {
 		return true
 	}
-	b, err := t.root.ReadFile(name)
-	return err == nil && blobPath(digest.Of(b)) == name
+	in, _, err := openRegular(t.root, name)
+	if err != nil {
+		return false
+	}
+	defer in.Close()
+	if _, err := io.Copy(io.Discard, Descriptor{Digest: d, Size: size}.Verify(in)); err != nil {
+		return false
+	}
+	t.isRight(name)
+	return true
+}
+
+func (t *dirTarget) isRight(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.right[name] = true
 }
 
 func (t *dirTarget) put(name string, size int64, r io.Reader) (err error) {
@@ -229,10 +261,14 @@ func (t *dirTarget) put(name string, size int64, r io.Reader) (err error) {
 		err = fmt.Errorf("%s: %d bytes, there should be %d", name, n, size)
 	}
 	if err == nil {
-		err = f.Sync() // a blob of the right size is not looked at again
+		err = f.Sync() // who reads the layout may know its blobs by their sizes alone
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return t.root.Rename(tmp, name)
+	if err := t.root.Rename(tmp, name); err != nil {
+		return err
+	}
+	t.isRight(name)
+	return nil
 }

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"os"
 	"slices"
 
+	"github.com/whittle-build/whittle/internal/fsroot"
 	"github.com/whittle-build/whittle/internal/image/manifest"
 )
 
@@ -13,14 +15,26 @@ import (
 // is not there, and returns what names their manifests. Other images that are in it
 // stay, but for the names that these take. Blobs come first and the index last, so
 // a crash leaves at most blobs that nothing names. Those who write one folder at
-// once wait for each other.
+// once wait for each other. When it fails, no empty folder is left that it made.
 func (e Exporter) SaveLayout(ctx context.Context, dir string, images []Export) (_ []Descriptor, err error) {
-	f, err := OpenFolder(dir, true)
+	_, gone := os.Stat(dir)
+	undo, err := fsroot.MakeAll(dir)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	saved, err := e.blobs(ctx, &dirTarget{f.root}, images)
+	f, err := OpenFolder(dir, true)
+	if err != nil {
+		undo()
+		return nil, err
+	}
+	defer func() {
+		if err != nil && gone != nil {
+			f.removeEmpty()
+			undo()
+		}
+		err = errors.Join(err, f.Close())
+	}()
+	saved, err := e.blobs(ctx, &f.dirTarget, images)
 	if err != nil {
 		return nil, err
 	}
@@ -30,6 +44,15 @@ func (e Exporter) SaveLayout(ctx context.Context, dir string, images []Export) (
 	}
 	defer unlock()
 	return manifests(saved), f.add(entries(saved))
+}
+
+// removeEmpty removes the folders for blobs when none is in them.
+func (f *Folder) removeEmpty() {
+	for _, dir := range []string{manifest.BlobsDir + "/sha256", manifest.BlobsDir} {
+		if f.root.Remove(dir) != nil {
+			return
+		}
+	}
 }
 
 // replaced is an index with more in it: a name is in it once.
