@@ -76,7 +76,7 @@ func (w *Whittle) Tag(ctx context.Context, ref, name string) (err error) {
 			return err
 		}
 	}
-	if err := w.catalog.Give(n, means); err != nil {
+	if err := w.catalog.Tag(n, means); err != nil {
 		return err
 	}
 	return w.store.Sync()
@@ -209,7 +209,7 @@ func (w *Whittle) keep(m *image.Image, names ...image.Name) error {
 		if n.IsZero() {
 			continue
 		}
-		if err := w.catalog.Give(n, means); err != nil {
+		if err := w.catalog.Tag(n, means); err != nil {
 			return err
 		}
 	}

@@ -196,7 +196,7 @@ func recordPlatforms(g []*part, i int) error {
 		}
 	}
 	for _, n := range g[0].outputs[i].names {
-		if err := w.catalog.Give(n, means); err != nil {
+		if err := w.catalog.Tag(n, means); err != nil {
 			return err
 		}
 	}

@@ -91,15 +91,9 @@ func (c *Catalog) Get(id digest.Digest) (*Image, error) {
 	return decode(id, b)
 }
 
-// Tag gives the image id the name n, as Give does; also are the same image for other
-// platforms.
-func (c *Catalog) Tag(n Name, id digest.Digest, also ...digest.Digest) error {
-	return c.Give(n, Meaning{ID: id, Also: also})
-}
-
-// Give makes the name n stand for m, wherever it was before. A tag and a digest in one name
-// are two names. It stands for all images of m, and means the first where one is asked for.
-func (c *Catalog) Give(n Name, m Meaning) error {
+// Tag makes the name n stand for m, wherever it was before. A tag and a digest in one name
+// are two names.
+func (c *Catalog) Tag(n Name, m Meaning) error {
 	for _, one := range append([]digest.Digest{m.ID}, m.Also...) {
 		if _, err := c.docs.Doc(KindImage, one.Hex()); err != nil {
 			if errors.Is(err, fs.ErrNotExist) {
@@ -130,19 +124,7 @@ func (n Name) split() []Name {
 	return []Name{byTag, byDigest}
 }
 
-// Lookup returns the ID that the name n has, or ErrNotFound. With a digest in
-// it the digest alone decides.
-func (c *Catalog) Lookup(n Name) (digest.Digest, error) {
-	t, err := c.lookup(n)
-	return t.ID, err
-}
-
-// Also returns the IDs that the name n has besides, for other platforms.
-func (c *Catalog) Also(n Name) ([]digest.Digest, error) {
-	t, err := c.lookup(n)
-	return t.Also, err
-}
-
+// lookup reads the document of the name n. With a digest in it the digest alone decides.
 func (c *Catalog) lookup(n Name) (tag, error) {
 	if !n.Digest.IsZero() {
 		n.Tag = ""

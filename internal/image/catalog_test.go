@@ -23,7 +23,7 @@ func put(t *testing.T, c *Catalog, img *Image, names ...string) *Image {
 		t.Fatal(err)
 	}
 	for _, n := range names {
-		if err := c.Tag(mustName(t, n), img.ID); err != nil {
+		if err := c.Tag(mustName(t, n), Meaning{ID: img.ID}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -63,11 +63,11 @@ func TestTagMovesANameAndUntagTakesIt(t *testing.T) {
 	c, m := catalog(t)
 	a := put(t, c, sample(t, m, moment, "a"), "app:1")
 	b := put(t, c, sample(t, m, moment, "b"))
-	if err := c.Tag(mustName(t, "app:1"), b.ID); err != nil {
+	if err := c.Tag(mustName(t, "app:1"), Meaning{ID: b.ID}); err != nil {
 		t.Fatal(err)
 	}
-	if id, err := c.Lookup(mustName(t, "docker.io/library/app:1")); err != nil || id != b.ID {
-		t.Errorf("app:1 is %s, %v, want %s", id, err, b.ID)
+	if got, err := c.lookup(mustName(t, "docker.io/library/app:1")); err != nil || got.ID != b.ID {
+		t.Errorf("app:1 is %s, %v, want %s", got.ID, err, b.ID)
 	}
 	if s, err := c.Summary(a.ID); err != nil || len(s.Names) != 0 {
 		t.Errorf("the old image has the names %v, %v", s.Names, err)
@@ -75,10 +75,10 @@ func TestTagMovesANameAndUntagTakesIt(t *testing.T) {
 	if taken, err := c.untag(mustName(t, "app:1"), b.ID); err != nil || !taken {
 		t.Errorf("untagged %t, %v", taken, err)
 	}
-	if _, err := c.Lookup(mustName(t, "app:1")); !errors.Is(err, ErrNotFound) {
+	if _, err := c.lookup(mustName(t, "app:1")); !errors.Is(err, ErrNotFound) {
 		t.Errorf("after untag: %v", err)
 	}
-	if err := c.Tag(mustName(t, "x"), digest.Of([]byte("none"))); !errors.Is(err, ErrNotFound) {
+	if err := c.Tag(mustName(t, "x"), Meaning{ID: digest.Of([]byte("none"))}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("tag of an image that is not there: %v", err)
 	}
 }
@@ -229,7 +229,7 @@ func TestRemoveRefusesWhileContainersUseTheImage(t *testing.T) {
 				}
 				return tt.use, nil
 			}})
-			_, left := c.Lookup(mustName(t, "app:1"))
+			_, left := c.lookup(mustName(t, "app:1"))
 			if tt.refuse == "" {
 				if err != nil || left == nil {
 					t.Errorf("removal: %v, name still there: %t", err, left == nil)
@@ -299,7 +299,7 @@ func TestRemoveLeavesANameThatMovedMeanwhile(t *testing.T) {
 		old := put(t, c, sample(t, m, moment, "a"), names...)
 		young := put(t, c, sample(t, m, moment, "b"))
 		docs := &moving{m, func() {
-			if err := c.Tag(mustName(t, "app"), young.ID); err != nil {
+			if err := c.Tag(mustName(t, "app"), Meaning{ID: young.ID}); err != nil {
 				t.Fatal(err)
 			}
 		}}
@@ -307,8 +307,8 @@ func TestRemoveLeavesANameThatMovedMeanwhile(t *testing.T) {
 		if err != nil || len(done.Untagged) != 0 {
 			t.Errorf("%v: untagged %v, %v", names, done.Untagged, err)
 		}
-		if id, err := c.Lookup(mustName(t, "app")); err != nil || id != young.ID {
-			t.Errorf("%v: app is %s, %v, want the young image", names, id, err)
+		if got, err := c.lookup(mustName(t, "app")); err != nil || got.ID != young.ID {
+			t.Errorf("%v: app is %s, %v, want the young image", names, got.ID, err)
 		}
 		if _, err := c.Get(old.ID); (err == nil) != (len(names) > 1) {
 			t.Errorf("%v: the old image: %v", names, err)

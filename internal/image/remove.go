@@ -72,11 +72,11 @@ func (c *Catalog) Remove(ref string, how Removal) (Removed, error) {
 		return Removed{}, err
 	}
 	if !name.IsZero() {
-		also, err := c.Also(name)
+		t, err := c.lookup(name)
 		if err != nil {
 			return Removed{}, err
 		}
-		defer c.removeOthers(also, how)
+		defer c.removeOthers(t.Also, how)
 	}
 	if !name.IsZero() && !s.lastName(name) {
 		var done Removed

@@ -36,8 +36,8 @@ func (s *Said) About(id digest.Digest, manifest, descriptor map[string]string) {
 	note(&s.Descriptors, descriptor)
 }
 
-// Meaning is what a name stands for: an image, the same for other platforms, and what is said
-// of them.
+// Meaning is what a name stands for: an image, which it means where one is asked for, the same
+// for other platforms, and what is said of them.
 type Meaning struct {
 	ID   digest.Digest
 	Also []digest.Digest

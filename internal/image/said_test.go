@@ -28,7 +28,7 @@ func TestAnnotationsAreOfANameAndNotOfItsImage(t *testing.T) {
 			means.Said.Index = map[string]string{"index": text}
 		}
 		put(t, c, img)
-		if err := c.Give(mustName(t, name), means); err != nil {
+		if err := c.Tag(mustName(t, name), means); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := c.Meaning(mustName(t, name)); err != nil || !got.Said.Equal(means.Said) || got.Said.Equal(Said{}) != (text == "") {
