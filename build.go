@@ -54,6 +54,7 @@ type build struct {
 	apart   *store.Scope                                  // of cache mounts of this build alone; nil: those of all that it trusts
 
 	flights *solve.Flights // shared by parts
+	parted  bool           // it has parts
 
 	// Of a part of a build for several stages or platforms:
 	within  *build // the whole

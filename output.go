@@ -135,10 +135,21 @@ func (b *build) takeOutputs() error {
 	if piped > 1 {
 		return &hinted{errors.New("output: several of them go to standard output"), "give all but one a dest=FILE"}
 	}
-	if b.within == nil && b.req.several() {
+	if b.parted {
 		return nil // the parts have the outputs
 	}
+	if b.losesAnnotations() && !b.another {
+		b.note("output: the annotations are kept with no name, and written nowhere: nothing is named, pushed or written to an archive")
+	}
 	return b.checkAttestations()
+}
+
+// losesAnnotations says whether there are some, and nothing that could have them.
+func (b *build) losesAnnotations() bool {
+	return slices.ContainsFunc(b.outputs, func(o output) bool { return o.annotations.any() }) &&
+		!slices.ContainsFunc(b.outputs, func(o output) bool {
+			return o.HasImage() && (o.Type != ImageOutput || o.Push || len(o.names) > 0)
+		})
 }
 
 func (b *build) takeOutput(o Output) (done output, err error) {

@@ -123,7 +123,7 @@ func (b *build) groups(ctx context.Context) (groups [][]*part, err error) {
 	platforms := req.platforms()
 	b.req.Platform, b.req.Target, b.req.Tags, b.req.Outputs, b.req.Targets = "", "", nil, nil, nil
 	push := b.req.Push
-	b.req.Push, b.req.Load, b.peers = false, false, len(platforms) > 1
+	b.req.Push, b.req.Load, b.peers, b.parted = false, false, len(platforms) > 1, true
 	if err := b.read(ctx); err != nil {
 		return nil, err
 	}
