@@ -264,7 +264,7 @@ func (f *folder) PutLayer(ctx context.Context, l registry.UploadLayer) (d manife
 	return d, to.Put(d, in)
 }
 
-// Has implements Place.
+// Has implements Place. It reads the blob: one that is spoilt is not there.
 func (f *folder) Has(_ context.Context, d manifest.Descriptor) (has bool, err error) {
 	in, err := image.OpenFolder(f.dir, false)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -273,7 +273,7 @@ func (f *folder) Has(_ context.Context, d manifest.Descriptor) (has bool, err er
 	if err != nil {
 		return false, err
 	}
-	return in.Has(d), in.Close()
+	return in.Holds(d), in.Close()
 }
 
 // Bytes implements Place.

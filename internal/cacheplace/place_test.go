@@ -145,6 +145,9 @@ func TestASpoiltBlobInAFolderIsWrittenAnew(t *testing.T) {
 		if err := os.WriteFile(name, make([]byte, want.Size), 0o600); err != nil {
 			t.Fatal(err)
 		}
+		if has, err := Folder(dir, "main").Has(t.Context(), want); has || err != nil {
+			t.Errorf("a spoilt blob is there: %t, %v", has, err)
+		}
 		if d, err := Folder(dir, "main").PutLayer(t.Context(), layer); err != nil || d.Digest != want.Digest {
 			t.Fatal(d, err)
 		}
