@@ -181,20 +181,25 @@ func (g *goInfo) Write(p []byte) (int, error) {
 	}
 }
 
-// text is what go version -m would print; "" when there is none.
-func (g *goInfo) text() string {
+// text is what go version -m would print, "" when there is none; whole is false where the
+// program says more than is read.
+func (g *goInfo) text() (text string, whole bool) {
 	if len(g.found) < 32 {
-		return ""
+		return "", true
 	}
+	whole = len(g.found) < maxGoInfo
 	_, rest, ok := cutString(g.found[32:]) // the version of Go
 	if !ok {
-		return ""
+		return "", whole
 	}
 	mod, _, ok := cutString(rest)
-	if !ok || len(mod) < 33 {
-		return ""
+	if !ok {
+		return "", whole
 	}
-	return mod[16 : len(mod)-16] // between marks
+	if len(mod) < 33 {
+		return "", true
+	}
+	return mod[16 : len(mod)-16], true // between marks
 }
 
 func cutString(b []byte) (text string, rest []byte, ok bool) {

@@ -156,10 +156,11 @@ func (s *scanner) file(e entry.Entry) (err error) {
 		if err := s.copy(io.MultiWriter(all, g), in); err != nil {
 			return err
 		}
-		if len(g.found) == maxGoInfo {
+		text, whole := g.text()
+		if !whole {
 			s.miss(e.Path, "says more of its modules than is read")
 		}
-		s.golang(e.Path, g.text())
+		s.golang(e.Path, text)
 	default:
 		if err := s.copy(all, in); err != nil {
 			return err

@@ -88,8 +88,16 @@ func TestTheModulesOfAProgram(t *testing.T) {
 				break
 			}
 		}
-		if !strings.Contains(g.text(), "path\t"+info.Path) {
-			t.Errorf("in pieces of %d: %q, want that of %s", piece, g.text(), info.Path)
+		if text, whole := g.text(); !whole || !strings.Contains(text, "path\t"+info.Path) {
+			t.Errorf("in pieces of %d: %q, whole %t, want that of %s", piece, text, whole, info.Path)
+		}
+	}
+	// What comes after it is none of its text, however much that is.
+	for said, want := range map[string]bool{"\x03go1\x21" + strings.Repeat("x", 33): true, "\x03go1\x00": true, "\x03go1\xff\xff\xff\x7f": false} {
+		g := &goInfo{}
+		_, _ = g.Write([]byte(goMagic + "\x08\x02" + strings.Repeat("\x00", 16) + said + strings.Repeat("x", 2*maxGoInfo)))
+		if text, whole := g.text(); whole != want {
+			t.Errorf("%q: %q, whole %t", said, text, whole)
 		}
 	}
 	s := newScanner(t.Context(), files(nil))
@@ -253,7 +261,8 @@ func FuzzDatabases(f *testing.F) {
 		for at := 0; at < len(b); at += 7 {
 			_, _ = g.Write(b[at:min(len(b), at+7)])
 		}
-		s.golang("found", g.text())
+		text, _ := g.text()
+		s.golang("found", text)
 		readHeader(b)
 		for _, p := range s.out.Packages {
 			if !plain(p.Name) || !plain(p.Version) {
