@@ -31,9 +31,6 @@ type blobReader struct {
 	d   manifest.Descriptor
 
 	body   io.ReadCloser
-	conn   context.Context // of the present connection
-	cancel context.CancelCauseFunc
-	idle   *time.Timer
 	off    int64 // bytes given
 	tries  int   // connections that broke since enough came
 	refill int64 // offset at which tries begin anew
@@ -93,9 +90,7 @@ func (b *blobReader) Read(p []byte) (int, error) {
 				return 0, err
 			}
 		}
-		b.idle.Reset(b.s.c.idle())
 		n, err := b.body.Read(p)
-		b.idle.Stop() // a slow consumer is not a slow registry
 		b.off += int64(n)
 		b.keep(p[:n])
 		b.tell(Pulling)
@@ -107,9 +102,6 @@ func (b *blobReader) Read(p []byte) (int, error) {
 		}
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
-		}
-		if b.conn.Err() != nil && b.ctx.Err() == nil {
-			err = context.Cause(b.conn)
 		}
 		if err := b.broken(err); err != nil {
 			return 0, err
@@ -135,21 +127,9 @@ func (b *blobReader) broken(err error) error {
 
 // connect asks for what is still missing.
 func (b *blobReader) connect() error {
-	return b.s.retry(b.ctx, func() error {
-		ctx, cancel := context.WithCancelCause(b.ctx)
-		stalled := fmt.Errorf("nothing came for %v", b.s.c.idle())
-		idle := time.AfterFunc(b.s.c.idle(), func() { cancel(stalled) })
-		body, err := b.get(ctx)
-		if err != nil {
-			idle.Stop()
-			if context.Cause(ctx) == stalled {
-				err = stalled
-			}
-			cancel(nil)
-			return err
-		}
-		b.body, b.conn, b.cancel, b.idle = body, ctx, cancel, idle
-		return nil
+	return b.s.retry(b.ctx, func() (err error) {
+		b.body, err = b.get(b.ctx)
+		return err
 	})
 }
 
@@ -211,8 +191,6 @@ func (b *blobReader) drop() {
 	if b.body == nil {
 		return
 	}
-	b.idle.Stop()
-	b.cancel(nil)
 	// What the connection has to say at its end is of no interest any more.
 	_ = b.body.Close()
 	b.body = nil

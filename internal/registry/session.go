@@ -76,7 +76,7 @@ func (c *Client) connect(ctx context.Context, ref Ref, actions string, from []st
 	s.auth = &authenticator{keys: c.Keys, domain: ref.Domain, path: ref.Path}
 	var rt http.RoundTripper
 	err = s.retry(ctx, func() error {
-		rt, err = transport.NewWithContext(ctx, repo.Registry, s.auth, &guard{c.inner(), c.Hosts}, scopes)
+		rt, err = transport.NewWithContext(ctx, repo.Registry, s.auth, c.guard(), scopes)
 		return badRealm(ref, err)
 	})
 	if err != nil {
@@ -116,38 +116,6 @@ func (c *Client) inner() http.RoundTripper {
 		c.base = &transports{hosts: c.Hosts, dirs: c.CertDirs, rest: newTransport()}
 	}
 	return c.base
-}
-
-// guard is below everything that adds credentials or follows redirects, so
-// nothing gets around it: clear text goes to loopback only, and to hosts of which
-// the configuration says so.
-type guard struct {
-	inner http.RoundTripper
-	hosts Hosts
-}
-
-func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme == "https" || req.URL.Scheme == "http" && (isLoopback(req.URL.Host) || g.hosts.of(req.URL.Host).HTTP) {
-		return g.inner.RoundTrip(req)
-	}
-	return nil, fatalf("%s://%s: registries are spoken to by https; http is for this machine's own, and for those of which whittle.toml says http = true", req.URL.Scheme, req.URL.Host)
-}
-
-// checkRedirect lets a registry send us to its storage, without any
-// credentials, but not to the inside of our own network.
-func checkRedirect(req *http.Request, via []*http.Request) error {
-	if len(via) >= maxRedirects {
-		return fatalf("%s: more than %d redirects", via[0].URL.Host, maxRedirects)
-	}
-	from, to := via[0].URL, req.URL
-	if to.Host == from.Host {
-		return nil
-	}
-	req.Header.Del("Authorization")
-	if isInside(to.Hostname()) && !isInside(from.Hostname()) {
-		return fatalf("%s redirects to %s, an address of the inner network", from.Host, to.Host)
-	}
-	return nil
 }
 
 // isInside reports addresses that only make sense here.
