@@ -53,10 +53,17 @@ func (e *earlyUpload) send(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if at, err := resp.Location(); err == nil {
+	if err := resp.Body.Close(); err != nil {
+		return err
+	}
+	at, err := onward(resp)
+	if errors.Is(err, http.ErrNoLocation) {
+		return nil
+	}
+	if err == nil {
 		e.at = at
 	}
-	return resp.Body.Close()
+	return err
 }
 
 // end is told what the blob is, or why there is none, and reports whether the

@@ -1,8 +1,10 @@
 package registry
 
 import (
+	"mime"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -28,33 +30,47 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	return w.answer(g.inner.RoundTrip(req))
 }
 
-// allowed refuses what may not be sent: clear text goes to loopback only, and to hosts
-// of which the configuration says so.
+// allowed refuses what may not be sent. Clear text goes to loopback only, and to hosts
+// of which the configuration says so. A redirect leads into our own network only from
+// there, and takes no form along to another host: those of requests for a token hold
+// another token.
 func (g *guard) allowed(req *http.Request) error {
-	if req.URL.Scheme != "https" && (req.URL.Scheme != "http" || !isLoopback(req.URL.Host) && !g.hosts.of(req.URL.Host).HTTP) {
-		return fatalf("%s://%s: registries are spoken to by https; http is for this machine's own, and for those of which whittle.toml says http = true", req.URL.Scheme, req.URL.Host)
+	to := req.URL
+	if to.Scheme != "https" && (to.Scheme != "http" || !isLoopback(to.Host) && !g.hosts.of(to.Host).HTTP) {
+		return fatalf("%s://%s: registries are spoken to by https; http is for this machine's own, and for those of which whittle.toml says http = true", to.Scheme, to.Host)
 	}
-	return nil
+	first := req
+	for first.Response != nil && first.Response.Request != nil {
+		first = first.Response.Request
+	}
+	if from := first.URL; !strings.EqualFold(from.Host, to.Host) && isForm(req) {
+		return fatalf("%s redirects to where it would show a token to %s", from.Host, to.Host)
+	}
+	return outward(first.URL, to)
 }
 
-// checkRedirect lets a registry send us to its storage, without any
-// credentials, but not to the inside of our own network.
+// isForm says whether a request has a form in its body.
+func isForm(req *http.Request) bool {
+	kind, _, _ := mime.ParseMediaType(req.Header.Get("Content-Type"))
+	return req.Body != nil && req.Body != http.NoBody && kind == "application/x-www-form-urlencoded"
+}
+
+// checkRedirect lets a registry send us to its storage, without any credentials. Where
+// to, guard says.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= maxRedirects {
 		return fatalf("%s: more than %d redirects", via[0].URL.Host, maxRedirects)
 	}
-	from, to := via[0].URL, req.URL
-	if to.Host == from.Host {
-		return nil
+	if req.URL.Host != via[0].URL.Host {
+		req.Header.Del("Authorization")
 	}
-	req.Header.Del("Authorization")
-	return outward(from, to)
+	return nil
 }
 
 // outward refuses a way that a registry elsewhere shows into our own network.
 func outward(from, to *url.URL) error {
 	if isInside(to.Hostname()) && !isInside(from.Hostname()) {
-		return fatalf("%s redirects to %s, an address of the inner network", from.Host, to.Host)
+		return fatalf("%s sends to %s, an address of the inner network", from.Host, to.Host)
 	}
 	return nil
 }

@@ -258,16 +258,32 @@ func (s *session) start(ctx context.Context, d manifest.Descriptor, from string)
 		}
 		return nil, nil
 	}
+	at, err := onward(resp)
+	if errors.Is(err, http.ErrNoLocation) {
+		err = &fatalError{err}
+	}
+	return at, err
+}
+
+// onward is where an answer says that the upload goes on, which as a redirect may not
+// be inside of our own network. It may not say: that is http.ErrNoLocation.
+func onward(resp *http.Response) (*url.URL, error) {
 	at, err := resp.Location()
+	if errors.Is(err, http.ErrNoLocation) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, &fatalError{err}
+	}
+	if err := outward(resp.Request.URL, at); err != nil {
+		return nil, err
 	}
 	return at, nil
 }
 
-// send uploads a blob, from the offset from on, in one request, and returns where the
-// registry says that it is now; nil if it does not. The blob is checked as a whole.
-func (s *session) send(ctx context.Context, method, to string, d manifest.Descriptor, from int64, open func() (io.ReadCloser, error)) (at *url.URL, err error) {
+// send uploads a blob, from the offset from on, in one request, and returns the answer,
+// of which nothing more is to be read. The blob is checked as a whole.
+func (s *session) send(ctx context.Context, method, to string, d manifest.Descriptor, from int64, open func() (io.ReadCloser, error)) (resp *http.Response, err error) {
 	rc, err := open()
 	if err != nil {
 		return nil, &fatalError{err}
@@ -290,15 +306,14 @@ func (s *session) send(ctx context.Context, method, to string, d manifest.Descri
 	if from > 0 {
 		req.Header.Set("Content-Range", fmt.Sprintf("%d-%d", from, d.Size-1))
 	}
-	resp, err := s.do(req, http.StatusCreated, http.StatusNoContent, http.StatusAccepted)
+	resp, err = s.do(req, http.StatusCreated, http.StatusNoContent, http.StatusAccepted)
 	if bad := body.wrong.Load(); bad != nil {
 		return nil, &fatalError{*bad}
 	}
 	if err != nil {
 		return nil, err
 	}
-	at, _ = resp.Location() // it need not say
-	return at, resp.Body.Close()
+	return resp, resp.Body.Close()
 }
 
 // named is where an upload ends: from then on it is d.

@@ -3,7 +3,8 @@
 //
 // Every byte that comes in is checked against its digest and size while it
 // streams; broken transfers are resumed. A registry's credentials go to that
-// host alone, whatever it redirects to, and in clear text to loopback only.
+// host and the token server that it names, whatever they redirect to, and in
+// clear text to loopback only.
 //
 // The package stores nothing and makes no layer: layers pass through callbacks
 // of the caller. It knows nothing of the store, of tags there, or of archives.

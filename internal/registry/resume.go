@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -36,22 +37,27 @@ func (s *session) got(ctx context.Context, at *url.URL, d manifest.Descriptor) (
 	if !cut || err != nil || n <= 0 || n+1 >= d.Size {
 		return nil, 0, false
 	}
-	if next, err = resp.Location(); err != nil {
-		next = at
+	next, err = onward(resp)
+	if errors.Is(err, http.ErrNoLocation) {
+		next, err = at, nil
 	}
-	return next, n + 1, true
+	return next, n + 1, err == nil
 }
 
 // sendRest uploads a blob from the offset from on, and names it.
 func (s *session) sendRest(ctx context.Context, at *url.URL, d manifest.Descriptor, from int64, open func() (io.ReadCloser, error)) error {
-	next, err := s.send(ctx, http.MethodPatch, at.String(), d, from, open)
+	resp, err := s.send(ctx, http.MethodPatch, at.String(), d, from, open)
 	if err != nil {
 		return err
 	}
-	if next != nil {
-		at = next
+	next, err := onward(resp)
+	if errors.Is(err, http.ErrNoLocation) {
+		next, err = at, nil
 	}
-	return s.commit(ctx, at, d)
+	if err != nil {
+		return err
+	}
+	return s.commit(ctx, next, d)
 }
 
 // commit names what was sent.
