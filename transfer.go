@@ -77,6 +77,9 @@ func (t *transfer) event(e registry.Event) {
 	case registry.Passing:
 		t.emit(progress.Event{Kind: progress.Log, Stream: 2, Data: fmt.Appendf(nil, "%v: the next is asked\n", e.Err)})
 		return
+	case registry.Waiting:
+		t.emit(progress.Event{Kind: progress.Log, Stream: 2, Data: fmt.Appendf(nil, "%v\n", e.Err)})
+		return
 	case registry.Retrying:
 		t.emit(progress.Event{Kind: progress.Log, Stream: 2, Data: fmt.Appendf(nil, "%s: trying again: %v\n", blob, e.Err)})
 		return

@@ -129,7 +129,7 @@ func (b *blobReader) broken(err error) error {
 func (b *blobReader) connect() error {
 	return b.s.retry(b.ctx, func() (err error) {
 		b.body, err = b.get(b.ctx)
-		return err
+		return b.s.patient(err)
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/whittle-build/whittle/internal/progress"
+	"github.com/whittle-build/whittle/internal/retry"
 )
 
 // Causes that callers tell apart with errors.Is.
@@ -66,7 +67,12 @@ func explain(ref Ref, err error, keys string) error {
 	}
 	var status *transport.Error
 	if errors.As(err, &status) {
-		return explainStatus(ref, status, keys)
+		e := explainStatus(ref, status, keys)
+		var long *retry.TooLong
+		if errors.As(err, &long) {
+			e.Msg += fmt.Sprintf(", and asks to be left alone for %v", long.Asked)
+		}
+		return e
 	}
 	var cert *tls.CertificateVerificationError
 	if errors.As(err, &cert) {
@@ -83,7 +89,7 @@ func explain(ref Ref, err error, keys string) error {
 }
 
 // untrusted is a registry whose certificate nobody here knows.
-func untrusted(ref Ref, err error) error {
+func untrusted(ref Ref, err error) *Error {
 	return &Error{Ref: ref.String(), Msg: "registry " + ref.Domain + " shows a certificate that is not trusted here", Err: err,
 		Way: fmt.Sprintf(`name the one that signed it in whittle.toml: [registry.%q] ca = ["FILE"]; or insecure = true, which trusts any`, ref.Domain)}
 }
@@ -96,7 +102,7 @@ func offline(ref Ref) string {
 	return "is this machine offline? "
 }
 
-func explainStatus(ref Ref, err *transport.Error, keys string) error {
+func explainStatus(ref Ref, err *transport.Error, keys string) *Error {
 	e := &Error{Ref: ref.String(), Err: &remark{err}}
 	switch err.StatusCode {
 	case http.StatusBadRequest:

@@ -1,11 +1,18 @@
 package registry
 
 import (
+	"context"
+	"errors"
+	"io"
+	"math"
 	"mime"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
 // guard is below everything that adds credentials or follows redirects, so nothing
@@ -27,7 +34,44 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	req, w := watched(req, g.idle)
-	return w.answer(g.inner.RoundTrip(req))
+	resp, err := w.answer(g.inner.RoundTrip(req))
+	if err == nil && resp.StatusCode >= http.StatusBadRequest {
+		resp.Request = req.WithContext(context.WithValue(req.Context(), askedKey{}, resp.Header.Get("Retry-After")))
+		resp.Body = &opening{io.LimitReader(resp.Body, maxRemark), resp.Body}
+	}
+	return resp, err
+}
+
+// maxRemark is how much the transport takes of an answer that says what is wrong; of a longer
+// one it would not even tell the status.
+const maxRemark = 64 << 10
+
+// opening is the beginning of a body.
+type opening struct {
+	io.Reader
+	io.Closer
+}
+
+// askedKey is where the request of an error has the answer's Retry-After: it is the one thing
+// that comes through the transport with what a registry, or a token server, refused.
+type askedKey struct{}
+
+// askedWait is how long a server asked to be left alone: a number of seconds, or a date
+// (RFC 9110, 10.2.3).
+func askedWait(err error) time.Duration {
+	var status *transport.Error
+	if !errors.As(err, &status) || status.Request == nil {
+		return 0
+	}
+	text, _ := status.Request.Context().Value(askedKey{}).(string)
+	if sec, err := strconv.ParseInt(text, 10, 64); err == nil {
+		return time.Duration(min(max(sec, 0), int64(math.MaxInt64/time.Second))) * time.Second
+	}
+	at, err := http.ParseTime(text)
+	if err != nil {
+		return 0
+	}
+	return max(time.Until(at).Round(time.Second), 0)
 }
 
 // allowed refuses what may not be sent. Clear text goes to loopback only, and to hosts

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -123,5 +124,29 @@ func TestAttack24_AnUploadIsNotSentIntoTheInnerNetwork(t *testing.T) {
 				t.Error("it was pushed while it was made")
 			}
 		})
+	}
+}
+
+func TestALongPageHidesNoStatus(t *testing.T) {
+	page := strings.Repeat("<p>no such page</p>\n", 4000) // 80 kB
+	for _, code := range []int{http.StatusNotFound, http.StatusForbidden, http.StatusBadRequest} {
+		f := serve(t)
+		f.inject(func(w http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Path == "/v2/" {
+				return false
+			}
+			w.WriteHeader(code)
+			fmt.Fprint(w, page)
+			return true
+		})
+		_, err := client().Resolve(t.Context(), f.ref("app", "1"), amd64)
+		var e *Error
+		if !errors.As(err, &e) || code == http.StatusNotFound && e.Cause != ErrNotFound || code == http.StatusForbidden && e.Cause != ErrDenied ||
+			code == http.StatusBadRequest && !strings.Contains(err.Error(), "answers 400") {
+			t.Errorf("%d: %v", code, err)
+		}
+		if n := f.count("GET /v2/app/manifests/1"); n != 1 {
+			t.Errorf("%d: asked %d times", code, n)
+		}
 	}
 }

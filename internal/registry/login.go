@@ -29,7 +29,7 @@ func (c *Client) Check(ctx context.Context, domain string, with Credential) erro
 		return err
 	}
 	auth := authn.FromConfig(authn.AuthConfig{Username: with.Username, Password: with.Password, IdentityToken: with.IdentityToken})
-	s := &session{c: c, host: reg.RegistryStr(), scheme: scheme}
+	s := &session{c: c, ref: ref, host: reg.RegistryStr(), scheme: scheme}
 	err = s.retry(ctx, func() error {
 		rt, err := transport.NewWithContext(ctx, reg, auth, c.guard(), nil)
 		if err != nil {

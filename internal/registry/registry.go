@@ -111,6 +111,7 @@ const (
 	Exists   Action = "exists"  // the registry has the blob: nothing is pushed
 	Mounted  Action = "mounted" // the registry took it from another repository
 	Retrying Action = "retrying"
+	Waiting  Action = "waiting" // a registry wants to be left alone for a while, or did not answer; Err says which, Blob nothing
 	Passing  Action = "passing" // a mirror has it not, or does not answer: the next is asked
 )
 

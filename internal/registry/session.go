@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,6 +25,8 @@ const (
 	maxTries = 5
 	// maxRedirects is Go's own.
 	maxRedirects = 10
+	// worthTelling is how long a pause is that the user is told of.
+	worthTelling = 2 * time.Second
 )
 
 // session is the way to one repository with the rights for one kind of work.
@@ -77,7 +78,7 @@ func (c *Client) connect(ctx context.Context, ref Ref, actions string, from []st
 	var rt http.RoundTripper
 	err = s.retry(ctx, func() error {
 		rt, err = transport.NewWithContext(ctx, repo.Registry, s.auth, c.guard(), scopes)
-		return badRealm(ref, err)
+		return badRealm(ref, s.patient(err))
 	})
 	if err != nil {
 		return s, err
@@ -128,28 +129,27 @@ func isInside(host string) bool {
 }
 
 // retry calls do until it succeeds, fails for good, or was tried maxTries
-// times.
+// times. A longer pause that the registry asks for is told.
 func (s *session) retry(ctx context.Context, do func() error) error {
-	return s.tries().Do(ctx, do, func(err error) (time.Duration, bool) { return askedWait(err), isFleeting(err) })
+	return s.tries().Do(ctx, do, func(err error) (time.Duration, bool) {
+		asked, again := askedWait(err), isFleeting(err)
+		if again && asked > worthTelling && asked <= retry.Longest {
+			s.c.event(Event{Action: Waiting, Err: fmt.Errorf("registry %s asks to be left alone for %v: waiting", s.ref.Domain, asked)})
+		}
+		return asked, again
+	})
 }
 
 func (s *session) tries() retry.Policy { return retry.Policy{Tries: maxTries, First: s.c.Wait} }
 
-// retryAfter is an answer that says when to ask again.
-type retryAfter struct {
-	error
-	wait time.Duration
-}
-
-func (e *retryAfter) Unwrap() error { return e.error }
-
-// askedWait is how long the registry asked to be left alone.
-func askedWait(err error) time.Duration {
-	var asked *retryAfter
-	if !errors.As(err, &asked) {
-		return 0
+// patient passes on the error of a small request, and tells of one that took long because
+// nothing came.
+func (s *session) patient(err error) error {
+	var still *stalled
+	if errors.As(err, &still) {
+		s.c.event(Event{Action: Waiting, Err: fmt.Errorf("registry %s: %w", s.ref.Domain, still)})
 	}
-	return asked.wait
+	return err
 }
 
 // url is the address of something of the repository.
@@ -165,9 +165,6 @@ func (s *session) do(req *http.Request, want ...int) (*http.Response, error) {
 		return nil, root(err)
 	}
 	if err := transport.CheckError(resp, want...); err != nil {
-		if sec, e := strconv.Atoi(resp.Header.Get("Retry-After")); e == nil && sec > 0 && sec < 3600 {
-			err = &retryAfter{err, time.Duration(sec) * time.Second}
-		}
 		return nil, errors.Join(err, resp.Body.Close())
 	}
 	return resp, nil
@@ -185,7 +182,7 @@ func (s *session) document(ctx context.Context, address, accept string, limit in
 		}
 		resp, err := s.do(req, http.StatusOK)
 		if err != nil {
-			return err
+			return s.patient(err)
 		}
 		defer resp.Body.Close()
 		b, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
@@ -193,7 +190,7 @@ func (s *session) document(ctx context.Context, address, accept string, limit in
 			err = fatalf("%s: more than %d bytes", redact(address), limit)
 		}
 		header = resp.Header
-		return err
+		return s.patient(err)
 	})
 	return b, header, err
 }

@@ -22,7 +22,8 @@ func TestItIsTriedAgainAsLongAsThatMayHelp(t *testing.T) {
 		"never":              {[]error{passing, passing, passing, nil}, 0, 3, passing, 3 * time.Second},
 		"for good":           {[]error{passing, lasting, nil}, 0, 2, lasting, time.Second},
 		"when asked to wait": {[]error{passing, nil}, 20 * time.Second, 2, nil, 20 * time.Second},
-		"asked for too long": {[]error{passing, nil}, time.Hour, 2, nil, most},
+		"asked for long":     {[]error{passing, nil}, Longest, 2, nil, Longest},
+		"asked for too long": {[]error{passing, nil}, Longest + 1, 1, passing, 0},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -32,11 +33,20 @@ func TestItIsTriedAgainAsLongAsThatMayHelp(t *testing.T) {
 					calls++
 					return tt.results[calls-1]
 				}, func(err error) (time.Duration, bool) { return tt.asked, err == passing })
-				if err != tt.want || calls != tt.calls || time.Since(began) != tt.took {
+				if !errors.Is(err, tt.want) || calls != tt.calls || time.Since(began) != tt.took {
 					t.Errorf("%v after %d calls and %v, want %v after %d and %v", err, calls, time.Since(began), tt.want, tt.calls, tt.took)
 				}
 			})
 		})
+	}
+}
+
+func TestWhatIsAskedForTooLongIsSaid(t *testing.T) {
+	busy := errors.New("busy")
+	err := Policy{Tries: 3}.Do(t.Context(), func() error { return busy }, func(error) (time.Duration, bool) { return time.Hour, true })
+	var long *TooLong
+	if !errors.As(err, &long) || long.Asked != time.Hour || err.Error() != "busy (asks to be left alone for 1h0m0s)" {
+		t.Errorf("got %v", err)
 	}
 }
 
