@@ -36,8 +36,13 @@ type blobReader struct {
 	refill int64 // offset at which tries begin anew
 	next   time.Time
 
-	kept Kept  // nil is none
-	have int64 // bytes of it from before
+	kept    Kept  // nil is none
+	have    int64 // bytes of it from before
+	used    bool  // some of them were given
+	spoiled bool  // all of it came, and is not what it should be
+
+	whole  bool  // this registry gives no ranges
+	failed error // why Read ended, if that is not the blob's end
 }
 
 func (s *session) blob(ctx context.Context, d manifest.Descriptor) *blobReader {
@@ -56,6 +61,7 @@ func (b *blobReader) before(p []byte) (int, error) {
 	if b.off += int64(n); n == 0 {
 		b.have = b.off // the rest comes anew
 	}
+	b.used = b.used || n > 0
 	b.tell(Pulling)
 	if n > 0 || err == io.EOF {
 		err = nil
@@ -76,6 +82,14 @@ func (b *blobReader) keep(p []byte) {
 
 // Read implements io.Reader.
 func (b *blobReader) Read(p []byte) (int, error) {
+	n, err := b.read(p)
+	if err != nil && err != io.EOF {
+		b.failed = err
+	}
+	return n, err
+}
+
+func (b *blobReader) read(p []byte) (int, error) {
 	for {
 		if b.off < b.have && b.kept != nil {
 			if n, err := b.before(p); n > 0 && err == nil {
@@ -133,13 +147,23 @@ func (b *blobReader) connect() error {
 	})
 }
 
+// get asks for the rest of the blob, and where that is refused for all of it.
 func (b *blobReader) get(ctx context.Context) (io.ReadCloser, error) {
+	body, err := b.ask(ctx)
+	if b.off > 0 && !b.whole && isRangeRefused(err) {
+		b.whole = true
+		return b.ask(ctx)
+	}
+	return body, err
+}
+
+func (b *blobReader) ask(ctx context.Context) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.s.url("blobs/"+b.d.Digest.String()), nil)
 	if err != nil {
 		return nil, err
 	}
 	want := []int{http.StatusOK}
-	if b.off > 0 {
+	if b.off > 0 && !b.whole {
 		// With its end, because some registries do not know open ranges.
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", b.off, b.d.Size-1))
 		want = append(want, http.StatusPartialContent)
@@ -152,6 +176,15 @@ func (b *blobReader) get(ctx context.Context) (io.ReadCloser, error) {
 		return nil, errors.Join(err, resp.Body.Close())
 	}
 	return resp.Body, nil
+}
+
+// errOtherRange is an answer with other bytes than those that were asked for.
+var errOtherRange = errors.New("other bytes than those that were asked for")
+
+// isRangeRefused says whether a registry may have a blob of which it does not give a part.
+func isRangeRefused(err error) bool {
+	var status *transport.Error
+	return errors.Is(err, errOtherRange) || errors.As(err, &status) && status.StatusCode == http.StatusRequestedRangeNotSatisfiable
 }
 
 // lacking tells a blob that is not there from an image that is not.
@@ -167,7 +200,7 @@ func lacking(err error) error {
 func (b *blobReader) place(resp *http.Response) error {
 	if resp.StatusCode == http.StatusPartialContent {
 		if from := fmt.Sprintf("bytes %d-", b.off); !strings.HasPrefix(resp.Header.Get("Content-Range"), from) {
-			return fatalf("blob %s: asked for the bytes from %d, got %q", b.d.Digest.Short(), b.off, resp.Header.Get("Content-Range"))
+			return errOtherRange
 		}
 		return nil
 	}
@@ -196,12 +229,12 @@ func (b *blobReader) drop() {
 	b.body = nil
 }
 
-// Close implements io.Closer. A blob that came as a whole is right by now, or wrong: then
-// it has to come anew.
+// Close implements io.Closer. Of a blob that came as a whole nothing is kept: it is right by
+// now, or wrong, and then it has to come anew.
 func (b *blobReader) Close() error {
 	b.drop()
 	if b.kept != nil {
-		b.kept.Close(b.off >= b.d.Size)
+		b.kept.Close(b.off >= b.d.Size || b.spoiled)
 		b.kept = nil
 	}
 	return nil

@@ -1,9 +1,12 @@
 package registry
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"syscall"
 
 	"github.com/whittle-build/whittle/internal/abreast"
 	"github.com/whittle-build/whittle/internal/digest"
@@ -52,7 +55,7 @@ func (c *Client) Fetch(ctx context.Context, ref Ref, d manifest.Descriptor, take
 
 func (c *Client) fetch(ctx context.Context, ref Ref, d manifest.Descriptor, what string, take func(io.Reader) error) error {
 	return c.pulling(ctx, ref, func(s *session, at Ref) error {
-		err := s.fetch(ctx, d, take)
+		err := s.fetch(ctx, d, at == ref, take)
 		if err != nil && what != "" {
 			err = fmt.Errorf("%s%w", what, err)
 		}
@@ -60,19 +63,41 @@ func (c *Client) fetch(ctx context.Context, ref Ref, d manifest.Descriptor, what
 	})
 }
 
-func (s *session) fetch(ctx context.Context, d manifest.Descriptor, take func(io.Reader) error) error {
+// fetch brings in a blob. Bytes that are not what its digest says are asked for once more, if
+// they came from where there is no other place to ask (last), or may be those that were kept.
+func (s *session) fetch(ctx context.Context, d manifest.Descriptor, last bool, take func(io.Reader) error) error {
 	span := trace.Begin(trace.Lane(ctx, "layer "+d.Digest.Short()), "pull and unpack")
 	span.Set("bytes", d.Size)
 	defer span.End()
 	b := s.blob(ctx, d)
-	defer b.Close()
-	v := d.Verify(b)
-	if err := take(v); err != nil {
-		return err
+	err := b.give(take)
+	if b.spoiled && (last || b.used) {
+		s.c.event(Event{Action: Retrying, Blob: d, Err: err})
+		err = s.blob(ctx, d).give(take)
 	}
-	if err := v.Drain(); err != nil {
+	if err != nil {
 		return err
 	}
 	s.c.event(Event{Action: Pulled, Blob: d, Done: d.Size})
 	return nil
+}
+
+// give hands the blob to take. When that fails, the rest is read too: what the bytes are
+// decides whether they were wrong or it is take's own failure.
+func (b *blobReader) give(take func(io.Reader) error) error {
+	defer b.Close()
+	v := b.d.Verify(b)
+	err := take(v)
+	if err != nil && (b.ctx.Err() != nil || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
+		return err
+	}
+	wrong := v.Drain()
+	if wrong == nil || b.failed != nil {
+		return cmp.Or(err, wrong)
+	}
+	b.spoiled = true
+	if b.used {
+		return fmt.Errorf("what was kept of it here, or what registry %s sent, is not what its digest says: %w", b.s.ref.Domain, wrong)
+	}
+	return fmt.Errorf("what registry %s sent is not what its digest says: %w", b.s.ref.Domain, wrong)
 }
