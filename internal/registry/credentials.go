@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/whittle-build/whittle/internal/lazyre"
+	"github.com/whittle-build/whittle/internal/progress"
 )
 
 // Credential is what a registry is shown. The zero value is nobody.
@@ -120,16 +121,11 @@ func readConfig(file string) (_ *dockerConfig, err error) {
 }
 
 // inConfig looks in docker's order: a helper for the host, the store for all
-// hosts, the file itself.
+// hosts, the file itself. An empty helper for the host is the file.
 func (k Keychain) inConfig(ctx context.Context, cfg *dockerConfig, domain, path string) (Credential, bool, error) {
-	for _, host := range byRank(cfg.CredHelpers, domain) {
-		if sameHost(host, domain) {
-			return k.ask(ctx, cfg.CredHelpers[host], serverKey(domain))
-		}
-	}
-	if cfg.CredsStore != "" {
-		c, ok, err := k.ask(ctx, cfg.CredsStore, serverKey(domain))
-		if ok || err != nil {
+	if helper, own := cfg.helper(domain); helper != "" {
+		c, ok, err := k.ask(ctx, helper, serverKey(domain))
+		if ok || own || err != nil {
 			return c, ok, err
 		}
 	}
@@ -152,6 +148,17 @@ func (k Keychain) inConfig(ctx context.Context, cfg *dockerConfig, domain, path 
 		}
 	}
 	return found, best >= 0, nil
+}
+
+// helper is the one that keeps the credentials of domain, and whether it is for that alone;
+// "" is the file.
+func (c *dockerConfig) helper(domain string) (name string, own bool) {
+	for _, host := range byRank(c.CredHelpers, domain) {
+		if sameHost(host, domain) {
+			return c.CredHelpers[host], true
+		}
+	}
+	return c.CredsStore, false
 }
 
 // byRank lists the keys of m in one order, whatever the map's: first the one
@@ -245,10 +252,10 @@ func (k Keychain) ask(ctx context.Context, helper, server string) (Credential, b
 	}
 	out, err := run(ctx, helper, server)
 	if err != nil {
-		if strings.Contains(string(out), "credentials not found") {
+		if strings.Contains(string(out), notInHelper) {
 			return Credential{}, false, nil
 		}
-		return Credential{}, false, fmt.Errorf("credential helper %s: %w", helper, err)
+		return Credential{}, false, fmt.Errorf("credential helper %s: %w%s", helper, err, firstLine(out))
 	}
 	var answer struct{ Username, Secret string }
 	if err := json.Unmarshal(out, &answer); err != nil {
@@ -261,16 +268,47 @@ func (k Keychain) ask(ctx context.Context, helper, server string) (Credential, b
 	return c, c != Credential{}, nil
 }
 
-// runHelper runs docker-credential-NAME; its answer comes back with an error
+// notInHelper is what docker's helpers say when they have nothing.
+const notInHelper = "credentials not found in native keychain"
+
+// firstLine is what a helper that failed said, as the end of an error. An answer is not
+// shown: it may have the secret in it.
+func firstLine(out []byte) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	if line == "" || strings.HasPrefix(line, "{") {
+		return ""
+	}
+	return ": " + progress.Brief(line)
+}
+
+const (
+	// helperTime is how long a helper may take: it may ask somebody for a password.
+	helperTime = time.Minute
+	// pipeTime is how long its output is waited for when it is over: what it has left
+	// running may hold that for ever.
+	pipeTime = time.Second
+)
+
+// runHelper runs docker-credential-NAME; what it says comes back with an error
 // too, because "credentials not found" is printed there.
 func runHelper(ctx context.Context, name, verb, input string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeoutCause(ctx, helperTime, fmt.Errorf("did not end within %v", helperTime))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "docker-credential-"+name, verb)
+	cmd.WaitDelay = pipeTime
 	cmd.Stdin = strings.NewReader(input)
-	var out bytes.Buffer
-	cmd.Stdout = &limited{&out, maxConfig}
+	var out, said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &limited{&out, maxConfig}, &limited{&said, maxConfig}
 	err := cmd.Run()
+	if errors.Is(err, exec.ErrWaitDelay) {
+		err = nil // it did end, and well
+	}
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil && out.Len() == 0 {
+		return said.Bytes(), err
+	}
 	return out.Bytes(), err
 }
 

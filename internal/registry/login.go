@@ -67,7 +67,7 @@ func (k Keychain) Keep(ctx context.Context, domain string, c Credential) (where 
 	if err != nil {
 		return "", err
 	}
-	if helper := cfg.helper(domain); helper != "" {
+	if helper, _ := cfg.helper(domain); helper != "" {
 		b, err := json.Marshal(map[string]string{"ServerURL": serverKey(domain), "Username": c.Username, "Secret": c.Password})
 		if err != nil {
 			return "", err
@@ -93,7 +93,7 @@ func (k Keychain) Forget(ctx context.Context, domain string) (had bool, err erro
 	if err != nil {
 		return false, err
 	}
-	if helper := cfg.helper(domain); helper != "" {
+	if helper, _ := cfg.helper(domain); helper != "" {
 		if _, had, err = k.ask(ctx, helper, serverKey(domain)); had && err == nil {
 			err = k.tell(ctx, helper, "erase", serverKey(domain))
 		}
@@ -133,16 +133,6 @@ func (k Keychain) first() (*writable, error) {
 	return &writable{k.Files[0], cfg}, nil
 }
 
-// helper is the one that keeps the credentials of domain; "" is none.
-func (c *dockerConfig) helper(domain string) string {
-	for _, host := range byRank(c.CredHelpers, domain) {
-		if sameHost(host, domain) {
-			return c.CredHelpers[host]
-		}
-	}
-	return c.CredsStore
-}
-
 // tell has a credential helper store or erase something.
 func (k Keychain) tell(ctx context.Context, helper, verb, input string) error {
 	if !helperForm.MatchString(helper) {
@@ -150,7 +140,7 @@ func (k Keychain) tell(ctx context.Context, helper, verb, input string) error {
 	}
 	out, err := runHelper(ctx, helper, verb, input)
 	if err != nil {
-		return fmt.Errorf("credential helper %s: %s: %w: %s", helper, verb, err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("credential helper %s: %s: %w%s", helper, verb, err, firstLine(out))
 	}
 	return nil
 }
