@@ -33,13 +33,14 @@ func (a *Access) Login(ctx context.Context, server, user, password string) (doma
 	return domain, where, err
 }
 
-// Logout forgets what Login kept, and says whether there was anything.
-func (a *Access) Logout(ctx context.Context, server string) (domain string, had bool, err error) {
+// Logout forgets what Login kept, and says whether there was anything. left are the files
+// of others that have credentials for the registry: they stay.
+func (a *Access) Logout(ctx context.Context, server string) (domain string, had bool, left []string, err error) {
 	if domain, err = registryOf(server); err != nil {
-		return "", false, err
+		return "", false, nil, err
 	}
-	had, err = registry.Keychain{Files: a.Credentials}.Forget(ctx, domain)
-	return domain, had, err
+	had, left, err = registry.Keychain{Files: a.Credentials}.Forget(ctx, domain)
+	return domain, had, left, err
 }
 
 // registryOf reads the name of a registry as docker login takes it: a host, perhaps

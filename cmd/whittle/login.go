@@ -64,13 +64,18 @@ func (p *program) logoutCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			domain, had, err := access.Logout(c.Context(), strings.Join(a, ""))
+			domain, had, left, err := access.Logout(c.Context(), strings.Join(a, ""))
 			if err != nil {
 				return err
 			}
+			for _, file := range left {
+				fmt.Fprintf(p.stderr, "%s: %s: the credentials in %s stay, and are shown to it: whittle reads that file and does not write it\n", p.name, domain, file)
+			}
 			text := "Removed login credentials for " + domain
-			if !had {
+			if !had && len(left) == 0 {
 				text = "Not logged in to " + domain
+			} else if !had {
+				return nil
 			}
 			_, err = fmt.Fprintln(p.stdout, text)
 			return err

@@ -22,7 +22,7 @@ import (
 
 // Check asks the registry domain whether it knows who shows it these credentials.
 func (c *Client) Check(ctx context.Context, domain string, with Credential) error {
-	ref := Ref{Domain: domain, Path: "login"}
+	ref := Ref{Domain: domain}
 	opts, scheme := c.spoken(domain)
 	reg, err := name.NewRegistry(domain, opts...)
 	if err != nil {
@@ -33,7 +33,7 @@ func (c *Client) Check(ctx context.Context, domain string, with Credential) erro
 	err = s.retry(ctx, func() error {
 		rt, err := transport.NewWithContext(ctx, reg, auth, c.guard(), nil)
 		if err != nil {
-			return err
+			return badRealm(ref, s.patient(err))
 		}
 		s.http = &http.Client{Transport: rt, CheckRedirect: checkRedirect}
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.scheme+"://"+s.host+"/v2/", nil)
@@ -54,7 +54,7 @@ func (c *Client) Check(ctx context.Context, domain string, with Credential) erro
 	err = explain(ref, err, "")
 	var e *Error
 	if errors.As(err, &e) {
-		e.Ref, e.Way = domain, strings.TrimSuffix(e.Way, bringIn)
+		e.Way = strings.TrimSuffix(e.Way, bringIn)
 	}
 	return err
 }
@@ -72,14 +72,14 @@ func (k Keychain) Keep(ctx context.Context, domain string, c Credential) (where 
 		if err != nil {
 			return "", err
 		}
-		return "credential helper " + helper, k.tell(ctx, helper, "store", string(b))
+		if err := k.tell(ctx, helper, "store", string(b)); err != nil {
+			return "", err
+		}
+		_, err = cfg.drop(domain) // an older one, in clear text
+		return "credential helper " + helper, err
 	}
 	return cfg.file, cfg.change(func(auths map[string]json.RawMessage) error {
-		for key := range auths {
-			if _, is := matches(key, domain, ""); is && key != serverKey(domain) {
-				delete(auths, key) // an older spelling of the same
-			}
-		}
+		dropAll(auths, domain) // older spellings of the same too
 		b, err := json.Marshal(map[string]string{"auth": base64.StdEncoding.EncodeToString([]byte(c.Username + ":" + c.Password))})
 		auths[serverKey(domain)] = b
 		return err
@@ -87,30 +87,54 @@ func (k Keychain) Keep(ctx context.Context, domain string, c Credential) (where 
 }
 
 // Forget removes the credentials of a registry from where Keep puts them, and says
-// whether there were any.
-func (k Keychain) Forget(ctx context.Context, domain string) (had bool, err error) {
+// whether there were any. left are the other files that have some: nobody writes those here.
+func (k Keychain) Forget(ctx context.Context, domain string) (had bool, left []string, err error) {
 	cfg, err := k.first()
 	if err != nil {
-		return false, err
+		return false, nil, err
 	}
 	if helper, _ := cfg.helper(domain); helper != "" {
 		if _, had, err = k.ask(ctx, helper, serverKey(domain)); had && err == nil {
 			err = k.tell(ctx, helper, "erase", serverKey(domain))
 		}
 		if err != nil {
-			return had, err
+			return had, nil, err
 		}
 	}
-	err = cfg.change(func(auths map[string]json.RawMessage) error {
-		for key := range auths {
-			if _, is := matches(key, domain, ""); is {
-				delete(auths, key)
-				had = true
-			}
+	dropped, err := cfg.drop(domain)
+	if err != nil {
+		return had, nil, err
+	}
+	for _, file := range k.Files[1:] {
+		other := Keychain{Files: []string{file}, Helper: k.Helper}
+		if c, err := other.For(ctx, domain, ""); err == nil && c != (Credential{}) { // what cannot be read is shown to nobody
+			left = append(left, file)
 		}
+	}
+	return had || dropped, left, nil
+}
+
+// drop removes the credentials of domain from the file, and says whether there were any.
+func (w *writable) drop(domain string) (had bool, err error) {
+	for key := range w.Auths {
+		_, is := matches(key, domain, "")
+		had = had || is
+	}
+	if !had {
+		return false, nil
+	}
+	return true, w.change(func(auths map[string]json.RawMessage) error {
+		dropAll(auths, domain)
 		return nil
 	})
-	return had, err
+}
+
+func dropAll(auths map[string]json.RawMessage, domain string) {
+	for key := range auths {
+		if _, is := matches(key, domain, ""); is {
+			delete(auths, key)
+		}
+	}
 }
 
 // writable is the file of credentials that is written.

@@ -39,8 +39,8 @@ func (r Ref) identifier() string {
 	return r.Tag
 }
 
-// repository is the part before the tag.
-func (r Ref) repository() string { return r.Domain + "/" + r.Path }
+// repository is the part before the tag; without a path it is the registry.
+func (r Ref) repository() string { return strings.TrimSuffix(r.Domain+"/"+r.Path, "/") }
 
 // String returns the whole reference.
 func (r Ref) String() string {
