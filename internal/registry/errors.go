@@ -65,6 +65,13 @@ func explain(ref Ref, err error, keys string) error {
 	if err == nil || errors.As(err, &known) || errors.Is(err, context.Canceled) {
 		return err
 	}
+	var cert *tls.CertificateVerificationError
+	if errors.As(err, &cert) {
+		return untrusted(ref, root(err))
+	}
+	if isAboutOurs(err) {
+		return unshown(ref, &remark{root(err)})
+	}
 	var status *transport.Error
 	if errors.As(err, &status) {
 		e := explainStatus(ref, status, keys)
@@ -73,10 +80,6 @@ func explain(ref Ref, err error, keys string) error {
 			e.Msg += fmt.Sprintf(", and asks to be left alone for %v", long.Asked)
 		}
 		return e
-	}
-	var cert *tls.CertificateVerificationError
-	if errors.As(err, &cert) {
-		return untrusted(ref, root(err))
 	}
 	if isUnreachable(err) {
 		return &Error{
@@ -89,9 +92,38 @@ func explain(ref Ref, err error, keys string) error {
 }
 
 // untrusted is a registry whose certificate nobody here knows.
-func untrusted(ref Ref, err error) *Error {
+func untrusted(ref Ref, err error) error {
 	return &Error{Ref: ref.String(), Msg: "registry " + ref.Domain + " shows a certificate that is not trusted here", Err: err,
 		Way: fmt.Sprintf(`name the one that signed it in whittle.toml: [registry.%q] ca = ["FILE"]; or insecure = true, which trusts any`, ref.Domain)}
+}
+
+// unshown is a registry that is not shown the certificate that it wants to see.
+func unshown(ref Ref, err error) error {
+	e := &Error{Ref: ref.String(), Msg: "registry " + ref.Domain + " wants to be shown a certificate, or another one", Err: err,
+		Way: fmt.Sprintf(`name the one that it knows in whittle.toml: [[registry.%q.keypair]] cert = "FILE" and key = "FILE"`, ref.Domain)}
+	if strings.Contains(err.Error(), noHandshake) {
+		e.Msg = "registry " + ref.Domain + " breaks TLS off, as one does that wants to be shown a certificate"
+	}
+	return e
+}
+
+// noHandshake is what servers of TLS 1.2 say to whoever shows no certificate, among others.
+const noHandshake = "handshake failure"
+
+// isAboutOurs reports what a server says of the certificate that it is, or is not, shown: in
+// an alert while the connection is made, or as nginx does with a page.
+func isAboutOurs(err error) bool {
+	var alert *net.OpError
+	if errors.As(err, &alert) && alert.Op == "remote error" {
+		said := alert.Error()
+		return strings.Contains(said, "certificate") || strings.Contains(said, noHandshake)
+	}
+	var status *transport.Error
+	if !errors.As(err, &status) || status.StatusCode != http.StatusBadRequest {
+		return false
+	}
+	said := status.Error()
+	return strings.Contains(said, "No required SSL certificate was sent") || strings.Contains(said, "The SSL certificate error")
 }
 
 // offline asks the first question about a registry that does not answer.
@@ -105,11 +137,6 @@ func offline(ref Ref) string {
 func explainStatus(ref Ref, err *transport.Error, keys string) *Error {
 	e := &Error{Ref: ref.String(), Err: &remark{err}}
 	switch err.StatusCode {
-	case http.StatusBadRequest:
-		if strings.Contains(err.Error(), "HTTP request to an HTTPS server") { // after https did not work, on loopback
-			return untrusted(ref, nil)
-		}
-		e.Msg = fmt.Sprintf("registry %s answers %d", ref.Domain, err.StatusCode)
 	case http.StatusNotFound:
 		e.Msg, e.Cause, e.Err = "not found in registry "+ref.Domain, ErrNotFound, nil
 		e.Way = bringIn
@@ -128,7 +155,7 @@ func explainStatus(ref Ref, err *transport.Error, keys string) *Error {
 
 // remark is an error that a registry sent: one short line of it. It may be a
 // whole page, and what a terminal obeys.
-type remark struct{ err *transport.Error }
+type remark struct{ err error }
 
 func (a *remark) Error() string {
 	return progress.Brief(strings.Join(strings.Fields(progress.Clean(a.err.Error())), " "))
@@ -169,7 +196,7 @@ func isFleeting(err error) bool {
 	var fatal *fatalError
 	var cert *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
-	if errors.As(err, &fatal) || errors.As(err, &cert) || errors.As(err, &record) || errors.Is(err, context.Canceled) || isUnreachable(err) {
+	if errors.As(err, &fatal) || errors.As(err, &cert) || errors.As(err, &record) || errors.Is(err, context.Canceled) || isUnreachable(err) || isAboutOurs(err) {
 		return false
 	}
 	return true
