@@ -379,4 +379,14 @@ func TestForeignLayersAreAskedOfTheRegistryOnly(t *testing.T) {
 	if _, b, err := pull(t, client(), ref); err != nil || !bytes.Equal(b.got[0], p.layers[0]) {
 		t.Errorf("%d bytes, %v", len(b.got[0]), err)
 	}
+	manifests := f.fault
+	f.inject(func(w http.ResponseWriter, r *http.Request) bool {
+		if isLayer(r, p) {
+			w.WriteHeader(http.StatusNotFound)
+		}
+		return isLayer(r, p) || manifests(w, r)
+	})
+	if _, _, err := pull(t, client(), ref); err == nil || !strings.Contains(err.Error(), "only the urls in the image's manifest give it") {
+		t.Errorf("a layer that the registry lacks: %v", err)
+	}
 }

@@ -169,6 +169,9 @@ func (b *blobReader) ask(ctx context.Context) (io.ReadCloser, error) {
 		want = append(want, http.StatusPartialContent)
 	}
 	resp, err := b.s.do(req, want...)
+	if isMissing(err) && isForeign(b.d.MediaType) {
+		return nil, fatalf("the registry does not keep this layer (%s): only the urls in the image's manifest give it, and those are not asked", b.d.MediaType)
+	}
 	if err != nil {
 		return nil, lacking(err)
 	}
@@ -189,11 +192,20 @@ func isRangeRefused(err error) bool {
 
 // lacking tells a blob that is not there from an image that is not.
 func lacking(err error) error {
-	var status *transport.Error
-	if errors.As(err, &status) && status.StatusCode == http.StatusNotFound {
-		return fatalf("the image is incomplete: the registry has its manifest but not this blob")
+	if !isMissing(err) {
+		return err
 	}
-	return err
+	return fatalf("the image is incomplete: the registry has its manifest but not this blob")
+}
+
+func isMissing(err error) bool {
+	var status *transport.Error
+	return errors.As(err, &status) && status.StatusCode == http.StatusNotFound
+}
+
+// isForeign says whether a layer is of those that their makers let nobody else give.
+func isForeign(mediaType string) bool {
+	return strings.Contains(mediaType, ".nondistributable.") || strings.Contains(mediaType, ".foreign.")
 }
 
 // place makes sure that the answer's body goes on at b.off.

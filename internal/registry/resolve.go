@@ -61,26 +61,39 @@ func (s *session) resolve(ctx context.Context, ref Ref, platform manifest.Platfo
 		return nil, err
 	}
 	r := &Remote{Ref: ref}
-	if p.Index != nil {
-		index := p.Descriptor
-		r.Index = &index
-		d, err := p.Index.Pick(platform)
-		if err != nil {
-			return nil, err
+	for range maxNesting {
+		if p.Index == nil {
+			break
 		}
-		raw, p, err = s.manifest(ctx, d.Digest.String(), d.MediaType, d.Digest)
-		if err != nil {
-			return nil, err
+		if r.Index == nil {
+			index := p.Descriptor
+			r.Index = &index
 		}
-		if err := d.Bytes(raw); err != nil {
+		if raw, p, err = s.picked(ctx, p.Index, platform); err != nil {
 			return nil, err
 		}
 	}
 	if p.Manifest == nil {
-		return nil, fmt.Errorf("an index within an index")
+		return nil, fmt.Errorf("an index within an index within an index")
 	}
 	r.Raw, r.Manifest = raw, p.Descriptor
 	return r, s.config(ctx, r, p.Manifest)
+}
+
+// maxNesting is how many indexes may be one in another.
+const maxNesting = 2
+
+// picked gets what an index has for a platform.
+func (s *session) picked(ctx context.Context, index *manifest.Index, platform manifest.Platform) ([]byte, *manifest.Parsed, error) {
+	d, err := index.Pick(platform)
+	if err != nil {
+		return nil, nil, err
+	}
+	raw, p, err := s.manifest(ctx, d.Digest.String(), d.MediaType, d.Digest)
+	if err != nil {
+		return nil, nil, err
+	}
+	return raw, p, d.Bytes(raw)
 }
 
 // manifest gets a manifest or an index. want, unless zero, is the digest that
