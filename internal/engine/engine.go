@@ -7,6 +7,7 @@ package engine
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -89,16 +90,15 @@ type place struct {
 
 // find looks where docker's client looks.
 func find(getenv func(string) string) (place, error) {
-	if host := getenv("DOCKER_HOST"); host != "" {
-		p := place{host: host, certs: getenv("DOCKER_CERT_PATH"), verify: getenv("DOCKER_TLS_VERIFY") != ""}
-		if p.certs != "" && !p.verify {
-			p.certs = "" // docker's client takes certificates with DOCKER_TLS_VERIFY or --tls only
-		}
-		return p, nil
-	}
 	dir := getenv("DOCKER_CONFIG")
 	if dir == "" {
 		dir = filepath.Join(getenv("HOME"), ".docker")
+	}
+	if host := getenv("DOCKER_HOST"); host != "" {
+		if getenv("DOCKER_TLS_VERIFY") == "" {
+			return place{host: host}, nil // docker's client takes certificates with that or --tls only
+		}
+		return place{host: host, certs: cmp.Or(getenv("DOCKER_CERT_PATH"), dir), verify: true}, nil
 	}
 	name := getenv("DOCKER_CONTEXT")
 	if name == "" {

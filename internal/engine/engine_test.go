@@ -1,16 +1,26 @@
 package engine
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"log"
+	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/whittle-build/whittle/internal/digest"
 )
@@ -57,6 +67,80 @@ func TestTheEngineIsWhereDockersClientFindsIt(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAnEngineByTLSIsShownTheCertificateThatDockersClientShows(t *testing.T) {
+	for name, with := range map[string]func(dir string) map[string]string{
+		"DOCKER_CERT_PATH": func(dir string) map[string]string {
+			return map[string]string{"DOCKER_CERT_PATH": dir, "HOME": "/does/not/exist"}
+		},
+		"DOCKER_CONFIG": func(dir string) map[string]string { return map[string]string{"DOCKER_CONFIG": dir} },
+		"HOME":          func(dir string) map[string]string { return map[string]string{"HOME": filepath.Dir(dir)} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), ".docker")
+			s := tlsEngine(t, dir)
+			vars := with(dir)
+			vars["DOCKER_HOST"] = "tcp://" + s.Listener.Addr().String()
+			vars["DOCKER_TLS_VERIFY"] = "1"
+			e, err := Open(env(vars))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := e.Has(t.Context(), nil); err != nil {
+				t.Error(err)
+			}
+			delete(vars, "DOCKER_TLS_VERIFY")
+			if e, err = Open(env(vars)); err != nil || !strings.HasPrefix(e.base, "http://") {
+				t.Errorf("without DOCKER_TLS_VERIFY: %+v, %v", e, err)
+			}
+		})
+	}
+}
+
+// tlsEngine has no images, and talks to who shows the certificate in dir, where that of
+// its own and the key are too.
+func tlsEngine(t *testing.T, dir string) *httptest.Server {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	for name, b := range map[string][]byte{"ca.pem": cert, "cert.pem": cert, "key.pem": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})} {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(cert)
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/info" {
+			fmt.Fprint(w, "{}")
+			return
+		}
+		fmt.Fprint(w, "[]")
+	}))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.TLS = &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+		ClientCAs:    pool, ClientAuth: tls.RequireAndVerifyClientCert,
+	}
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s
 }
 
 // fakeEngine answers as a Docker engine does.
