@@ -2,8 +2,12 @@ package main
 
 import (
 	"bytes"
+	"crypto/rand"
 	"crypto/subtle"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -29,15 +33,18 @@ import (
 
 // startRegistry serves an empty registry on the loopback for as long as the
 // script runs, and puts its host:port into a variable: Debian's, where that is
-// installed, else one of this process. With USER:PASSWORD it lets nobody else in.
+// installed, else one of this process. With USER:PASSWORD it lets nobody else in,
+// and with <token>:SECRET only who has exchanged that identity token for a token.
 // What it is asked stands in the file VAR.log; it has nothing of which the digest
 // stands in VAR.lost until it is sent that, and of what stands in VAR.spoiled the
-// first byte is another. With tls it has a certificate, which is in VAR.crt.
+// first byte is another. With tls it has a certificate, which is in VAR.crt; with mutual
+// it also wants to be shown that, whose key is in VAR.key.
 func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 || len(args) > 3 {
-		ts.Fatalf("usage: registry VAR [USER:PASSWORD] [tls]")
+		ts.Fatalf("usage: registry VAR [USER:PASSWORD] [tls|mutual]")
 	}
-	secure := args[len(args)-1] == "tls"
+	mutual := args[len(args)-1] == "mutual"
+	secure := mutual || args[len(args)-1] == "tls"
 	if secure {
 		args = args[:len(args)-1]
 	}
@@ -46,13 +53,29 @@ func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(func() { asked.Close() })
 	var h http.Handler = &faulty{good: registryHandler(ts, args[0]), asked: asked, lost: ts.MkAbs(args[0] + ".lost"), spoiled: ts.MkAbs(args[0] + ".spoiled"), short: ts.MkAbs(args[0] + ".short")}
 	if len(args) == 2 {
-		h = guarded(h, args[1])
+		if secret, is := strings.CutPrefix(args[1], "<token>:"); is {
+			h = exchanging(h, secret)
+		} else {
+			h = guarded(h, args[1])
+		}
 	}
 	s := httptest.NewUnstartedServer(h)
+	if mutual {
+		s.Config.ErrorLog = log.New(io.Discard, "", 0)
+		s.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert, VerifyPeerCertificate: func(shown [][]byte, _ [][]*x509.Certificate) error {
+			if !bytes.Equal(shown[0], s.Certificate().Raw) {
+				return errors.New("another certificate")
+			}
+			return nil
+		}}
+	}
 	if secure {
 		s.StartTLS()
 		ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
 		ts.Check(os.WriteFile(ts.MkAbs(args[0]+".crt"), ca, 0o644))
+		key, err := x509.MarshalPKCS8PrivateKey(s.TLS.Certificates[0].PrivateKey)
+		ts.Check(err)
+		ts.Check(os.WriteFile(ts.MkAbs(args[0]+".key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600))
 	} else {
 		s.Start()
 	}
@@ -208,6 +231,23 @@ func loseLayers(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s has no layers to lose", args[1])
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]+"."+args[2]), []byte(lost.String()), 0o644))
+}
+
+// exchanging gives a token for an identity token (distribution's "OAuth2 token
+// authentication"), and lets in who has that.
+func exchanging(h http.Handler, secret string) http.Handler {
+	token := rand.Text()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/token" && r.Method == http.MethodPost && r.PostFormValue("grant_type") == "refresh_token" && r.PostFormValue("refresh_token") == secret:
+			fmt.Fprintf(w, `{"access_token":%q}`, token)
+		case r.URL.Path != "/token" && r.Header.Get("Authorization") == "Bearer "+token:
+			h.ServeHTTP(w, r)
+		default:
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token",service="registry"`, r.Host))
+			http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`, http.StatusUnauthorized)
+		}
+	})
 }
 
 // guarded asks for basic authentication.
