@@ -19,18 +19,18 @@ type watch struct {
 
 	mu       sync.Mutex
 	timer    *time.Timer
-	what     string    // is waited for
-	until    time.Time // zero: nothing is
+	waits    stalled   // for what, and how long
+	until    time.Time // zero: for nothing
 	answered bool      // what is still sent does not count any more
 }
 
 // stalled is a request of which the other side stood still. The next one may do better.
 type stalled struct {
 	what string
-	idle time.Duration
+	long time.Duration
 }
 
-func (e *stalled) Error() string { return fmt.Sprintf("%s for %v", e.what, e.idle) }
+func (e *stalled) Error() string { return fmt.Sprintf("%s for %v", e.what, e.long) }
 
 const (
 	nothingCame  = "nothing came"
@@ -77,7 +77,7 @@ func (w *watch) wait(patience time.Duration, what string, sending bool) {
 	if sending && w.answered {
 		return
 	}
-	w.what, w.until = what, time.Now().Add(patience)
+	w.waits, w.until = stalled{what, patience}, time.Now().Add(patience)
 	w.timer.Reset(patience)
 }
 
@@ -97,7 +97,8 @@ func (w *watch) ring() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.until.IsZero() && !time.Now().Before(w.until) {
-		w.end(&stalled{w.what, w.idle})
+		still := w.waits
+		w.end(&still)
 	}
 }
 
