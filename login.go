@@ -16,6 +16,7 @@ type Access struct {
 	Credentials []string // files of docker login and podman login; the first is written
 	Registries  Registries
 	CertDirs    []string
+	Say         func(string) // is told what is waited for; may be nil
 }
 
 // Login shows a registry a name and a password, and keeps them if it takes them. It
@@ -25,7 +26,11 @@ func (a *Access) Login(ctx context.Context, server, user, password string) (doma
 		return "", "", err
 	}
 	c := registry.Credential{Username: user, Password: password}
-	client := registry.Client{Hosts: a.Registries, CertDirs: a.CertDirs}
+	client := registry.Client{Hosts: a.Registries, CertDirs: a.CertDirs, Event: func(e registry.Event) {
+		if e.Action == registry.Waiting && a.Say != nil {
+			a.Say(e.Err.Error())
+		}
+	}}
 	if err := client.Check(ctx, domain, c); err != nil {
 		return domain, "", err
 	}

@@ -86,7 +86,8 @@ func (p *program) logoutCommand() *cobra.Command {
 // access is what the flags and the environment say of registries.
 func (p *program) access() (*whittle.Access, error) {
 	hosts, err := p.registries()
-	return &whittle.Access{Credentials: whittle.CredentialFiles(p.credentialEnv), Registries: hosts, CertDirs: settings.CertDirs(p.getenv)}, err
+	say := func(text string) { fmt.Fprintf(p.stderr, "%s: %s\n", p.name, text) }
+	return &whittle.Access{Credentials: whittle.CredentialFiles(p.credentialEnv), Registries: hosts, CertDirs: settings.CertDirs(p.getenv), Say: say}, err
 }
 
 // registries reads whittle.toml.
