@@ -20,7 +20,7 @@ func around(t *testing.T, ref Ref, inner manifest.Descriptor) manifest.Descripto
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.putManifest(t.Context(), ref, raw, d); err != nil {
+	if _, err := s.putManifest(t.Context(), ref, raw, d); err != nil {
 		t.Fatal(err)
 	}
 	return d
