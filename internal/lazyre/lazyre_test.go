@@ -38,16 +38,12 @@ func TestAllExpressionsOfTheProgramAreOnes(t *testing.T) {
 			}
 			seen++
 			at := fset.Position(call.Pos())
-			lit, ok := call.Args[0].(*ast.BasicLit)
+			text, ok := textOf(f, call.Args[0])
 			if !ok {
 				t.Errorf("%s: not a text that can be looked at here", at)
 				return true
 			}
-			text, err := strconv.Unquote(lit.Value)
-			if err == nil {
-				_, err = regexp.Compile(text)
-			}
-			if err != nil {
+			if _, err := regexp.Compile(text); err != nil {
 				t.Errorf("%s: %v", at, err)
 			}
 			return true
@@ -74,4 +70,40 @@ func TestMethodsAreThoseOfTheExpression(t *testing.T) {
 		r.ReplaceAllString("xabbc", "-$1-") != "x-bb-c" || r.ReplaceAllStringFunc("xabbc", strings.ToUpper) != "xABBc" {
 		t.Error("a method is not that of package regexp")
 	}
+}
+
+// textOf is the text of an expression of literals and of constants of file f.
+func textOf(f *ast.File, e ast.Expr) (text string, ok bool) {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		text, err := strconv.Unquote(e.Value)
+		return text, err == nil
+	case *ast.BinaryExpr:
+		a, ok := textOf(f, e.X)
+		b, also := textOf(f, e.Y)
+		return a + b, ok && also && e.Op == token.ADD
+	case *ast.Ident:
+		value := constant(f, e.Name)
+		if value == nil {
+			return "", false
+		}
+		return textOf(f, value)
+	}
+	return "", false
+}
+
+// constant is what the constant name of file f is declared as; nil if there is none.
+func constant(f *ast.File, name string) ast.Expr {
+	for _, d := range f.Decls {
+		g, ok := d.(*ast.GenDecl)
+		if !ok || g.Tok != token.CONST {
+			continue
+		}
+		for _, s := range g.Specs {
+			if v := s.(*ast.ValueSpec); v.Names[0].Name == name && len(v.Values) == 1 {
+				return v.Values[0]
+			}
+		}
+	}
+	return nil
 }
