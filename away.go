@@ -116,6 +116,14 @@ var errOther = errors.New("another layer has this id")
 // putAway makes a placeholder for the layer id, unless the layer is here, or adds
 // places to the one that is there. meta is what is known of it.
 func (w *Whittle) putAway(id digest.Digest, meta layer.Meta, from []origin) (err error) {
+	// One at a time, or the second would replace what the first has just said of it.
+	k := digest.NewKey("put away")
+	k.Digest("layer", id)
+	lock, err := w.store.LockKey(context.Background(), k.Sum(), nil)
+	if err != nil {
+		return err
+	}
+	defer join(&err, lock.Close)
 	dir := w.store.LayerDir(id)
 	if w.store.HasLayer(id) {
 		was, err := layer.ReadMeta(dir)
@@ -210,11 +218,6 @@ func (w *Whittle) fetchLayer(ctx context.Context, id digest.Digest) error {
 		err := f.layer(ctx, id, meta.DiffID, o)
 		if err == nil || ctx.Err() != nil {
 			return err
-		}
-		var late *dear
-		if errors.As(err, &late) {
-			lost.Err = late
-			break
 		}
 		var full *store.FullError
 		if err = w.store.Explain(err); errors.As(err, &full) {

@@ -462,7 +462,7 @@ func (b *build) local() *execute.Local {
 	l := &execute.Local{Store: b.store, Scope: b.scope(), Roots: b.rootFS(), Context: b.main.files(), Named: b.namedFiles(), Fetch: b.fetcher(), File: b.file, Sink: b.sink, Now: b.opt.Now, Epoch: b.epoch,
 		Secret: b.req.Secret, Agents: b.agents, Resources: b.req.Resources, Isolation: b.isolation, Emulators: b.emulators, Known: b.known(), Mounts: b.scope()}
 	if b.caches != nil {
-		l.Bring = b.caches.bring
+		l.Bring, l.Usable = b.caches.bring, b.caches.Usable
 	}
 	if b.apart != nil {
 		l.Mounts = *b.apart

@@ -128,17 +128,23 @@ func (b *build) remade(layer digest.Digest) (time.Duration, bool) {
 	return took, ok
 }
 
-// firstLook is how long a fetch runs before it is asked how long it will.
-const firstLook = 300 * time.Millisecond
+const (
+	// look is how often a fetch is asked how long it will take.
+	look = 300 * time.Millisecond
+	// trial is how long one runs, from its first byte, before what came tells something, if that
+	// is less than worthPacing: connections begin slowly.
+	trial = 2 * time.Second
+)
 
 // hurry gives up the fetch of a layer that turns out to take longer than to make it again:
-// the pace that it was thought to have was a guess, or is not what it was. A nil hurry has
-// time.
+// the pace that it was thought to have was a guess, or is not what it was. While other
+// steps run nothing is given up: they would be stopped for it. A nil hurry has time.
 type hurry struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	size   int64
 	again  time.Duration
+	first  atomic.Pointer[time.Time] // when the first bytes came
 	came   atomic.Int64
 	ended  chan struct{}
 }
@@ -157,37 +163,44 @@ func (f *fetching) hurried(ctx context.Context, id digest.Digest, o origin) (*hu
 	return h, h.ctx
 }
 
-// watch wraps what reads the blob, from now on.
+// watch wraps what reads the blob of o.
 func (h *hurry) watch(f *fetching, o origin, r io.Reader) io.Reader {
 	if h == nil {
 		return r
 	}
-	began := time.Now()
-	go func() {
-		look := time.NewTicker(firstLook)
-		defer look.Stop()
-		for {
-			select {
-			case <-h.ended:
-				return
-			case <-look.C:
-			}
-			if ran := time.Since(began); h.whole(ran)-ran > h.again+h.again/4+margin {
-				h.cancel(&dear{h.size, h.whole(ran), h.again})
-				if n, err := image.ParseName(o.Name); err == nil && o.folderOf() == "" {
-					f.w.notePace(n, h.came.Load(), ran) // who comes next knows
-				}
-				return
-			}
-		}
-	}()
+	go h.follow(f, o)
 	return &tallied{r, h}
 }
 
-// whole is how long all of it takes, by what came until now.
-func (h *hurry) whole(ran time.Duration) time.Duration {
-	size := float64(h.size)
-	return time.Duration(float64(ran) * size / max(1, min(size, float64(h.came.Load()))))
+func (h *hurry) follow(f *fetching, o origin) {
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	var before int64
+	for {
+		select {
+		case <-h.ended:
+			return
+		case <-tick.C:
+		}
+		first, came := h.first.Load(), h.came.Load()
+		if first == nil {
+			continue // what it takes to connect says nothing of the pace
+		}
+		ran := time.Since(*first)
+		perSecond := max(float64(came)/ran.Seconds(), float64(came-before)/look.Seconds())
+		before = came
+		if came < worthPacing && ran < trial || !solve.Alone(h.ctx) {
+			continue
+		}
+		left := time.Duration(float64(h.size-came) / perSecond * float64(time.Second))
+		if left > h.again+h.again/4+4*margin {
+			h.cancel(&dear{h.size, ran + left, h.again})
+			if n, err := image.ParseName(o.Name); err == nil && o.folderOf() == "" {
+				f.w.notePace(n, came, ran) // who comes next knows
+			}
+			return
+		}
+	}
 }
 
 // end returns what came of a fetch: that it was given up says more than how.
@@ -211,6 +224,10 @@ type tallied struct {
 
 func (t *tallied) Read(p []byte) (int, error) {
 	n, err := t.r.Read(p)
+	if n > 0 && t.h.first.Load() == nil {
+		now := time.Now()
+		t.h.first.Store(&now)
+	}
 	t.h.came.Add(int64(n))
 	if t.h.ctx.Err() != nil {
 		err = context.Cause(t.h.ctx)

@@ -189,10 +189,16 @@ func (w *Whittle) PruneCacheMounts(want func(id string) bool, unused time.Durati
 	return removed, busy, err
 }
 
-// dropCacheMounts removes those of a scope that nobody has.
+// dropCacheMounts removes those of a scope that no step has any more. Who lists or prunes others
+// may have one of them for a moment.
 func (w *Whittle) dropCacheMounts(of store.Scope) error {
-	_, _, err := w.store.PruneCaches(func(info store.CacheInfo) bool { return cacheMount(info).Scope == of })
-	return err
+	for try := 0; ; try++ {
+		_, busy, err := w.store.PruneCaches(func(info store.CacheInfo) bool { return cacheMount(info).Scope == of })
+		if busy == 0 || err != nil || try == 10 {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // FindExport says whether dir is there: an import of what no build has exported

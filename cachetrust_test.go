@@ -211,19 +211,25 @@ func TestWhoTrustsAKeyTakesNothingThatRanOnWhatOthersSay(t *testing.T) {
 			t.Fatalf("who trusts everybody has %q: nothing is attacked here", got)
 		}
 	}
-	for name, before := range map[string]func(t *testing.T, h *workshop){
-		"beside it":      poison,
-		"and gone since": func(t *testing.T, h *workshop) { poison(t, h); drop(t, h, id) },
-		"in its place":   func(t *testing.T, h *workshop) { h.exported(dockerfile, "", c.reads); drop(t, h, id); poison(t, h) },
-		"in its own place": func(t *testing.T, h *workshop) {
-			h.exported(dockerfile, "", func(r *whittle.Request) { r.CacheVerifyKey = c.verify })
+	for name, before := range map[string]func(t *testing.T, h *workshop) *workshop{
+		"beside it":      func(t *testing.T, h *workshop) *workshop { poison(t, h); return h },
+		"and gone since": func(t *testing.T, h *workshop) *workshop { poison(t, h); drop(t, h, id); return h },
+		"in its place": func(t *testing.T, h *workshop) *workshop {
+			h.exported(dockerfile, "", c.reads)
+			drop(t, h, id)
 			poison(t, h)
+			return h
+		},
+		"where it was made": func(t *testing.T, _ *workshop) *workshop {
+			drop(t, signer, id)
+			poison(t, signer)
+			return signer
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newWorkshop(t, "")
 			h.base("base")
-			before(t, h)
+			h = before(t, h)
 			for _, how := range []func(*whittle.Request){c.reads, func(r *whittle.Request) { r.CacheVerifyKey = c.verify }} {
 				got := h.exported(dockerfile, "", how)
 				if got["tool"] != "honest\n" || strings.Contains(got["result"], "EVIL") {

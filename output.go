@@ -114,7 +114,7 @@ func (b *build) takeOutputs() error {
 	list := slices.Clone(b.req.Outputs)
 	has := func(is func(o Output) bool) bool { return slices.ContainsFunc(list, is) }
 	image := has(func(o Output) bool { return o.Type == ImageOutput })
-	tagged := has(func(o Output) bool { return o.Type == ImageOutput && len(o.Names) == 0 && !o.ByDigest })
+	tagged := has(func(o Output) bool { return o.Type == ImageOutput && len(o.Names) == 0 })
 	if len(b.req.Tags) > 0 && !tagged || !image && (b.req.Push || len(list) == 0 && !b.req.Load) {
 		list = append(list, Output{Type: ImageOutput})
 	}
@@ -146,11 +146,14 @@ func (b *build) takeOutputs() error {
 
 // losesAnnotations says whether there are some, and nothing that could have them.
 func (b *build) losesAnnotations() bool {
-	return slices.ContainsFunc(b.outputs, func(o output) bool { return o.annotations.any() }) &&
+	return slices.ContainsFunc(b.outputs, func(o output) bool { return b.annotates(o.Output) }) &&
 		!slices.ContainsFunc(b.outputs, func(o output) bool {
 			return o.HasImage() && (o.Type != ImageOutput || o.Push || len(o.names) > 0)
 		})
 }
+
+// annotates says whether there are annotations for an output, be it for another platform's image.
+func (b *build) annotates(o Output) bool { return len(b.req.Annotations)+len(o.Annotations) > 0 }
 
 func (b *build) takeOutput(o Output) (done output, err error) {
 	if err := o.Check(); err != nil {
@@ -179,7 +182,7 @@ func (b *build) takeOutput(o Output) (done output, err error) {
 	if done.annotations, err = annotationsOf(slices.Concat(b.req.Annotations, o.Annotations), b.platform, b.peers || b.req.attests()); err != nil {
 		return done, err
 	}
-	if done.annotations.any() && o.DockerTypes {
+	if b.annotates(o) && o.DockerTypes { // each platform's manifest alike
 		done.DockerTypes = false
 		if !b.another {
 			b.note("output: oci-mediatypes=false: Docker's manifests have no annotations; the OCI's media types are written")

@@ -123,6 +123,8 @@ func (p *part) scanned(ctx context.Context, contexts map[string]string) (claims 
 	_, err = p.Build(ctx, Request{
 		Context: empty, File: "-", In: strings.NewReader(text), Contexts: contexts, Args: args,
 		Outputs: []Output{{Type: LocalOutput, Dest: out}},
+		// What is attested is to be trusted as what is built.
+		CacheSignKey: p.req.CacheSignKey, CacheVerifyKey: p.req.CacheVerifyKey,
 		Network: p.req.Network, Hosts: p.req.Hosts, StepOptions: StepOptions{Ulimits: p.req.Ulimits, ShmSize: p.req.ShmSize, Resources: p.req.Resources},
 		Sink: &scanSink{partSink{next: p.within.sink, part: scans + p.number, quiet: true, prefix: "sbom"}},
 	})

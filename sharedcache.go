@@ -227,10 +227,11 @@ func (c *caches) Usable(rec *store.Record) bool {
 	if err != nil {
 		return false
 	}
-	if rec.Extra[extraFrom] != "" {
-		return meta.DiffID.Hex() == rec.Extra[extraDiffID]
+	if meta.DiffID.Hex() == rec.Extra[extraDiffID] || meta.DiffID == rec.Layer {
+		return true
 	}
-	return meta.DiffID == rec.Layer || !isBrought(dir)
+	// Of a tree that was made here the diffID stands elsewhere; nobody else can make one of its id.
+	return !isBrought(dir)
 }
 
 // Content is the digest of what a copy reads, as far as a cache knows it.

@@ -130,7 +130,7 @@ func (w *Whittle) once(ctx context.Context, req Request, instead func(*plan.Step
 
 // images compares the two images by their digests, and finds what makes them differ beside
 // the differences that are told of steps.
-func (v *Verification) images(ctx context.Context, first, second *part, made []digest.Digest, told map[int]bool) error {
+func (v *Verification) images(ctx context.Context, first, second *part, made []digest.Digest, told map[digest.Digest]bool) error {
 	var m [2]*image.Image
 	for i, p := range []*part{first, second} {
 		solved := p.solved
@@ -155,7 +155,7 @@ func (v *Verification) images(ctx context.Context, first, second *part, made []d
 	base := len(m[0].Layers) - len(steps)
 	for i := range min(len(m[0].Layers), len(m[1].Layers)) {
 		one := LayerVerification{First: m[0].Layers[i].DiffID, Second: m[1].Layers[i].DiffID}
-		if one.First == one.Second || i >= base && told[steps[i-base].ID] {
+		if one.First == one.Second || i >= base && told[first.solved.Steps[steps[i-base]].Key] {
 			continue
 		}
 		if i >= base {
@@ -214,10 +214,10 @@ func sameButTimes(a, b *image.Image) (bool, error) {
 	return len(a.Layers) == len(b.Layers) && bytes.Equal(docs[0], docs[1]), nil
 }
 
-// compare finds the steps that made something else. told are the numbers of those of which
-// any difference was found.
-func (v *Verification) compare(ctx context.Context, first *part, made []digest.Digest) (told map[int]bool, err error) {
-	told = map[int]bool{}
+// compare finds the steps that made something else. told are the keys of those of which any
+// difference was found: of two with one key only one is run the second time.
+func (v *Verification) compare(ctx context.Context, first *part, made []digest.Digest) (told map[digest.Digest]bool, err error) {
+	told = map[digest.Digest]bool{}
 	for i, s := range first.plan.Steps {
 		was := first.solved.Steps[s]
 		if made[i].IsZero() || made[i] == was.Layer {
@@ -228,7 +228,7 @@ func (v *Verification) compare(ctx context.Context, first *part, made []digest.D
 			if d.Kind == compare.Time && first.epoch != nil && later(d.First, *first.epoch) && later(d.Second, *first.epoch) {
 				return // which rewriting makes the same
 			}
-			told[s.ID] = true
+			told[was.Key] = true
 			switch {
 			case d.Kind == compare.Time:
 				v.Times++

@@ -102,8 +102,8 @@ func canMakeCgroup(dir string) bool {
 	if st, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err != nil || st.IsDir() {
 		return false
 	}
-	name := filepath.Join(dir, fmt.Sprintf("whittle-probe-%d", os.Getpid()))
-	return os.Mkdir(name, 0o755) == nil && os.Remove(name) == nil
+	name, err := os.MkdirTemp(dir, "whittle-probe-")
+	return err == nil && os.Remove(name) == nil
 }
 
 // endContainers ends what a script left running in its store, so that a test

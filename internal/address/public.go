@@ -45,14 +45,16 @@ func public(source string) string {
 			host = name + "@" + host
 		}
 	}
-	return scheme + host + path + names("?", query) + names("#", fragment)
+	// There may be another address in the path.
+	return Redact(scheme + host + path + names("?", query) + names("#", fragment))
 }
 
-// names is a query, or a fragment like one, without its values.
+// names is a query, or a fragment like one, without its values. What has none may be one
+// itself.
 func names(mark, query string) string {
 	var out []string
 	for pair := range strings.SplitSeq(query, "&") {
-		if name, _, ok := strings.Cut(pair, "="); ok {
+		if name, value, _ := strings.Cut(pair, "="); strings.Trim(value, "=") != "" {
 			out = append(out, name+"=")
 		}
 	}

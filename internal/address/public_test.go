@@ -22,6 +22,8 @@ func TestPublic(t *testing.T) {
 		"https://u:LEAK@h/r.git?what=LEAK":              "https://h/r.git?what=",
 		"ssh://git:LEAK@h/r.git#v1":                     "ssh://git@h/r.git#v1",
 		"git@h:a/b.git#v1":                              "git@h:a/b.git#v1",
+		"https://mirror/https://u:LEAK@h/f":             "https://mirror/https://xxxxx:xxxxx@h/f",
+		"https://h/f?TEVBSw==&v=1":                      "https://h/f?v=",
 		"":                                              "",
 	} {
 		if got := Public(in); got != want {

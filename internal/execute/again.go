@@ -73,7 +73,7 @@ func appendItem(b []byte, it *copying.Item) []byte {
 // it.
 func (l *Local) written(key digest.Digest) (made solve.Made, ok bool) {
 	rec, err := l.Store.Record(l.Scope.Key(key))
-	if err != nil {
+	if err != nil || l.Usable != nil && !l.Usable(rec) {
 		return made, false
 	}
 	return solve.Made{Layer: rec.Layer, Size: rec.Size, Entries: rec.Entries}, true

@@ -33,9 +33,11 @@ import (
 
 // Local runs steps with this machine's sandbox and this store.
 type Local struct {
-	Store   *store.Store
-	Scope   store.Scope // whose contents and layers count
-	Mounts  store.Scope // whose cache mounts do
+	Store  *store.Store
+	Scope  store.Scope // whose contents and layers count
+	Mounts store.Scope // whose cache mounts do
+	// Usable, which may be nil, says whether a record of the store may be used.
+	Usable  func(*store.Record) bool
 	Roots   *rootfs.Roots
 	Context *Context            // nil when the build has none
 	Named   map[string]*Context // those of files, by plan.Root.Context

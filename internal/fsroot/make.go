@@ -1,8 +1,6 @@
 package fsroot
 
 import (
-	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -14,16 +12,14 @@ func MakeAll(dir string) (undo func(), err error) {
 	var missing []string
 	undo = func() {
 		for _, dir := range missing {
-			if os.Remove(dir) != nil {
-				return
-			}
+			_ = os.Remove(dir) // one that is not empty stays, and so do those above it
 		}
 	}
 	if dir, err = filepath.Abs(dir); err != nil {
 		return undo, err
 	}
 	for at := dir; ; at = filepath.Dir(at) {
-		if _, err := os.Stat(at); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(at); err == nil || at == filepath.Dir(at) {
 			break
 		}
 		missing = append(missing, at)

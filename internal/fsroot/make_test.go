@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -37,6 +38,12 @@ func TestMakeAllUndoesWhatItMade(t *testing.T) {
 	}
 	if undo(); !there(old) {
 		t.Error("undo removes what was there")
+	}
+
+	// One that cannot be made, below those that can.
+	undo, err = MakeAll(filepath.Join(old, "c", "d", strings.Repeat("x", 300)))
+	if undo(); err == nil || there(filepath.Join(old, "c")) {
+		t.Errorf("%v, and something of it is left", err)
 	}
 
 	undo, err = MakeAll(filepath.Join(file, "a"))

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/whittle-build/whittle/internal/fsroot"
@@ -17,7 +18,7 @@ import (
 // a crash leaves at most blobs that nothing names. Those who write one folder at
 // once wait for each other. When it fails, no empty folder is left that it made.
 func (e Exporter) SaveLayout(ctx context.Context, dir string, images []Export) (_ []Descriptor, err error) {
-	_, gone := os.Stat(dir)
+	_, gone := os.Stat(filepath.Join(dir, manifest.BlobsDir))
 	undo, err := fsroot.MakeAll(dir)
 	if err != nil {
 		return nil, err

@@ -353,9 +353,21 @@ func TestAttack24_ARedirectIntoTheInnerNetworkIsNotFollowed(t *testing.T) {
 func TestIsLoopbackGoesByNameAlone(t *testing.T) {
 	for host, want := range map[string]bool{
 		"localhost": true, "localhost:5000": true, "127.0.0.1:5000": true, "127.1.2.3": true, "[::1]:5000": true, "a.localhost:80": true,
+		"LocalHost": true, "localhost.:443": true, "::ffff:127.0.0.1": true, "[::1%lo]:443": true,
 		"localhost.evil.org": false, "10.0.0.1": false, "127.0.0.1.evil.org": false, "example.com": false, "": false, "0.0.0.0": false,
 	} {
 		if got := isLoopback(host); got != want {
+			t.Errorf("%s: %t", host, got)
+		}
+	}
+}
+
+func TestWhatIsInsideIsSoHoweverItIsWritten(t *testing.T) {
+	for host, want := range map[string]bool{
+		"10.1.2.3": true, "192.168.0.1": true, "169.254.169.254": true, "fe80::1%eth0": true, "::ffff:10.0.0.1": true, "0.0.0.0": true, "LOCALHOST.": true,
+		"example.com": false, "8.8.8.8": false, "2001:db8::1": false, "": false,
+	} {
+		if got := isInside(host); got != want {
 			t.Errorf("%s: %t", host, got)
 		}
 	}

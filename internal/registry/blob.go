@@ -143,7 +143,7 @@ func (b *blobReader) broken(err error) error {
 func (b *blobReader) connect() error {
 	return b.s.retry(b.ctx, func() (err error) {
 		b.body, err = b.get(b.ctx)
-		return b.s.patient(err)
+		return err
 	})
 }
 

@@ -60,15 +60,18 @@ func CredentialFiles(getenv func(string) string) []string {
 
 // dockerConfig is the part of config.json that is about credentials.
 type dockerConfig struct {
-	Auths map[string]struct {
-		Auth          string `json:"auth"`
-		Username      string `json:"username"`
-		Password      string `json:"password"`
-		IdentityToken string `json:"identitytoken"`
-		RegistryToken string `json:"registrytoken"`
-	} `json:"auths"`
-	CredHelpers map[string]string `json:"credHelpers"`
-	CredsStore  string            `json:"credsStore"`
+	Auths       map[string]fileAuth `json:"auths"`
+	CredHelpers map[string]string   `json:"credHelpers"`
+	CredsStore  string              `json:"credsStore"`
+}
+
+// fileAuth are credentials in the file itself.
+type fileAuth struct {
+	Auth          string `json:"auth"`
+	Username      string `json:"username"`
+	Password      string `json:"password"`
+	IdentityToken string `json:"identitytoken"`
+	RegistryToken string `json:"registrytoken"`
 }
 
 const (
@@ -206,15 +209,10 @@ func hubAlias(host string) string {
 // much of its path it names. Keys are hosts, addresses as docker login wrote
 // them once (https://HOST/v1/), or HOST/PATH as podman login writes them.
 func matches(key, domain, path string) (int, bool) {
-	bare := key
-	for _, scheme := range []string{"https://", "http://"} {
-		bare = strings.TrimPrefix(bare, scheme)
-	}
-	host, rest, _ := strings.Cut(bare, "/")
+	host, rest := hostOf(key)
 	if !sameHost(host, domain) {
 		return 0, false
 	}
-	rest = strings.Trim(rest, "/")
 	if rest == "" || rest == "v1" || rest == "v2" {
 		return 0, true
 	}
@@ -222,6 +220,15 @@ func matches(key, domain, path string) (int, bool) {
 		return len(rest), true
 	}
 	return 0, false
+}
+
+// hostOf takes apart what credentials are filed under.
+func hostOf(key string) (host, path string) {
+	for _, scheme := range []string{"https://", "http://"} {
+		key = strings.TrimPrefix(key, scheme)
+	}
+	host, path, _ = strings.Cut(key, "/")
+	return host, strings.Trim(path, "/")
 }
 
 func decodeAuth(s string) (user, password string, err error) {

@@ -60,17 +60,21 @@ func (c *Client) endpoints(ref Ref) []Ref {
 
 // pulling does something with ref at a mirror, or if none can at the registry itself,
 // of which the error is.
-func (c *Client) pulling(ctx context.Context, ref Ref, do func(s *session, at Ref) error) error {
+func (c *Client) pulling(ctx context.Context, ref Ref, do func(ctx context.Context, s *session, at Ref) error) error {
 	for _, at := range c.endpoints(ref) {
 		if at != ref && c.isDead(at.Domain) {
 			continue
+		}
+		ctx := ctx
+		if at != ref {
+			ctx = context.WithValue(ctx, otherKey{}, true)
 		}
 		s, err := c.open(ctx, at, transport.PullScope)
 		if err != nil && at != ref {
 			c.dead(at.Domain)
 		}
 		if err == nil {
-			err = do(s, at)
+			err = do(ctx, s, at)
 		}
 		if err == nil || at == ref || ctx.Err() != nil {
 			return err
@@ -79,6 +83,9 @@ func (c *Client) pulling(ctx context.Context, ref Ref, do func(s *session, at Re
 	}
 	return nil // endpoints ends with ref
 }
+
+// otherKey says of a context that there is another place to ask than this one, a mirror.
+type otherKey struct{}
 
 // isDead says whether a mirror could not even be spoken to: then it is asked no more.
 func (c *Client) isDead(domain string) bool {

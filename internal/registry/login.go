@@ -33,7 +33,7 @@ func (c *Client) Check(ctx context.Context, domain string, with Credential) erro
 	err = s.retry(ctx, func() error {
 		rt, err := transport.NewWithContext(ctx, reg, auth, c.guard(), nil)
 		if err != nil {
-			return badRealm(ref, s.patient(err))
+			return badRealm(ref, err)
 		}
 		s.http = &http.Client{Transport: rt, CheckRedirect: checkRedirect}
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.scheme+"://"+s.host+"/v2/", nil)
@@ -87,7 +87,8 @@ func (k Keychain) Keep(ctx context.Context, domain string, c Credential) (where 
 }
 
 // Forget removes the credentials of a registry from where Keep puts them, and says
-// whether there were any. left are the other files that have some: nobody writes those here.
+// whether there were any. left are the files that have some all the same: other files, which nobody
+// writes here, and those of repositories in the registry alone.
 func (k Keychain) Forget(ctx context.Context, domain string) (had bool, left []string, err error) {
 	cfg, err := k.first()
 	if err != nil {
@@ -105,20 +106,34 @@ func (k Keychain) Forget(ctx context.Context, domain string) (had bool, left []s
 	if err != nil {
 		return had, nil, err
 	}
-	for _, file := range k.Files[1:] {
-		other := Keychain{Files: []string{file}, Helper: k.Helper}
-		if c, err := other.For(ctx, domain, ""); err == nil && c != (Credential{}) { // what cannot be read is shown to nobody
+	for i, file := range k.Files {
+		if other, err := readConfig(file); err == nil && k.has(ctx, other, domain, i > 0) { // what cannot be read is shown to nobody
 			left = append(left, file)
 		}
 	}
 	return had || dropped, left, nil
 }
 
+// has says whether a file has something for a registry, or for a repository in it; helpers says
+// to ask its helper too.
+func (k Keychain) has(ctx context.Context, cfg *dockerConfig, domain string, helpers bool) bool {
+	for key, a := range cfg.Auths {
+		if host, _ := hostOf(key); sameHost(host, domain) && a != (fileAuth{}) {
+			return true
+		}
+	}
+	if !helpers {
+		return false
+	}
+	c, ok, err := k.inConfig(ctx, cfg, domain, "")
+	return err == nil && ok && c != (Credential{})
+}
+
 // drop removes the credentials of domain from the file, and says whether there were any.
 func (w *writable) drop(domain string) (had bool, err error) {
-	for key := range w.Auths {
+	for key, a := range w.Auths {
 		_, is := matches(key, domain, "")
-		had = had || is
+		had = had || is && a != (fileAuth{}) // docker leaves empty ones beside a helper
 	}
 	if !had {
 		return false, nil

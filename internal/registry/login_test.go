@@ -40,12 +40,14 @@ func TestForgetSaysWhoElseHasCredentials(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := Keychain{Files: []string{own, "/does/not/exist.json", other, broken}}
+	// What is filed under a repository is shown to that alone, and stays.
+	team := configFile(t, `{"auths": {"d.example/team": {"auth": "`+auth("d")+`"}, "c.example": {}}}`).Files[1]
+	k := Keychain{Files: []string{own, "/does/not/exist.json", other, broken, team}}
 	for _, tt := range []struct {
 		domain string
 		had    bool
 		left   []string
-	}{{"a.example", true, []string{other}}, {"b.example", false, []string{other}}, {"c.example", false, nil}} {
+	}{{"a.example", true, []string{other}}, {"b.example", false, []string{other}}, {"c.example", false, nil}, {"d.example", false, []string{team}}} {
 		had, left, err := k.Forget(t.Context(), tt.domain)
 		if err != nil || had != tt.had || !slices.Equal(left, tt.left) {
 			t.Errorf("%s: %t, %q, %v; want %t, %q", tt.domain, had, left, err, tt.had, tt.left)

@@ -54,7 +54,7 @@ func (c *Client) Fetch(ctx context.Context, ref Ref, d manifest.Descriptor, take
 }
 
 func (c *Client) fetch(ctx context.Context, ref Ref, d manifest.Descriptor, what string, take func(io.Reader) error) error {
-	return c.pulling(ctx, ref, func(s *session, at Ref) error {
+	return c.pulling(ctx, ref, func(ctx context.Context, s *session, at Ref) error {
 		err := s.fetch(ctx, d, at == ref, take)
 		if err != nil && what != "" {
 			err = fmt.Errorf("%s%w", what, err)
@@ -88,7 +88,8 @@ func (b *blobReader) give(take func(io.Reader) error) error {
 	defer b.Close()
 	v := b.d.Verify(b)
 	err := take(v)
-	if err != nil && (b.ctx.Err() != nil || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
+	var here syscall.Errno // of this machine's files: nothing that the bytes could be to blame for
+	if err != nil && (b.ctx.Err() != nil || b.failed == nil && errors.As(err, &here)) {
 		return err
 	}
 	wrong := v.Drain()

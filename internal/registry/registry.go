@@ -14,6 +14,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -167,10 +168,17 @@ func isLoopback(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
-	host = strings.Trim(host, "[]")
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true
+	// Names are the same in capitals and with the dot of the root.
+	host = strings.TrimSuffix(strings.ToLower(strings.Trim(host, "[]")), ".")
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || numeric(host).IsLoopback()
+}
+
+// numeric is the address that host is, without the zone of one of IPv6 and whichever way one of IPv4
+// is written; else one that is not valid.
+func numeric(host string) netip.Addr {
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return netip.Addr{}
 	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
+	return ip.WithZone("").Unmap()
 }

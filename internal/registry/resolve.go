@@ -42,7 +42,7 @@ const acceptManifests = manifest.OCIIndex + ", " + manifest.DockerIndex + ", " +
 // config and no layer.
 func (c *Client) Resolve(ctx context.Context, ref Ref, platform manifest.Platform) (*Remote, error) {
 	var r *Remote
-	err := c.pulling(ctx, ref, func(s *session, at Ref) (err error) {
+	err := c.pulling(ctx, ref, func(ctx context.Context, s *session, at Ref) (err error) {
 		if r, err = s.resolve(ctx, at, platform); err == nil || at != ref {
 			return err
 		}

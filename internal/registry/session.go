@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -78,7 +77,7 @@ func (c *Client) connect(ctx context.Context, ref Ref, actions string, from []st
 	var rt http.RoundTripper
 	err = s.retry(ctx, func() error {
 		rt, err = transport.NewWithContext(ctx, repo.Registry, s.auth, c.guard(), scopes)
-		return badRealm(ref, s.patient(err))
+		return badRealm(ref, err)
 	})
 	if err != nil {
 		return s, err
@@ -124,33 +123,31 @@ func isInside(host string) bool {
 	if isLoopback(host) {
 		return true
 	}
-	ip := net.ParseIP(host)
-	return ip != nil && (ip.IsPrivate() || ip.IsLinkLocalUnicast() || ip.IsLinkLocalMulticast() || ip.IsUnspecified())
+	ip := numeric(host)
+	return ip.IsValid() && (ip.IsPrivate() || ip.IsLinkLocalUnicast() || ip.IsLinkLocalMulticast() || ip.IsUnspecified())
 }
 
-// retry calls do until it succeeds, fails for good, or was tried maxTries
-// times. A longer pause that the registry asks for is told.
+// retry calls do until it succeeds, fails for good, or was tried maxTries times. A longer
+// pause that the registry asks for is told, and that it stands still; where there is another
+// place to ask, that one is.
 func (s *session) retry(ctx context.Context, do func() error) error {
+	_, other := ctx.Value(otherKey{}).(bool)
 	return s.tries().Do(ctx, do, func(err error) (time.Duration, bool) {
 		asked, again := askedWait(err), isFleeting(err)
-		if again && asked > worthTelling && asked <= retry.Longest {
+		var still *stalled
+		switch stands := errors.As(err, &still); {
+		case other && (stands || asked > worthTelling):
+			return 0, false
+		case again && asked > worthTelling && asked <= retry.Longest:
 			s.c.event(Event{Action: Waiting, Err: fmt.Errorf("registry %s asks to be left alone for %v: waiting", s.ref.Domain, asked)})
+		case stands:
+			s.c.event(Event{Action: Waiting, Err: fmt.Errorf("registry %s: %w", s.ref.Domain, still)})
 		}
 		return asked, again
 	})
 }
 
 func (s *session) tries() retry.Policy { return retry.Policy{Tries: maxTries, First: s.c.Wait} }
-
-// patient passes on the error of a small request, and tells of one that took long because
-// nothing came.
-func (s *session) patient(err error) error {
-	var still *stalled
-	if errors.As(err, &still) {
-		s.c.event(Event{Action: Waiting, Err: fmt.Errorf("registry %s: %w", s.ref.Domain, still)})
-	}
-	return err
-}
 
 // url is the address of something of the repository.
 func (s *session) url(parts string) string {
@@ -182,7 +179,7 @@ func (s *session) document(ctx context.Context, address, accept string, limit in
 		}
 		resp, err := s.do(req, http.StatusOK)
 		if err != nil {
-			return s.patient(err)
+			return err
 		}
 		defer resp.Body.Close()
 		b, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
@@ -190,7 +187,7 @@ func (s *session) document(ctx context.Context, address, accept string, limit in
 			err = fatalf("%s: more than %d bytes", redact(address), limit)
 		}
 		header = resp.Header
-		return s.patient(err)
+		return err
 	})
 	return b, header, err
 }

@@ -105,9 +105,9 @@ func (w *watch) ring() {
 // answer is told what came of the request, which is over when that is an error, else when
 // the answer's body is closed.
 func (w *watch) answer(resp *http.Response, err error) (*http.Response, error) {
-	w.rest(false)
 	w.mu.Lock()
-	w.answered = true
+	w.answered, w.until = true, time.Time{}
+	w.timer.Stop()
 	w.mu.Unlock()
 	if err != nil {
 		err = w.because(err)

@@ -25,13 +25,13 @@ func readDocument(r io.Reader) (doc document, err error) {
 		case "format":
 			err = in.Decode(&doc.Format)
 		case "records":
-			doc.Records, err = list(in, (*Record).check)
+			doc.Records, err = list(in, maxRecords, (*Record).check)
 		case "layers":
-			doc.Layers, err = list(in, (*Layer).check)
+			doc.Layers, err = list(in, maxRecords, (*Layer).check)
 		case "includes":
-			doc.Includes, err = list(in, func(*string) error { return nil })
+			doc.Includes, err = list(in, maxRecords, func(*string) error { return nil })
 		case "contents":
-			doc.Contents, err = contents(in)
+			doc.Contents, err = contents(in, maxRecords)
 		default:
 			err = skip(in)
 		}
@@ -51,14 +51,14 @@ func expect(in *json.Decoder, want json.Delim) error {
 	return err
 }
 
-// list reads an array, or null, of what check lets through.
-func list[T any](in *json.Decoder, check func(*T) error) (all []T, err error) {
+// list reads an array, or null, of at most so many of what check lets through.
+func list[T any](in *json.Decoder, most int, check func(*T) error) (all []T, err error) {
 	if begins, err := opened(in, '['); !begins {
 		return nil, err
 	}
 	for in.More() {
-		if len(all) == maxRecords {
-			return nil, fmt.Errorf("more than %d", maxRecords)
+		if len(all) == most {
+			return nil, fmt.Errorf("more than %d", most)
 		}
 		var one T
 		if err := in.Decode(&one); err != nil {
@@ -72,14 +72,14 @@ func list[T any](in *json.Decoder, check func(*T) error) (all []T, err error) {
 	return all, expect(in, ']')
 }
 
-func contents(in *json.Decoder) (map[string]digest.Digest, error) {
+func contents(in *json.Decoder, most int) (map[string]digest.Digest, error) {
 	all := map[string]digest.Digest{}
 	if begins, err := opened(in, '{'); !begins {
 		return all, err
 	}
 	for in.More() {
-		if len(all) == maxRecords {
-			return nil, fmt.Errorf("more than %d", maxRecords)
+		if len(all) == most {
+			return nil, fmt.Errorf("more than %d", most)
 		}
 		name, err := in.Token()
 		if err != nil {

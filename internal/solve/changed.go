@@ -93,9 +93,14 @@ func (r *run) lastGood(s *plan.Step) *store.Record {
 		return rec.Created
 	}
 	// A store that cannot be read explains nothing, and the failure is told.
-	_ = r.Store.Records(func(_ digest.Digest, rec *store.Record) bool {
+	_ = r.Store.Records(func(key digest.Digest, rec *store.Record) bool {
 		n := 0
-		if rec.Kind != kind(s) || len(rec.Fields) == 0 { // those of shared caches have no fields
+		step := rec.Step
+		if step.IsZero() {
+			step = key
+		}
+		// Those of shared caches have no fields; those of other scopes are not found.
+		if rec.Kind != kind(s) || len(rec.Fields) == 0 || key != r.Scope.Key(step) {
 			return true
 		}
 		same := rec.Text == s.Line.Text

@@ -103,6 +103,24 @@ func (r *run) worthFetching(ctx context.Context, job Job) error {
 	})
 }
 
+type othersKey struct{}
+
+// noteOthers makes the context of a step that runs one of which Alone tells.
+func (r *run) noteOthers(ctx context.Context) context.Context {
+	return context.WithValue(ctx, othersKey{}, func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.active > 1
+	})
+}
+
+// Alone says of the context of a step that runs that no other one does, of the same solver. Outside
+// of steps it is true.
+func Alone(ctx context.Context) bool {
+	others, ok := ctx.Value(othersKey{}).(func() bool)
+	return !ok || !others()
+}
+
 // working counts the steps that run.
 func (r *run) working(n int) {
 	r.mu.Lock()

@@ -113,7 +113,7 @@ func (r *run) runAlone(ctx context.Context, line *plan.Line, job Job, key *diges
 		return nil, err
 	}
 	defer slot.give()
-	lock, err := r.Store.LockKey(ctx, job.Key, func() {
+	lock, err := r.Store.LockKey(ctx, r.Scope.Key(job.Key), func() {
 		slot.give()
 		r.emit(progress.Event{Kind: progress.Note, Vertex: line.Number, Text: "another build is running this step: waiting for it"})
 	})
@@ -208,7 +208,7 @@ func (r *run) run(ctx context.Context, line *plan.Line, job Job, key *digest.Key
 	span := trace.Begin(ctx, "run")
 	began := r.Now()
 	r.working(1)
-	made, err := r.Runner.Run(ctx, job)
+	made, err := r.Runner.Run(r.noteOthers(ctx), job)
 	r.working(-1)
 	span.End()
 	took := r.Now().Sub(began) - made.Waited + job.Keyed
