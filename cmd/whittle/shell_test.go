@@ -127,6 +127,13 @@ func (c *console) code() int {
 	if *after != *c.before {
 		c.t.Errorf("the terminal is not as it was: %+v, was %+v", after, c.before)
 	}
+	// What was said last is read when nobody has the terminal any more.
+	c.slave.Close()
+	select {
+	case <-c.ending:
+	case <-time.After(30 * time.Second):
+		c.t.Error("somebody has the terminal still")
+	}
 	return c.cmd.ProcessState.ExitCode()
 }
 
