@@ -121,8 +121,9 @@ func inAllHierarchies(groups ...string) []string {
 func makeCgroup(root, group string, r Resources) (c *Cgroup, err error) {
 	for range 10 {
 		c, err = tryCgroup(root, group, r)
-		// Another process may just have removed the parent, as one that nobody uses.
-		gone := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV)
+		// Another process may just have removed the parent, as one that nobody uses, or have made
+		// it anew: until a cpuset has processors it refuses those of what is in it (cpuset(7)).
+		gone := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EACCES)
 		if !gone || path.Base(path.Dir(group)) != ownParent {
 			break
 		}
