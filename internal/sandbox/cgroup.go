@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -119,7 +120,8 @@ func inAllHierarchies(groups ...string) []string {
 // of version 2 there, or of version 1 in folders named as their controllers,
 // and then perhaps of version 2 in "unified".
 func makeCgroup(root, group string, r Resources) (c *Cgroup, err error) {
-	for range 10 {
+	for try := range 10 {
+		time.Sleep(time.Duration(try) * time.Millisecond) // not at first
 		c, err = tryCgroup(root, group, r)
 		// Another process may just have removed the parent, as one that nobody uses, or have made
 		// it anew: until a cpuset has processors it refuses those of what is in it (cpuset(7)).
