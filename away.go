@@ -1,6 +1,7 @@
 package whittle
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -370,15 +371,7 @@ func fetchingOf(ctx context.Context, w *Whittle) *fetching {
 func (f *fetching) layer(ctx context.Context, id, diffID digest.Digest, o origin) error {
 	h, ctx := f.hurried(ctx, id, o)
 	return h.end(f.from(ctx, o, func(r io.Reader) error {
-		r = h.watch(f, o, r)
-		_, err := f.w.takeLayerFrom(ctx, r, diffID, id, []origin{o})
-		var broken *layer.BrokenError
-		if errors.As(err, &broken) {
-			// What is wrong with the blob as a whole says more than where it showed.
-			if _, whole := io.Copy(io.Discard, &cancelled{ctx, r}); whole != nil {
-				return whole
-			}
-		}
+		_, err := f.w.takeLayerFrom(ctx, h.watch(f, o, r), diffID, id, []origin{o})
 		return err
 	}))
 }
@@ -390,7 +383,7 @@ func (f *fetching) from(ctx context.Context, o origin, take func(io.Reader) erro
 	}
 	defer func() { <-f.slots }()
 	if dir := o.folderOf(); dir != "" {
-		return fromFolder(dir, o.Blob, take)
+		return fromFolder(ctx, dir, o.Blob, take)
 	}
 	n, err := image.ParseName(o.Name)
 	if err != nil {
@@ -408,7 +401,7 @@ func (f *fetching) from(ctx context.Context, o origin, take func(io.Reader) erro
 	return nil
 }
 
-func fromFolder(dir string, d manifest.Descriptor, take func(io.Reader) error) (err error) {
+func fromFolder(ctx context.Context, dir string, d manifest.Descriptor, take func(io.Reader) error) (err error) {
 	from, err := image.OpenFolder(dir, false)
 	if err != nil {
 		return err
@@ -419,11 +412,14 @@ func fromFolder(dir string, d manifest.Descriptor, take func(io.Reader) error) (
 		return err
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
-	if err := take(in); err != nil {
+	err = take(in)
+	var broken *layer.BrokenError
+	if err != nil && !errors.As(err, &broken) {
 		return err
 	}
-	_, err = io.Copy(io.Discard, in) // what is checked is the whole
-	return err
+	// What is checked is the whole; what is wrong with that says more than where it showed.
+	_, whole := io.Copy(io.Discard, &cancelled{ctx, in})
+	return cmp.Or(whole, err)
 }
 
 // enter returns the client for n's repository, from which one more layer comes.

@@ -195,10 +195,7 @@ func (b births) of(l *sharedcache.Layer) bool {
 func (b *build) readBirths() births {
 	all := births{}
 	_ = b.store.Records(func(key digest.Digest, r *store.Record) bool {
-		if !r.Step.IsZero() {
-			key = r.Step
-		}
-		made := birth{key, r.Nonce}
+		made := birth{r.StepKey(key), r.Nonce}
 		if k, err := digest.ParseHex(r.Extra[extraKey]); err == nil {
 			made = birth{k, r.Extra[extraNonce]}
 		}

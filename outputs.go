@@ -95,7 +95,7 @@ func (b *build) archive(ctx context.Context, o *output, res *Result) error {
 	}
 	d, err := b.writeArchive(ctx, e, o, x[0])
 	if err == nil {
-		res.archivedAs(d)
+		res.manifestIs(d)
 	}
 	return err
 }
@@ -212,7 +212,7 @@ func (b *build) pushOutput(ctx context.Context, r *receiver, res *Result) (err e
 	}
 	p := r.out.image.Platform()
 	d.Platform = &p
-	res.pushedAs(d)
+	res.manifestIs(d)
 	return b.sign(ctx, r.shown.client(), r.name, d)
 }
 

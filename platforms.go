@@ -255,7 +255,7 @@ func pushPlatforms(ctx context.Context, g []*part, i, k int, res *Result) (err e
 	if err != nil {
 		return err
 	}
-	res.pushedAs(d)
+	res.manifestIs(d)
 	return g[0].sign(ctx, client, name, d)
 }
 
@@ -341,7 +341,7 @@ func archivePlatforms(ctx context.Context, g []*part, i int, res *Result) error 
 	if err != nil {
 		return fmt.Errorf("output: %w", err)
 	}
-	res.archivedAs(d)
+	res.manifestIs(d)
 	return nil
 }
 

@@ -20,7 +20,6 @@ type Result struct {
 	// Manifest names the manifest that was pushed, or if none was, written to an archive, with
 	// its platform; nil when there is none. Of several it is the last.
 	Manifest *manifest.Descriptor
-	pushed   bool
 	Names    []string // that it was given
 	Size     int64    // bytes of its files, as Docker counts them
 	Layers   int
@@ -57,15 +56,9 @@ func (res *Result) counts() *Result {
 	return &Result{Cached: res.Cached, Ran: res.Ran, Took: res.Took}
 }
 
-// archivedAs notes the manifest of what was written to an archive.
-func (res *Result) archivedAs(d manifest.Descriptor) {
-	if !res.pushed {
-		res.Manifest = &d
-	}
-}
-
-// pushedAs notes the manifest of what a registry has now.
-func (res *Result) pushedAs(d manifest.Descriptor) { res.Manifest, res.pushed = &d, true }
+// manifestIs notes the manifest of what was written. Archives come before registries, so that
+// what one of those has counts.
+func (res *Result) manifestIs(d manifest.Descriptor) { res.Manifest = &d }
 
 // Behind is a stage that is not part of the image.
 type Behind struct {

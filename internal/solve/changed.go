@@ -95,12 +95,8 @@ func (r *run) lastGood(s *plan.Step) *store.Record {
 	// A store that cannot be read explains nothing, and the failure is told.
 	_ = r.Store.Records(func(key digest.Digest, rec *store.Record) bool {
 		n := 0
-		step := rec.Step
-		if step.IsZero() {
-			step = key
-		}
 		// Those of shared caches have no fields; those of other scopes are not found.
-		if rec.Kind != kind(s) || len(rec.Fields) == 0 || key != r.Scope.Key(step) {
+		if rec.Kind != kind(s) || len(rec.Fields) == 0 || key != r.Scope.Key(rec.StepKey(key)) {
 			return true
 		}
 		same := rec.Text == s.Line.Text

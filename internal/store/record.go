@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,6 +44,10 @@ func TreeID(key digest.Digest, nonce string) digest.Digest {
 	k.Text("nonce", nonce)
 	return k.Sum()
 }
+
+// StepKey is the key of the step of a record that is kept under key: stores of an older whittle
+// say it only so.
+func (r *Record) StepKey(key digest.Digest) digest.Digest { return cmp.Or(r.Step, key) }
 
 // recordFile is the JSON of a record.
 type recordFile struct {
