@@ -78,7 +78,11 @@ func parseContext(name, value string) (key string, c contextSpec, err error) {
 		return "", c, &hinted{fmt.Errorf("build context %q: has no name", "="+address.Redact(value)), "write NAME=VALUE: what COPY --from, FROM and mounts call it, and what it is"}
 	}
 	if err := dockerfile.CheckImageName(bare); err != nil {
-		return "", c, &hinted{fmt.Errorf("build context %q: the name is no stage's or image's: %w", bare, err), "write a name such as src or golang:1.24"}
+		way := "write a name such as src or golang:1.24"
+		if short, osArch, ok := strings.Cut(bare, ":"); ok && strings.Contains(osArch, "/") {
+			way = fmt.Sprintf("if it is for one platform, write %s::%s", short, osArch)
+		}
+		return "", c, &hinted{fmt.Errorf("build context %q: the name is no stage's or image's: %w", bare, err), way}
 	}
 	key = plan.ContextName(bare)
 	if key == "scratch" || key == "context" {

@@ -249,9 +249,22 @@ func args(least, most int, what string) cobra.PositionalArgs {
 		}
 		return &usageError{
 			&countError{verb(c), what, len(a)},
-			"usage: " + c.UseLine(),
+			cmp.Or(apart(c, a), "usage: "+c.UseLine()),
 		}
 	}
+}
+
+// apart tells who gave a value to a flag that needs none, such as --sbom, as a word of
+// its own that it belongs to the flag by an equals sign only.
+func apart(c *cobra.Command, operands []string) (hint string) {
+	c.Flags().Visit(func(f *pflag.Flag) {
+		for _, word := range []string{"true", "false"} {
+			if f.NoOptDefVal != "" && slices.Contains(operands, word) {
+				hint = fmt.Sprintf("if %q is the value of --%s, write --%s=%s", word, f.Name, f.Name, word)
+			}
+		}
+	})
+	return hint
 }
 
 // open opens the store.

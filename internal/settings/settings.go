@@ -169,7 +169,13 @@ func mistake(name string, err error) error {
 	var bad *toml.DecodeError
 	if errors.As(err, &bad) {
 		row, _ := bad.Position()
-		return &Error{fmt.Sprintf("%s:%d: %s", name, row, strings.TrimPrefix(bad.Error(), "toml: ")), way}
+		msg := strings.TrimPrefix(bad.Error(), "toml: ")
+		if rest, ok := strings.CutPrefix(msg, "cannot decode TOML "); ok { // and a type of Go
+			kind, _, _ := strings.Cut(rest, " ")
+			return &Error{fmt.Sprintf("%s:%d: %s: cannot be of type %s", name, row, strings.Join(bad.Key(), "."), kind),
+				`write mirrors and ca as lists, ["…"], and http and insecure as true or false`}
+		}
+		return &Error{fmt.Sprintf("%s:%d: %s", name, row, msg), way}
 	}
 	return &Error{fmt.Sprintf("%s: %v", name, err), way}
 }
