@@ -83,6 +83,45 @@ func TestASharedCacheIsNotSlowerThanBuilding(t *testing.T) {
 	}
 }
 
+// What a step took is without the time for which its base came: to make its layer again does not
+// take that, where the base is needed all the same.
+func TestAStepIsNotThoughtSlowForItsBase(t *testing.T) {
+	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/base/blobs/") {
+			time.Sleep(1500 * time.Millisecond)
+		}
+		inner.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	domain := strings.TrimPrefix(server.URL, "http://")
+	whole := newWorkshop(t, "")
+	whole.mustBuild("FROM scratch\nCOPY a /a\n", tags(domain+"/base"))
+	if _, err := whole.Push(t.Context(), domain+"/base", whittle.Compression{}, progress.Discard{}); err != nil {
+		t.Fatal(err)
+	}
+	large := strings.Repeat("0123456789abcdef", 1<<16)
+	copying := func(name string, last string, change func(*whittle.Request)) *whittle.Result {
+		h := newWorkshop(t, "")
+		whittle.NotePace(h.Whittle, domain, 1<<20, 200*time.Second) // its layer has some KB
+		req := whittle.Request{Context: folder(t, map[string]string{"large": large, "last": last,
+			"Dockerfile": "FROM " + domain + "/base\nCOPY large /\nWORKDIR /w\nCOPY last /\n"})}
+		change(&req)
+		res, err := h.Build(t.Context(), req)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		return res
+	}
+	cache := []whittle.Cache{{Ref: domain + "/cache", Max: true}}
+	copying("first", "one", func(r *whittle.Request) { r.CacheTo = cache })
+	said := &notes{}
+	res := copying("second", "two", func(r *whittle.Request) { r.CacheFrom, r.Sink = cache, said })
+	if res.Ran != 3 {
+		t.Errorf("%d steps cached, %d run: to fetch is thought to be sooner than to copy\n%s", res.Cached, res.Ran, said.text.String())
+	}
+}
+
 // Nobody knows how fast a registry is that was never asked: a fetch that turns out to be
 // slow is given up, and one that nothing can be made in the place of is not.
 func TestAFetchThatTurnsOutToBeSlowIsGivenUp(t *testing.T) {

@@ -104,9 +104,11 @@ func (s *suite) newWhittle(provider string) (builder, error) {
 }
 
 func (w *whittle) name() string       { return "whittle " + w.provider }
-func (w *whittle) programs() []string { return []string{filepath.Base(w.suite.whittle)} }
+func (w *whittle) programs() []string { return []string{filepath.Base(w.suite.whittle), fastGunzip[0]} }
 func (w *whittle) daemon() int        { return 0 }
-func (w *whittle) about() string      { return "provider " + w.provider + ", no daemon" }
+func (w *whittle) about() string {
+	return "provider " + w.provider + ", no daemon; " + decompressors(fastGunzip[:1])
+}
 
 func (w *whittle) base(standIn string) string { return w.suite.registry.image(standIn) }
 

@@ -14,12 +14,12 @@ import (
 )
 
 // fastGunzip are programs that containerd and dockerd decompress with when they are
-// there (packages isal and pigz).
+// there (packages isal and pigz). whittle has the first one.
 var fastGunzip = [...]string{"igzip", "unpigz"}
 
-func decompressors() string {
+func decompressors(programs []string) string {
 	list := []string{"layers decompressed by its own code"}
-	for _, name := range fastGunzip {
+	for _, name := range programs {
 		if _, err := exec.LookPath(name); err == nil {
 			list = append(list, "or "+name+" (which is there)")
 		}
@@ -61,7 +61,7 @@ func (s *suite) newBuildkitd(context.Context) (builder, error) {
 func (m *moby) name() string { return "buildkitd" }
 func (m *moby) about() string {
 	return m.version + ", OCI worker, overlayfs, steps in the machine's network, base images pinned by digest, " +
-		"exporter type=image with compression=uncompressed; " + decompressors()
+		"exporter type=image with compression=uncompressed; " + decompressors(fastGunzip[:])
 }
 func (m *moby) programs() []string {
 	return append([]string{"buildkitd", "buildctl", "runc"}, fastGunzip[:]...)
@@ -166,7 +166,7 @@ func (d *docker) name() string {
 }
 
 func (d *docker) about() string {
-	return d.version + ", overlay2, steps in the machine's network, base images in its own store; " + decompressors() +
+	return d.version + ", overlay2, steps in the machine's network, base images in its own store; " + decompressors(fastGunzip[:]) +
 		"; bytes that its first builder's steps read and write are not counted, no process of its own has them"
 }
 

@@ -96,14 +96,10 @@ func (l *Local) make(ctx context.Context, job solve.Job) (solve.Made, error) {
 	s := job.Step
 	switch {
 	case s.Run != nil:
-		began := l.Now()
 		if err := l.Roots.Gather(ctx, job.Below); err != nil {
 			return solve.Made{}, err
 		}
-		waited := l.Now().Sub(began)
-		made, err := l.run(ctx, job)
-		made.Waited = waited
-		return made, err
+		return l.run(ctx, job)
 	case s.Copy != nil:
 		return l.copy(ctx, job)
 	case s.Workdir != nil:

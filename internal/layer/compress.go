@@ -96,7 +96,10 @@ const maxWindow = 256 << 20
 // plain stream with the compression's name. The caller closes it; r is left
 // to the caller, and more of it than needed may have been read.
 func Decompress(r io.Reader) (io.ReadCloser, string, error) {
-	br := bufio.NewReaderSize(r, 256<<10)
+	return decompress(bufio.NewReaderSize(r, 256<<10))
+}
+
+func decompress(br *bufio.Reader) (io.ReadCloser, string, error) {
 	head, err := br.Peek(32)
 	if err != nil && err != io.EOF {
 		return nil, "", err
@@ -107,6 +110,19 @@ func Decompress(r io.Reader) (io.ReadCloser, string, error) {
 		return nil, "", fmt.Errorf("%s stream: %w", alg, err)
 	}
 	return plain, alg, nil
+}
+
+// decompressLayer is Decompress for a stream of which something else says what has to come
+// out: programs for it are not all as strict about what follows its end.
+func decompressLayer(r io.Reader) (io.ReadCloser, error) {
+	br := bufio.NewReaderSize(r, worthProgram)
+	if head, _ := br.Peek(32); sniff(head) == Gzip {
+		if p := gunzipOutside(br); p != nil {
+			return p, nil
+		}
+	}
+	plain, _, err := decompress(br)
+	return plain, err
 }
 
 func decompressor(br *bufio.Reader, alg string) (io.ReadCloser, error) {

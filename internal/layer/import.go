@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/whittle-build/whittle/internal/entry"
 )
@@ -88,7 +89,12 @@ func importTar(ctx context.Context, dir string, r io.Reader, t *table, below ent
 // copyTar decompresses r into out and reads it into t on the way.
 func copyTar(ctx context.Context, out *sink, r io.Reader, t *table, sparse *lazyExtents, plain bool) (err error) {
 	in := &counter{r: r}
-	dec, _, err := Decompress(in)
+	var dec io.ReadCloser
+	if plain {
+		dec, _, err = Decompress(in)
+	} else {
+		dec, err = decompressLayer(in)
+	}
 	if err != nil {
 		return &BrokenError{err}
 	}
@@ -135,19 +141,37 @@ func (t *tee) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Seek passes over n bytes as Read would, with one copy less: archive/tar skips
+// contents by it.
+func (t *tee) Seek(n int64, whence int) (int64, error) {
+	if whence != io.SeekCurrent || n < 0 {
+		return 0, errors.ErrUnsupported
+	}
+	for n > 0 {
+		if err := t.stopped(); err != nil {
+			return 0, err
+		}
+		some := min(n, sinkBuffer)
+		if err := t.out.take(t.r, some); err != nil {
+			return 0, err
+		}
+		n -= some
+	}
+	return t.out.n, nil
+}
+
 type counter struct {
 	r io.Reader
-	n int64
+	n atomic.Int64
 }
 
 func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
-	c.n += int64(n)
+	c.n.Add(int64(n))
 	return n, err
 }
 
-// bounded stops a stream that grows too much. It and in are used by one
-// goroutine.
+// bounded stops a stream that grows too much.
 type bounded struct {
 	r  io.Reader
 	in *counter
@@ -160,8 +184,8 @@ func (b *bounded) Read(p []byte) (int, error) {
 	if b.n > maxTar {
 		return n, fmt.Errorf("layer of more than %d bytes: %w", int64(maxTar), ErrBound)
 	}
-	if b.n > freeGrowth && b.n/maxRatio > b.in.n {
-		return n, fmt.Errorf("%d bytes that grow to more than %d: %w", b.in.n, b.n, ErrBound)
+	if b.n > freeGrowth && b.n/maxRatio > b.in.n.Load() {
+		return n, fmt.Errorf("%d bytes that grow to more than %d: %w", b.in.n.Load(), b.n, ErrBound)
 	}
 	return n, err
 }

@@ -286,7 +286,8 @@ func TestEveryDictionaryOfAnXzFileIsBounded(t *testing.T) {
 }
 
 func TestAStreamThatGrowsTooMuchIsStopped(t *testing.T) {
-	in := &counter{n: 1000}
+	in := &counter{}
+	in.n.Store(1000)
 	b := &bounded{r: zeros{}, in: in, n: freeGrowth - 10}
 	if _, err := b.Read(make([]byte, 5)); err != nil {
 		t.Errorf("below the bound: %v", err)
@@ -294,7 +295,7 @@ func TestAStreamThatGrowsTooMuchIsStopped(t *testing.T) {
 	if _, err := b.Read(make([]byte, 50)); !errors.Is(err, ErrBound) {
 		t.Errorf("above the bound: %v", err)
 	}
-	in.n = freeGrowth / 100
+	in.n.Store(freeGrowth / 100)
 	if _, err := b.Read(make([]byte, 50)); err != nil {
 		t.Errorf("a stream that is large but not dense: %v", err)
 	}

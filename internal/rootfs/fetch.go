@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/layer"
@@ -29,6 +31,7 @@ func (e *LostError) Unwrap() error { return e.Err }
 // Gather makes sure that all layers of chain are here. Those that are elsewhere
 // are fetched side by side; View and the mounts would do it by themselves.
 func (r *Roots) Gather(ctx context.Context, chain Chain) error {
+	began := time.Now()
 	var wg sync.WaitGroup
 	errs := make([]error, len(chain))
 	for i, id := range chain {
@@ -39,7 +42,19 @@ func (r *Roots) Gather(ctx context.Context, chain Chain) error {
 		wg.Go(func() { _, errs[i] = r.fetched(ctx, id) })
 	}
 	wg.Wait()
+	if sum, ok := ctx.Value(waitKey{}).(*atomic.Int64); ok {
+		sum.Add(int64(time.Since(began)))
+	}
 	return errors.Join(errs...)
+}
+
+type waitKey struct{}
+
+// Timed returns a context with a clock: how long what runs under it has waited in Gather, for
+// layers to come from elsewhere.
+func Timed(ctx context.Context) (_ context.Context, waited func() time.Duration) {
+	var sum atomic.Int64
+	return context.WithValue(ctx, waitKey{}, &sum), func() time.Duration { return time.Duration(sum.Load()) }
 }
 
 // Meta is what is known of a layer, here or elsewhere.

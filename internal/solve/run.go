@@ -206,12 +206,12 @@ func (r *run) run(ctx context.Context, line *plan.Line, job Job, key *digest.Key
 	r.mu.Unlock()
 	r.emit(progress.Event{Kind: progress.Started, Vertex: line.Number, Key: job.Key.Short(), Name: container(job)})
 	span := trace.Begin(ctx, "run")
-	began := r.Now()
+	began, waited := r.Now(), job.waited()
 	r.working(1)
 	made, err := r.Runner.Run(r.noteOthers(ctx), job)
 	r.working(-1)
 	span.End()
-	took := r.Now().Sub(began) - made.Waited + job.Keyed
+	took := r.Now().Sub(began) - (job.waited() - waited) + job.keyed
 	if err != nil {
 		return nil, err
 	}

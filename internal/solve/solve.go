@@ -65,8 +65,10 @@ type Job struct {
 	InRoot  bool           // a later step of this plan runs a process on top of it, or mounts it
 	Fresh   bool           // no cache of an earlier build may be used, those of mounts included
 	Vertex  int            // for progress
-	Keyed   time.Duration  // how long it took to make the key, which reads what is copied
 	Kept    *Kept          // nil: nothing is
+
+	waited func() time.Duration // for layers that the step works on to come from elsewhere
+	keyed  time.Duration        // how long it took, but for that, to make the key, which reads what is copied
 }
 
 // Kept is what was made while a step's content was found out, and is of use when
@@ -85,7 +87,6 @@ type Made struct {
 	Layer   digest.Digest
 	Size    int64 // bytes of regular files
 	Entries int
-	Waited  time.Duration // for layers that the step works on to come from elsewhere
 }
 
 // Solver holds what a solve needs.
@@ -310,11 +311,12 @@ func (r *run) step(ctx context.Context, line *plan.Line) (_ *Done, err error) {
 	if job.Mounts, err = r.waitMounts(ctx, s); err != nil {
 		return nil, err
 	}
+	ctx, job.waited = rootfs.Timed(ctx)
 	began := r.Now()
 	keySpan := trace.Begin(ctx, "key")
 	key, err := r.key(ctx, &job)
 	keySpan.End()
-	job.Keyed = r.Now().Sub(began)
+	job.keyed = r.Now().Sub(began) - job.waited()
 	if err != nil {
 		return nil, r.failed(ctx, line, began, nil, err)
 	}
