@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -175,15 +176,15 @@ func valid(name string) bool {
 
 // find walks memory only. sure is false when the disk must be asked.
 func (c *Context) find(name string) (n *node, sure bool) {
+	i := strings.LastIndexByte(name, '/')
+	if p := c.last.Load(); i > 0 && p != nil && p.path == name[:i] && valid(name[i+1:]) {
+		return p.kid(name[i+1:])
+	}
 	if !valid(name) {
 		return nil, true
 	}
 	if name == "." {
 		return c.tree, true
-	}
-	i := strings.LastIndexByte(name, '/')
-	if p := c.last.Load(); i > 0 && p != nil && p.path == name[:i] {
-		return p.node.sureKid(name[i+1:])
 	}
 	n = c.tree
 	for at := 0; at <= i; {
@@ -195,7 +196,7 @@ func (c *Context) find(name string) (n *node, sure bool) {
 		n, at = k, end+1
 	}
 	if i > 0 && n.isDir() {
-		c.last.Store(&place{name[:i], n})
+		c.last.Store(&place{path: name[:i], node: n})
 	}
 	return n.sureKid(name[i+1:])
 }
@@ -215,6 +216,22 @@ func (n *node) sureKid(name string) (k *node, sure bool) {
 type place struct {
 	path string
 	node *node
+	next atomic.Int64 // which of its kids is thought to be asked for next: most ask for all in their order
+}
+
+// kid is sureKid of the place's directory.
+func (p *place) kid(name string) (k *node, sure bool) {
+	kids := p.node.extra.kids
+	at := p.next.Load()
+	if at >= int64(len(kids)) || kids[at].name != name {
+		i, ok := slices.BinarySearchFunc(kids, name, byName)
+		if !ok {
+			return nil, p.node.extra.listed
+		}
+		at = int64(i)
+	}
+	p.next.Store(at + 1)
+	return kids[at], kids[at].known()
 }
 
 // get returns the node at path, from memory or else from the disk.
@@ -268,12 +285,41 @@ func (c *Context) ReadDir(path string) ([]entry.Entry, error) {
 	}
 	defer c.mu.RUnlock()
 	out := make([]entry.Entry, 0, len(n.extra.kids))
+	paths := newJoiner(path, n.extra.kids)
 	for _, k := range n.extra.kids {
 		if !k.hidden() {
-			out = append(out, k.entry(entry.Join(path, k.name)))
+			out = append(out, k.entry(paths.join(k.name)))
 		}
 	}
 	return out, nil
+}
+
+// joiner makes the paths of what is in a directory, all of them in one piece of memory.
+type joiner struct {
+	dir string
+	all strings.Builder
+}
+
+func newJoiner(dir string, kids []*node) *joiner {
+	p := &joiner{dir: dir}
+	size := len(kids) * (len(dir) + 1)
+	for _, k := range kids {
+		size += len(k.name)
+	}
+	p.all.Grow(size)
+	return p
+}
+
+// join is entry.Join of the directory and name.
+func (p *joiner) join(name string) string {
+	if p.dir == "." {
+		return name
+	}
+	begin := p.all.Len()
+	p.all.WriteString(p.dir)
+	p.all.WriteByte('/')
+	p.all.WriteString(name)
+	return p.all.String()[begin:]
 }
 
 // ready reports whether the directory n can be listed from memory.
