@@ -5,8 +5,8 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
