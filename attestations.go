@@ -93,11 +93,16 @@ func (p *part) contents(ctx context.Context, d manifest.Descriptor, m *image.Ima
 		name = purls[0]
 	}
 	for _, in := range p.inside {
-		of, part := name, ""
-		if in.stage != p.plan.Target {
+		of, part, origin := name, "", func(path string) string { return in.from[path] }
+		switch in.stage {
+		case p.plan.Target:
+		case nil:
+			of, part = "build context of "+name, "/.context" // which is no stage's name
+			origin = func(string) string { return fromContext }
+		default:
 			of, part = "stage "+in.stage.Display+" of "+name, "/"+in.stage.Display
 		}
-		doc := in.found.SPDX(of, d.Digest, m.Created, func(path string) string { return in.from[path] })
+		doc := in.found.SPDX(of, d.Digest, m.Created, origin)
 		doc.Namespace += part
 		claims = append(claims, doc)
 	}
@@ -106,13 +111,13 @@ func (p *part) contents(ctx context.Context, d manifest.Descriptor, m *image.Ima
 
 // inside is what the file system of a stage has, and where each of its files is from.
 type inside struct {
-	stage *plan.Stage
+	stage *plan.Stage // nil is the build context
 	found *sbom.Inventory
 	from  map[string]string
 }
 
 // lookInside does so, once for all outputs and names: into the target, then into the other
-// stages that an SBOM is to have.
+// stages that an SBOM is to have, and the build context.
 func (p *part) lookInside(ctx context.Context) error {
 	if p.inside != nil {
 		return nil
@@ -137,9 +142,25 @@ func (p *part) lookInside(ctx context.Context) error {
 		}
 		list = append(list, inside{s, found, from})
 	}
+	if p.scansContext() {
+		found, err := sbom.Scan(ctx, p.main.FS)
+		if err != nil {
+			return fmt.Errorf("build context: %w", err)
+		}
+		for _, gap := range found.Gaps() {
+			p.note("sbom: build context: incomplete: %s", gap)
+		}
+		list = append(list, inside{found: found})
+	}
 	p.inside = list
 	return nil
 }
+
+// fromContext is where files are from that nothing but the context has.
+const fromContext = "the build context"
+
+// scansContext says whether the Dockerfile wants an SBOM of the build context, and there is one.
+func (p *part) scansContext() bool { return p.plan.Target.ScanContext && p.main != nil }
 
 // alsoScanned are the stages besides the target of which the Dockerfile wants an SBOM.
 func (p *part) alsoScanned() (list []*plan.Stage) {
@@ -197,7 +218,7 @@ func originOf(s *plan.Step) string {
 	case len(c.Remotes) > 0 && len(c.Sources) == 0:
 		return c.Remotes[0].Public()
 	}
-	return "the build context"
+	return fromContext
 }
 
 // purl is the package URL of an image.

@@ -148,6 +148,9 @@ func (b *build) sweep(res *Result, err error) {
 
 func (w *Whittle) newBuild(req Request) *build {
 	b := &build{Whittle: w, req: req, sink: req.Sink, began: w.opt.Now(), ends: &ends{}}
+	if req.files != nil {
+		b.main = &buildContext{Context: req.files}
+	}
 	if b.sink == nil {
 		b.sink = progress.Discard{}
 	}

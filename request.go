@@ -4,6 +4,7 @@ import (
 	"io"
 	"runtime"
 
+	"github.com/whittle-build/whittle/internal/execute"
 	"github.com/whittle-build/whittle/internal/progress"
 )
 
@@ -16,6 +17,9 @@ type Request struct {
 	Contexts map[string]string // named contexts, by the name that a Dockerfile calls them
 	File     string            // Dockerfile; "" means that of the context, "-" what In holds
 	In       io.Reader         // standard input
+	// files, if not nil, are the main context, in the place of the folder: another build has
+	// them open.
+	files *execute.Context
 	// Platform is what the image is for, "os/arch"; "" means this machine's, or
 	// what its base is for. RUN needs a base whose programs run here, or an emulator. Several
 	// stand with commas between them: then the image is one of several, under one name and

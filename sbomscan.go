@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/whittle-build/whittle/internal/attest"
+	"github.com/whittle-build/whittle/internal/execute"
 	"github.com/whittle-build/whittle/internal/image"
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/progress"
@@ -26,6 +27,7 @@ const (
 	scanDestination = "/run/out/"
 	scanStage       = "scan"
 	scanTarget      = "target"
+	contextExtra    = "context"
 )
 
 // maxClaim bounds one document of a generator.
@@ -70,14 +72,7 @@ func checkParameter(name string) error {
 	return nil
 }
 
-// noteUnscanned tells of what the Dockerfile wants to be scanned, and is not.
-func (p *part) noteUnscanned() {
-	if p.req.SBOM && p.plan.Target.ScanContext {
-		p.note("sbom: the build context is not scanned, which BUILDKIT_SBOM_SCAN_CONTEXT asks for")
-	}
-}
-
-// generated is what the generator finds in m, and in stages of which that is wanted: a
+// generated is what the generator finds in m, and in stages and the build context where that is wanted: a
 // document for each file that it leaves. It runs as a step of a build of its own, and so not
 // again for the same images.
 func (p *part) generated(ctx context.Context, m *image.Image) (claims []json.RawMessage, err error) {
@@ -116,12 +111,16 @@ func (p *part) scanned(ctx context.Context, contexts map[string]string) (claims 
 	for name, value := range p.req.SBOMParameters {
 		args[scanVariable+name] = value
 	}
+	var files *execute.Context
+	if p.scansContext() {
+		files = p.main.Context
+	}
 	text, err := p.scanFile(slices.Sorted(maps.Keys(args)))
 	if err != nil {
 		return nil, err
 	}
 	_, err = p.Build(ctx, Request{
-		Context: empty, File: "-", In: strings.NewReader(text), Contexts: contexts, Args: args,
+		Context: empty, File: "-", In: strings.NewReader(text), files: files, Contexts: contexts, Args: args,
 		Outputs: []Output{{Type: LocalOutput, Dest: out}},
 		// What is attested is to be trusted as what is built.
 		CacheSignKey: p.req.CacheSignKey, CacheVerifyKey: p.req.CacheVerifyKey,
@@ -183,11 +182,16 @@ func (p *part) scanFile(args []string) (string, error) {
 	text := fmt.Sprintf("FROM %s AS %s\nWORKDIR %s\nWORKDIR %s\nENV %sSOURCE=%s %[5]sDESTINATION=%[3]s\n",
 		from.ID, scanStage, scanDestination, quoted(dir), scanVariable, scanSource)
 	run := fmt.Sprintf("RUN --mount=type=bind,from=%s,target=%s --mount=type=tmpfs,target=/tmp", scanTarget, scanSource)
-	for i, s := range p.alsoScanned() {
-		if i == 0 {
-			text += fmt.Sprintf("ENV %sSOURCE_EXTRAS=%s\n", scanVariable, scanExtras)
-		}
+	also := p.alsoScanned()
+	for i, s := range also {
 		run += fmt.Sprintf(" --mount=type=bind,from=%s,target=%s/sbom-%s", scanExtra(i+1), scanExtras, s.Display)
+	}
+	context := p.scansContext() && !slices.ContainsFunc(also, func(s *plan.Stage) bool { return s.Display == contextExtra })
+	if context {
+		run += fmt.Sprintf(" --mount=type=bind,target=%s/sbom-%s", scanExtras, contextExtra)
+	}
+	if context || len(also) > 0 {
+		text += fmt.Sprintf("ENV %sSOURCE_EXTRAS=%s\n", scanVariable, scanExtras)
 	}
 	for _, name := range args {
 		text += "ARG " + name + "\n"

@@ -182,7 +182,6 @@ func (b *build) planParts(ctx context.Context, parts []*part) error {
 			return err
 		}
 		p.plan = made
-		p.noteUnscanned()
 	}
 	return b.findGenerator(ctx)
 }
