@@ -18,6 +18,7 @@ var starters = map[string]string{
 	"internal/sandbox/":                "steps and containers, and whittle itself to start them",
 	"internal/fetch/gitrun.go":         "git, of the host",
 	"internal/registry/credentials.go": "credential helpers, of the host",
+	"internal/layer/gunzip.go":         "igzip, of the host",
 	"cmd/whittle/monitor.go":           "whittle itself",
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/whittle-build/whittle/internal/address"
@@ -142,14 +143,7 @@ func (p *part) lookInside(ctx context.Context) error {
 		}
 		list = append(list, inside{s, found, from})
 	}
-	if p.scansContext() {
-		found, err := sbom.Scan(ctx, p.main.FS)
-		if err != nil {
-			return fmt.Errorf("build context: %w", err)
-		}
-		for _, gap := range found.Gaps() {
-			p.note("sbom: build context: incomplete: %s", gap)
-		}
+	if found := p.within.inContext; found != nil && p.scansContext() {
 		list = append(list, inside{found: found})
 	}
 	p.inside = list
@@ -160,7 +154,25 @@ func (p *part) lookInside(ctx context.Context) error {
 const fromContext = "the build context"
 
 // scansContext says whether the Dockerfile wants an SBOM of the build context, and there is one.
-func (p *part) scansContext() bool { return p.plan.Target.ScanContext && p.main != nil }
+func (p *part) scansContext() bool { return p.req.SBOM && p.plan.Target.ScanContext && p.main != nil }
+
+// lookIntoContext finds out what the build context has, once for all parts, before anything runs:
+// outputs may lie in it.
+func (b *build) lookIntoContext(ctx context.Context, parts []*part) error {
+	i := slices.IndexFunc(parts, (*part).scansContext)
+	if i < 0 || b.req.SBOMGenerator != "" {
+		return nil
+	}
+	found, err := sbom.Scan(ctx, parts[i].main.FS)
+	if err != nil {
+		return fmt.Errorf("sbom: build context: %w", err)
+	}
+	for _, gap := range found.Gaps() {
+		b.note("sbom: build context: incomplete: %s", gap)
+	}
+	b.inContext = found
+	return nil
+}
 
 // alsoScanned are the stages besides the target of which the Dockerfile wants an SBOM.
 func (p *part) alsoScanned() (list []*plan.Stage) {

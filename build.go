@@ -19,6 +19,7 @@ import (
 	"github.com/whittle-build/whittle/internal/plan"
 	"github.com/whittle-build/whittle/internal/progress"
 	"github.com/whittle-build/whittle/internal/sandbox"
+	"github.com/whittle-build/whittle/internal/sbom"
 	"github.com/whittle-build/whittle/internal/solve"
 	"github.com/whittle-build/whittle/internal/source"
 	"github.com/whittle-build/whittle/internal/sshagent"
@@ -48,7 +49,8 @@ type build struct {
 	ends     *ends       // shared by parts
 	key      *attest.Key // that signs; nil is none
 
-	generator *image.Image // of SBOMs; nil is none
+	generator *image.Image    // of SBOMs; nil is none
+	inContext *sbom.Inventory // what the main context has, where an SBOM of it is wanted
 
 	instead func(*plan.Step, digest.Digest) digest.Digest // of the solver; nil is none
 	apart   *store.Scope                                  // of cache mounts of this build alone; nil: those of all that it trusts

@@ -79,8 +79,10 @@ func parseContext(name, value string) (key string, c contextSpec, err error) {
 	}
 	if err := dockerfile.CheckImageName(bare); err != nil {
 		way := "write a name such as src or golang:1.24"
-		if short, osArch, ok := strings.Cut(bare, ":"); ok && strings.Contains(osArch, "/") {
-			way = fmt.Sprintf("if it is for one platform, write %s::%s", short, osArch)
+		if short, osArch, ok := strings.Cut(bare, ":"); ok {
+			if _, perr := contextPlatform(osArch); perr == nil && strings.Contains(osArch, "/") {
+				way = fmt.Sprintf("if it is for one platform, write %s::%s", short, osArch)
+			}
 		}
 		return "", c, &hinted{fmt.Errorf("build context %q: the name is no stage's or image's: %w", bare, err), way}
 	}

@@ -159,12 +159,14 @@ func (w *Whittle) takeLayerFrom(ctx context.Context, r io.Reader, want, id diges
 		return image.Layer{}, err
 	}
 	defer join(&err, tmp.Remove)
-	meta, err := layer.Import(ctx, tmp.Path, r, nil)
+	var meta layer.Meta
+	if want.IsZero() {
+		meta, err = layer.Import(ctx, tmp.Path, r, nil)
+	} else {
+		meta, err = layer.ImportKnown(ctx, tmp.Path, r, want)
+	}
 	if err != nil {
 		return image.Layer{}, w.store.Explain(err)
-	}
-	if !want.IsZero() && meta.DiffID != want {
-		return image.Layer{}, fmt.Errorf("its content is %s and not %s, as was said", meta.DiffID.Short(), want.Short())
 	}
 	if id.IsZero() {
 		id = meta.DiffID

@@ -186,7 +186,11 @@ func (p *part) scanFile(args []string) (string, error) {
 	for i, s := range also {
 		run += fmt.Sprintf(" --mount=type=bind,from=%s,target=%s/sbom-%s", scanExtra(i+1), scanExtras, s.Display)
 	}
-	context := p.scansContext() && !slices.ContainsFunc(also, func(s *plan.Stage) bool { return s.Display == contextExtra })
+	context := p.scansContext()
+	if context && slices.ContainsFunc(also, func(s *plan.Stage) bool { return s.Display == contextExtra }) {
+		p.note("sbom: the generator does not see the build context: a stage that it sees is called %q, as the context is for it", contextExtra)
+		context = false
+	}
 	if context {
 		run += fmt.Sprintf(" --mount=type=bind,target=%s/sbom-%s", scanExtras, contextExtra)
 	}

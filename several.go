@@ -183,6 +183,9 @@ func (b *build) planParts(ctx context.Context, parts []*part) error {
 		}
 		p.plan = made
 	}
+	if err := b.lookIntoContext(ctx, parts); err != nil {
+		return err
+	}
 	return b.findGenerator(ctx)
 }
 

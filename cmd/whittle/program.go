@@ -257,14 +257,21 @@ func args(least, most int, what string) cobra.PositionalArgs {
 // apart tells who gave a value to a flag that needs none, such as --sbom, as a word of
 // its own that it belongs to the flag by an equals sign only.
 func apart(c *cobra.Command, operands []string) (hint string) {
-	c.Flags().Visit(func(f *pflag.Flag) {
-		for _, word := range []string{"true", "false"} {
-			if f.NoOptDefVal != "" && slices.Contains(operands, word) {
-				hint = fmt.Sprintf("if %q is the value of --%s, write --%s=%s", word, f.Name, f.Name, word)
-			}
+	for _, word := range []string{"true", "false"} {
+		if !slices.Contains(operands, word) {
+			continue
 		}
-	})
-	return hint
+		var ways []string
+		c.Flags().Visit(func(f *pflag.Flag) {
+			if f.NoOptDefVal != "" {
+				ways = append(ways, "--"+f.Name+"="+word)
+			}
+		})
+		if len(ways) > 0 {
+			return fmt.Sprintf("if %q is the value of a flag, write %s", word, strings.Join(ways, " or "))
+		}
+	}
+	return ""
 }
 
 // open opens the store.

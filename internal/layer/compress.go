@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/bzip2"
+	"context"
 	"fmt"
 	"io"
 
@@ -112,13 +113,24 @@ func decompress(br *bufio.Reader) (io.ReadCloser, string, error) {
 	return plain, alg, nil
 }
 
-// decompressLayer is Decompress for a stream of which something else says what has to come
-// out: programs for it are not all as strict about what follows its end.
-func decompressLayer(r io.Reader) (io.ReadCloser, error) {
+// An opener begins to decompress r; with ctx that ends.
+type opener func(ctx context.Context, r io.Reader) (io.ReadCloser, error)
+
+// byLibrary is Decompress.
+func byLibrary(_ context.Context, r io.Reader) (io.ReadCloser, error) {
+	plain, _, err := Decompress(r)
+	return plain, err
+}
+
+// byProgram is Decompress for a stream of which it is known what has to come out: programs
+// are not as strict about what follows its end.
+func byProgram(ctx context.Context, r io.Reader) (io.ReadCloser, error) {
 	br := bufio.NewReaderSize(r, worthProgram)
-	if head, _ := br.Peek(32); sniff(head) == Gzip {
-		if p := gunzipOutside(br); p != nil {
-			return p, nil
+	if all, err := br.Peek(worthProgram); err == nil && sniff(all) == Gzip {
+		if name := gunzipper(); name != "" {
+			if p, err := startGunzip(ctx, name, br); err == nil {
+				return p, nil
+			}
 		}
 	}
 	plain, _, err := decompress(br)

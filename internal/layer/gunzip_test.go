@@ -4,17 +4,20 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
+
+	"github.com/whittle-build/whittle/internal/digest"
 )
 
 // members is a stream of a few members that is larger than what a program is started for, and what
@@ -40,18 +43,35 @@ func members(t *testing.T) (stream, plain []byte) {
 	return z.Bytes(), all.Bytes()
 }
 
-// outside starts the program on a stream, and fails where that is not done.
+// outside starts the program on a stream.
 func outside(t *testing.T, r io.Reader) *piped {
 	t.Helper()
-	if _, err := exec.LookPath(gunzipProgram); err != nil {
+	name := findGunzip()
+	if name == "" {
 		t.Skip("needs " + gunzipProgram)
 	}
-	p := gunzipOutside(bufio.NewReaderSize(r, worthProgram))
-	if p == nil {
-		t.Fatalf("%s was not started", gunzipProgram)
+	return started(t, t.Context(), name, r)
+}
+
+func started(t *testing.T, ctx context.Context, name string, r io.Reader) *piped {
+	t.Helper()
+	p, err := startGunzip(ctx, name, bufio.NewReader(r))
+	if err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.Close() })
 	return p
+}
+
+// otherProgram is a folder that has a shell script in the place of the program, for whoever it runs as.
+func otherProgram(t *testing.T, script string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o755),
+		os.WriteFile(filepath.Join(dir, gunzipProgram), []byte("#!/bin/sh\n"+script+"\n"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 func TestAProgramDecompressesAsTheLibraryDoes(t *testing.T) {
@@ -125,47 +145,57 @@ func TestAProgramThatIsNotReadToItsEndEnds(t *testing.T) {
 	}
 }
 
-// A stream takes the library where there is no program, and where that does not start.
-func TestWithoutAProgramTheLibraryDecompresses(t *testing.T) {
-	stream, plain := members(t)
+// What cannot be started, says something else or only a part is no program.
+func TestOnlyAProgramThatWorksIsTaken(t *testing.T) {
+	for _, script := range []string{"exit 127", "printf 'two '", "printf 'two members, and more'", "exec cat", "echo >&2; exit 1", "kill -ILL $$"} {
+		t.Setenv("PATH", otherProgram(t, "PATH=/usr/bin:/bin\n"+script))
+		if name := findGunzip(); name != "" {
+			t.Errorf("%q is taken", script)
+		}
+	}
 	broken := t.TempDir()
 	if err := os.WriteFile(filepath.Join(broken, gunzipProgram), []byte("no program"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{"", broken} {
 		t.Setenv("PATH", path)
-		r, err := decompressLayer(bytes.NewReader(stream))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, ok := r.(*piped); ok {
-			t.Errorf("PATH=%s: a program", path)
-		}
-		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, plain) {
-			t.Errorf("PATH=%s: %d bytes, error %v", path, len(got), err)
+		if name := findGunzip(); name != "" {
+			t.Errorf("PATH=%q: %s", path, name)
 		}
 	}
 }
 
-// A program that cannot do it is named.
 func TestAProgramThatFailsIsNamed(t *testing.T) {
 	stream, _ := members(t)
-	dir := t.TempDir()
-	os.Chmod(filepath.Dir(dir), 0o755) // for who it runs as
-	os.Chmod(dir, 0o755)
-	name := filepath.Join(dir, gunzipProgram)
-	if err := os.WriteFile(name, []byte("#!/bin/sh\nexit 3\n"), 0o755); err != nil {
-		t.Fatal(err)
+	name := filepath.Join(otherProgram(t, "exit 3"), gunzipProgram)
+	p := started(t, t.Context(), name, bytes.NewReader(stream))
+	if _, err := io.Copy(io.Discard, p); err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "exit status 3") {
+		t.Errorf("error %v", err)
 	}
-	t.Setenv("PATH", dir)
-	if _, err := exec.Command(name).Output(); err == nil {
-		t.Fatal("it does not fail")
+}
+
+// It neither reads nor writes, and does not end by itself.
+func TestAProgramThatStandsStillEndsWithTheContext(t *testing.T) {
+	stream, _ := members(t)
+	name := filepath.Join(otherProgram(t, "exec /bin/sleep 1000"), gunzipProgram)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	p := started(t, ctx, name, bytes.NewReader(append(stream, stream...)))
+	interrupted := errors.New("interrupted")
+	time.AfterFunc(100*time.Millisecond, func() { cancel(interrupted) })
+	if _, err := io.Copy(io.Discard, p); err != interrupted {
+		t.Errorf("error %v", err)
 	}
-	p := gunzipOutside(bufio.NewReaderSize(bytes.NewReader(stream), worthProgram))
-	if p == nil {
-		t.Skip("needs a place that others can reach")
-	}
-	if _, err := io.Copy(io.Discard, p); err == nil || !strings.Contains(err.Error(), name) {
+}
+
+// Whoever ends a service ends all that it has started, in any order.
+func TestAProgramThatIsEndedBeforeUsDidNotFail(t *testing.T) {
+	stream, _ := members(t)
+	name := filepath.Join(otherProgram(t, "kill -TERM $$"), gunzipProgram)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	p := started(t, ctx, name, bytes.NewReader(stream))
+	ended := errors.New("ended")
+	time.AfterFunc(300*time.Millisecond, func() { cancel(ended) })
+	if _, err := io.Copy(io.Discard, p); err != ended {
 		t.Errorf("error %v", err)
 	}
 }
@@ -175,31 +205,69 @@ func TestShortStreamsStartNoProgram(t *testing.T) {
 	w := gzip.NewWriter(&z)
 	w.Write(make([]byte, 10<<20))
 	w.Close()
-	r, err := decompressLayer(&z)
+	r, err := byProgram(t.Context(), &z)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, ok := r.(*piped); ok {
-		t.Errorf("%d bytes were given to a program", z.Len())
+		t.Error("a few KB were given to a program")
 	}
 	if n, err := io.Copy(io.Discard, r); err != nil || n != 10<<20 {
 		t.Errorf("%d bytes, error %v", n, err)
 	}
 }
 
-// What an archive of files has at its end is judged by one decompressor, wherever that runs.
-func TestArchivesAreDecompressedByTheLibrary(t *testing.T) {
+// packed is a tar in gzip with a file that makes it worth a program.
+func packed(t *testing.T) []byte {
+	t.Helper()
 	random := make([]byte, 2*worthProgram)
 	rand.NewChaCha8([32]byte{2}).Read(random)
 	var z bytes.Buffer
 	w := gzip.NewWriter(&z)
 	tw := tar.NewWriter(w)
-	tw.WriteHeader(&tar.Header{Name: "a", Mode: 0o644, Size: int64(len(random))})
-	tw.Write(random)
-	tw.Close()
-	w.Close()
-	z.WriteString("something else")
-	if _, _, err := ImportArchive(t.Context(), t.TempDir(), bytes.NewReader(z.Bytes())); err == nil {
+	err := tw.WriteHeader(&tar.Header{Name: "a", Mode: 0o644, Size: int64(len(random))})
+	_, werr := tw.Write(random)
+	if err := errors.Join(err, werr, tw.Close(), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return z.Bytes()
+}
+
+func TestALayerThatIsKnownIsImportedByAProgram(t *testing.T) {
+	outside(t, strings.NewReader(probe)) // there is one
+	z := packed(t)
+	r, err := byProgram(t.Context(), bytes.NewReader(z))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := r.(*piped); !ok {
+		t.Errorf("%T decompresses it", r)
+	}
+	r.Close()
+	m, err := Import(t.Context(), t.TempDir(), bytes.NewReader(z), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if known, err := ImportKnown(t.Context(), t.TempDir(), bytes.NewReader(z), m.DiffID); err != nil || known != m {
+		t.Errorf("%+v, error %v; want %+v", known, err, m)
+	}
+	dir := t.TempDir()
+	if _, err := ImportKnown(t.Context(), dir, bytes.NewReader(z), digest.Of([]byte("another"))); err == nil {
+		t.Error("a layer of another diffID is taken")
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("it left %v, error %v", left, err)
+	}
+}
+
+// What follows a stream is judged by one decompressor, wherever that runs, unless it is known what
+// has to come out.
+func TestWhatIsNotKnownIsDecompressedByTheLibrary(t *testing.T) {
+	z := append(packed(t), "something else"...)
+	if _, err := Import(t.Context(), t.TempDir(), bytes.NewReader(z), nil); err == nil {
+		t.Error("a layer with something behind it is taken")
+	}
+	if _, _, err := ImportArchive(t.Context(), t.TempDir(), bytes.NewReader(z)); err == nil {
 		t.Error("an archive with something behind it is taken")
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 
+	"github.com/whittle-build/whittle/internal/digest"
 	"github.com/whittle-build/whittle/internal/entry"
 )
 
@@ -35,7 +36,18 @@ const (
 // folder has none of Import's files. Import returns only when a Read of r that
 // it began has ended, so r should end with ctx.
 func Import(ctx context.Context, dir string, r io.Reader, below entry.FS) (Meta, error) {
-	return importTar(ctx, dir, r, newTable(), below, false)
+	return importing{open: byLibrary, below: below}.tar(ctx, dir, r, newTable())
+}
+
+// ImportKnown is Import of a layer that has to have the diffID want, on an empty file system. It is sooner done where
+// igzip is installed.
+func ImportKnown(ctx context.Context, dir string, r io.Reader, want digest.Digest) (Meta, error) {
+	m, err := importing{open: byProgram}.tar(ctx, dir, r, newTable())
+	if err == nil && m.DiffID != want {
+		removeTar(dir)
+		err = fmt.Errorf("its content is %s and not %s, as was said", m.DiffID.Short(), want.Short())
+	}
+	return m, err
 }
 
 // ImportArchive is Import for an archive of files, as ADD takes them: names
@@ -43,7 +55,7 @@ func Import(ctx context.Context, dir string, r io.Reader, below entry.FS) (Meta,
 // directories that the archive has only as parents of something.
 func ImportArchive(ctx context.Context, dir string, r io.Reader) (Meta, map[string]bool, error) {
 	t := newTable()
-	m, err := importTar(ctx, dir, r, t, nil, true)
+	m, err := importing{open: byLibrary, plain: true}.tar(ctx, dir, r, t)
 	if err != nil {
 		return m, nil, err
 	}
@@ -52,7 +64,14 @@ func ImportArchive(ctx context.Context, dir string, r io.Reader) (Meta, map[stri
 	return m, implied, nil
 }
 
-func importTar(ctx context.Context, dir string, r io.Reader, t *table, below entry.FS, plain bool) (m Meta, err error) {
+// importing says how a tar is taken.
+type importing struct {
+	open  opener
+	below entry.FS
+	plain bool // names that begin with .wh. are files like any other
+}
+
+func (i importing) tar(ctx context.Context, dir string, r io.Reader, t *table) (m Meta, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return m, err
 	}
@@ -67,7 +86,7 @@ func importTar(ctx context.Context, dir string, r io.Reader, t *table, below ent
 	}()
 	sparse := &lazyExtents{dir: dir}
 	defer func() { err = errors.Join(err, sparse.close()) }()
-	if err := copyTar(ctx, out, r, t, sparse, plain); err != nil {
+	if err := i.copy(ctx, out, r, t, sparse); err != nil {
 		out.abort()
 		return m, err
 	}
@@ -76,25 +95,20 @@ func importTar(ctx context.Context, dir string, r io.Reader, t *table, below ent
 	if err != nil {
 		return m, err
 	}
-	if err := t.inherit(below); err != nil {
+	if err := t.inherit(i.below); err != nil {
 		return m, err
 	}
 	if err := t.embedTail(dir, size, sparse); err != nil {
 		return m, err
 	}
-	m = Meta{DiffID: diffID, TarSize: size, Plain: plain}
+	m = Meta{DiffID: diffID, TarSize: size, Plain: i.plain}
 	return finishTar(dir, t, m, sparse.x)
 }
 
-// copyTar decompresses r into out and reads it into t on the way.
-func copyTar(ctx context.Context, out *sink, r io.Reader, t *table, sparse *lazyExtents, plain bool) (err error) {
+// copy decompresses r into out and reads it into t on the way.
+func (i importing) copy(ctx context.Context, out *sink, r io.Reader, t *table, sparse *lazyExtents) (err error) {
 	in := &counter{r: r}
-	var dec io.ReadCloser
-	if plain {
-		dec, _, err = Decompress(in)
-	} else {
-		dec, err = decompressLayer(in)
-	}
+	dec, err := i.open(ctx, in)
 	if err != nil {
 		return &BrokenError{err}
 	}
@@ -107,7 +121,7 @@ func copyTar(ctx context.Context, out *sink, r io.Reader, t *table, sparse *lazy
 			err = context.Cause(ctx)
 		}
 	}()
-	s := &scanner{t: t, tr: tar.NewReader(tee), pos: func() int64 { return out.n }, plain: plain, sparse: sparse.get}
+	s := &scanner{t: t, tr: tar.NewReader(tee), pos: func() int64 { return out.n }, plain: i.plain, sparse: sparse.get}
 	if err := s.scan(ctx); err != nil {
 		return err
 	}

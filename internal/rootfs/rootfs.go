@@ -89,10 +89,11 @@ func (r *Roots) Close() error {
 // is made. It stays valid until Close. An empty chain is an empty root. Layers
 // that are elsewhere are fetched.
 func (r *Roots) View(ctx context.Context, chain Chain) (entry.FS, error) {
+	// Not within: who waits for the same layers has waited as long, by Timed.
+	if err := r.Gather(ctx, chain); err != nil {
+		return nil, err
+	}
 	return r.merged.get(chain.ID().Hex(), func() (entry.FS, error) {
-		if err := r.Gather(ctx, chain); err != nil {
-			return nil, err
-		}
 		layers := make([]entry.FS, len(chain))
 		for i := range chain {
 			l, err := r.Layer(ctx, chain[:i+1])
