@@ -42,46 +42,9 @@ func failed(cmd *exec.Cmd, err error, said []byte) error {
 	return fmt.Errorf("%s: %w: %s\n%s\n%s", filepath.Base(cmd.Args[0]), err, lines[len(lines)-1], strings.Join(cmd.Args, " "), said)
 }
 
-// settle writes back what earlier runs left dirty, and waits until the processors have
-// nothing to do, so that no run pays for another: daemons tidy up after a build has ended.
-func settle() {
-	const look, most = 100 * time.Millisecond, 10 * time.Second
-	unix.Sync()
-	for end := time.Now().Add(most); time.Now().Before(end); {
-		idle, all := processors()
-		time.Sleep(look)
-		idleNow, allNow := processors()
-		if 20*(idleNow-idle) >= 19*(allNow-all) {
-			return
-		}
-	}
-}
-
-// processors is how much time all processors have had, in ticks, and how much of it nothing to
-// do.
-func processors() (idle, all int64) {
-	text, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0, 0
-	}
-	first, _, _ := strings.Cut(string(text), "\n")
-	return ticks(first)
-}
-
-// ticks reads the first line of proc_stat(5). A processor that waits for a disk is not idle here.
-func ticks(line string) (idle, all int64) {
-	for i, f := range strings.Fields(line) {
-		n, err := strconv.ParseInt(f, 10, 64)
-		if err != nil || i > 8 { // the name; guests are among the first already
-			continue
-		}
-		if i == 4 {
-			idle = n
-		}
-		all += n
-	}
-	return idle, all
-}
+// settle writes back what earlier runs left dirty, so that no run pays for
+// another.
+func settle() { unix.Sync() }
 
 // warm reads what is below a folder, if there is one, into the page cache, for all builders alike:
 // some machines take it away from those who have not been there for a minute.
