@@ -9,9 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,8 +45,21 @@ func failed(cmd *exec.Cmd, err error, said []byte) error {
 }
 
 // settle writes back what earlier runs left dirty, so that no run pays for
-// another.
-func settle() { unix.Sync() }
+// another, and has all processors at work: those of a virtual machine that has waited
+// for a disk take some ten milliseconds until they are fast, which are a builder's if it is one of a tenth of
+// a second.
+func settle() {
+	const awake = 100 * time.Millisecond
+	unix.Sync()
+	var all sync.WaitGroup
+	for range runtime.NumCPU() {
+		all.Go(func() {
+			for began := time.Now(); time.Since(began) < awake; {
+			}
+		})
+	}
+	all.Wait()
+}
 
 // warm reads what is below a folder, if there is one, into the page cache, for all builders alike:
 // some machines take it away from those who have not been there for a minute.
