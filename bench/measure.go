@@ -215,14 +215,14 @@ type watcher struct {
 
 // relist is how long the list of all processes serves, which takes some
 // milliseconds to make.
-const relist = 300 * time.Millisecond
+const relist = 100 * time.Millisecond
 
 // pause is how long a watcher leaves a command alone that has run for this time:
 // a look takes a fifth of a millisecond, and shall cost nothing that counts, in a
 // command of a tenth of a second neither. What a process had between two looks is
 // not lost: the kernel keeps the most.
 func pause(ran time.Duration) time.Duration {
-	return max(5*time.Millisecond, min(ran/10, 20*time.Millisecond), min(ran/100, 200*time.Millisecond))
+	return max(2*time.Millisecond, min(ran/10, 20*time.Millisecond), min(ran/100, 200*time.Millisecond))
 }
 
 // newWatcher lists the daemon's processes, and has the kernel forget what was the
