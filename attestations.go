@@ -143,7 +143,7 @@ func (p *part) lookInside(ctx context.Context) error {
 		}
 		list = append(list, inside{s, found, from})
 	}
-	if found := p.within.inContext; found != nil && p.scansContext() {
+	if found := p.within.inContext; found != nil && p.hasContextToScan() {
 		list = append(list, inside{found: found})
 	}
 	p.inside = list
@@ -153,13 +153,16 @@ func (p *part) lookInside(ctx context.Context) error {
 // fromContext is where files are from that nothing but the context has.
 const fromContext = "the build context"
 
-// scansContext says whether the Dockerfile wants an SBOM of the build context, and there is one.
-func (p *part) scansContext() bool { return p.req.SBOM && p.plan.Target.ScanContext && p.main != nil }
+// scansContext says whether an SBOM of the build context is wanted.
+func (b *build) scansContext(p *plan.Plan) bool { return b.req.SBOM && p.Target.ScanContext }
+
+// hasContextToScan says so of p where there is a build context.
+func (p *part) hasContextToScan() bool { return p.scansContext(p.plan) && p.main != nil }
 
 // lookIntoContext finds out what the build context has, once for all parts, before anything runs:
 // outputs may lie in it.
 func (b *build) lookIntoContext(ctx context.Context, parts []*part) error {
-	i := slices.IndexFunc(parts, (*part).scansContext)
+	i := slices.IndexFunc(parts, (*part).hasContextToScan)
 	if i < 0 || b.req.SBOMGenerator != "" {
 		return nil
 	}

@@ -275,7 +275,7 @@ func (b *build) openContexts(ctx context.Context, p *plan.Plan) error {
 		}
 	}
 	paths := contextPaths(p)
-	if b.req.WholeContext || b.req.SBOM && p.Target.ScanContext {
+	if b.req.WholeContext || b.scansContext(p) {
 		paths[""] = []source.Part{{Path: "."}}
 	}
 	for _, name := range slices.Sorted(maps.Keys(paths)) {

@@ -112,7 +112,7 @@ func (p *part) scanned(ctx context.Context, contexts map[string]string) (claims 
 		args[scanVariable+name] = value
 	}
 	var files *execute.Context
-	if p.scansContext() {
+	if p.hasContextToScan() {
 		files = p.main.Context
 	}
 	text, err := p.scanFile(slices.Sorted(maps.Keys(args)))
@@ -186,7 +186,7 @@ func (p *part) scanFile(args []string) (string, error) {
 	for i, s := range also {
 		run += fmt.Sprintf(" --mount=type=bind,from=%s,target=%s/sbom-%s", scanExtra(i+1), scanExtras, s.Display)
 	}
-	context := p.scansContext()
+	context := p.hasContextToScan()
 	if context && slices.ContainsFunc(also, func(s *plan.Stage) bool { return s.Display == contextExtra }) {
 		p.note("sbom: the generator does not see the build context: a stage that it sees is called %q, as the context is for it", contextExtra)
 		context = false

@@ -39,6 +39,13 @@ func (m *memo[T]) get(name string, make func() (T, error)) (T, error) {
 	}
 }
 
+// begun says whether something of that name is there, or is being made.
+func (m *memo[T]) begun(name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.m[name] != nil
+}
+
 func (m *memo[T]) cell(name string) *cell[T] {
 	m.mu.Lock()
 	defer m.mu.Unlock()

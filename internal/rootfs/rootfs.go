@@ -89,11 +89,15 @@ func (r *Roots) Close() error {
 // is made. It stays valid until Close. An empty chain is an empty root. Layers
 // that are elsewhere are fetched.
 func (r *Roots) View(ctx context.Context, chain Chain) (entry.FS, error) {
-	// Not within: who waits for the same layers has waited as long, by Timed.
-	if err := r.Gather(ctx, chain); err != nil {
-		return nil, err
+	name := chain.ID().Hex()
+	// Not within get: who waits for the same layers has waited as long, by Timed. Of a view that was begun
+	// they are all here.
+	if !r.merged.begun(name) {
+		if err := r.Gather(ctx, chain); err != nil {
+			return nil, err
+		}
 	}
-	return r.merged.get(chain.ID().Hex(), func() (entry.FS, error) {
+	return r.merged.get(name, func() (entry.FS, error) {
 		layers := make([]entry.FS, len(chain))
 		for i := range chain {
 			l, err := r.Layer(ctx, chain[:i+1])

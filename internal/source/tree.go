@@ -113,18 +113,23 @@ func (n *node) known() bool {
 }
 
 func (n *node) kid(name string) *node {
-	i, ok := slices.BinarySearchFunc(n.extra.kids, name, byName)
+	i, ok := n.search(name)
 	if !ok {
 		return nil
 	}
 	return n.extra.kids[i]
 }
 
+// search returns where among n's children name is, or belongs.
+func (n *node) search(name string) (i int, ok bool) {
+	return slices.BinarySearchFunc(n.extra.kids, name, byName)
+}
+
 func byName(n *node, name string) int { return strings.Compare(n.name, name) }
 
 // add puts k among n's children, which do not have one of its name.
 func (n *node) add(k *node) {
-	i, _ := slices.BinarySearchFunc(n.extra.kids, k.name, byName)
+	i, _ := n.search(k.name)
 	n.extra.kids = slices.Insert(n.extra.kids, i, k)
 }
 
@@ -224,7 +229,7 @@ func (p *place) kid(name string) (k *node, sure bool) {
 	kids := p.node.extra.kids
 	at := p.next.Load()
 	if at >= int64(len(kids)) || kids[at].name != name {
-		i, ok := slices.BinarySearchFunc(kids, name, byName)
+		i, ok := p.node.search(name)
 		if !ok {
 			return nil, p.node.extra.listed
 		}
