@@ -33,9 +33,13 @@ type pace struct {
 }
 
 const (
-	// unknownPace is what a registry is thought to give of which nothing is known: to be wrong
-	// costs little either way.
-	unknownPace = 20 << 20 // bytes a second
+	// unknownPace is what a registry is thought to give of which nothing is known, in bytes a
+	// second, and nearPace one that was reached within near, as is usual on one machine or in one
+	// network. To be wrong costs little either way, as a fetch that turns out to be slow is given up, unless
+	// other steps run meanwhile: who is near may be a tunnel or hand out storage that is far.
+	unknownPace = 20 << 20
+	nearPace    = 100 << 20
+	near        = 2 * time.Millisecond
 	// folderPace is what a folder gives.
 	folderPace = 1 << 30
 	// worthPacing is how large a blob is that tells something of the pace.
@@ -64,15 +68,24 @@ func (w *Whittle) pace(n image.Name) (p pace) {
 }
 
 // estimate is how long the blob of o takes to come.
-func (w *Whittle) estimate(o origin) time.Duration {
+func (c *caches) estimate(o origin) time.Duration {
 	perSecond := float64(folderPace)
 	if n, err := image.ParseName(o.Name); err == nil && o.folderOf() == "" {
-		perSecond = unknownPace
-		if p := w.pace(n); p.Took > 0 {
+		perSecond = guessedPace(c.client().Reach(n.Domain))
+		if p := c.build.pace(n); p.Took > 0 {
 			perSecond = float64(p.Bytes) / p.Took.Seconds()
 		}
 	}
 	return time.Duration(float64(o.Blob.Size) / perSecond * float64(time.Second))
+}
+
+// guessedPace is that of a registry from which nothing has come but answers; 0 for reach means
+// that nobody knows.
+func guessedPace(reach time.Duration) float64 {
+	if reach > 0 && reach <= near {
+		return nearPace
+	}
+	return unknownPace
 }
 
 // away is where a layer that is not here comes from first; ok is false when it is here.
@@ -99,10 +112,10 @@ func (c *caches) Dear(_ context.Context, need []digest.Digest, remake func(diges
 		if !ok {
 			continue
 		}
-		fetch, again := c.build.estimate(o), m.Took
+		fetch, again := c.estimate(o), m.Took
 		for _, in := range m.Inputs {
 			if o, ok := c.build.away(in); ok && !slices.Contains(need, in) {
-				again += c.build.estimate(o)
+				again += c.estimate(o)
 			}
 		}
 		if fetch > again+again/4+margin {

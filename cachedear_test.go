@@ -122,6 +122,40 @@ func TestAStepIsNotThoughtSlowForItsBase(t *testing.T) {
 	}
 }
 
+// Of a registry that nothing has come from yet, one that is near is thought to be faster
+// than to make a layer again that one far away would not be asked for.
+func TestARegistryThatIsNearIsThoughtFast(t *testing.T) {
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	defer server.Close()
+	cache := []whittle.Cache{{Ref: strings.TrimPrefix(server.URL, "http://") + "/cache", Max: true}}
+	// At the pace of one that is far these are two seconds, at that of one that is near 0.4.
+	const quick = "FROM base\nRUN sleep 0.5 && head -c 40000000 /dev/urandom >/large\n"
+	first := newWorkshop(t, "")
+	first.base("base")
+	first.mustBuild(quick, func(r *whittle.Request) { r.CacheTo = cache })
+	said := &notes{}
+	for range 10 { // a connection may take longer where the machine is busy
+		second := newWorkshop(t, "")
+		second.base("base")
+		res := second.mustBuild(quick, func(r *whittle.Request) { r.CacheFrom, r.Sink = cache, said })
+		if res.Cached == 1 {
+			return
+		}
+	}
+	t.Errorf("the layer was not fetched\n%s", said.text.String())
+}
+
+func TestTheGuessOfAPace(t *testing.T) {
+	for _, c := range []struct {
+		reach time.Duration
+		want  float64 // MiB a second
+	}{{0, 20}, {50 * time.Microsecond, 100}, {2 * time.Millisecond, 100}, {3 * time.Millisecond, 20}, {time.Second, 20}} {
+		if got := whittle.GuessedPace(c.reach) / (1 << 20); got != c.want {
+			t.Errorf("reached in %v: %v MiB a second, want %v", c.reach, got, c.want)
+		}
+	}
+}
+
 // Nobody knows how fast a registry is that was never asked: a fetch that turns out to be
 // slow is given up, and one that nothing can be made in the place of is not.
 func TestAFetchThatTurnsOutToBeSlowIsGivenUp(t *testing.T) {

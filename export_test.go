@@ -18,3 +18,6 @@ func NotePace(w *Whittle, domain string, bytes int64, took time.Duration) {
 
 // DropLayer removes a layer from w's store, as pruning does.
 func DropLayer(w *Whittle, id digest.Digest) error { return os.RemoveAll(w.store.LayerDir(id)) }
+
+// GuessedPace is what a registry is thought to give that was reached in a time, in bytes a second.
+func GuessedPace(reach time.Duration) float64 { return guessedPace(reach) }

@@ -9,10 +9,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestMedianIsTheMiddleOrTheMeanOfTheTwo(t *testing.T) {
@@ -98,6 +101,30 @@ func TestMemoryIsThatOfTheBuildersProgramsAndBytesAreThoseOfAll(t *testing.T) {
 		if (smp.peak >= 64<<20) != c.large {
 			t.Errorf("program %s: %d bytes of memory", c.own, smp.peak)
 		}
+	}
+}
+
+// A thread has its process's memory, as a process has that is about to exec.
+func TestMemoryThatIsSharedCountsOnce(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tid := make(chan int)
+	for range 2 { // of which one is not the first thread
+		go func() {
+			runtime.LockOSThread()
+			tid <- unix.Gettid()
+			select {}
+		}()
+	}
+	pids, own := []int{os.Getpid(), <-tid, <-tid}, []string{filepath.Base(exe)}
+	once, all := memory(pids[:1], own), memory(pids, own)
+	if once == 0 || all < once || all > once+once/2 {
+		t.Errorf("%d bytes of memory, and %d with two threads", once, all)
+	}
+	if shareMemory(os.Getpid(), os.Getppid()) {
+		t.Error("another process has the same memory")
 	}
 }
 

@@ -266,8 +266,10 @@ func (w *watcher) stop() int64 {
 }
 
 // memory sums the most that those of the processes have had in memory that run one
-// of the programs.
+// of the programs. A process that is about to exec has its parent's memory, and counts once
+// with that.
 func memory(pids []int, programs []string) (bytes int64) {
+	var counted []int
 	for _, pid := range pids {
 		if pid == 0 {
 			continue
@@ -280,9 +282,20 @@ func memory(pids []int, programs []string) (bytes int64) {
 		if err != nil || !slices.Contains(programs, strings.TrimSuffix(filepath.Base(exe), " (deleted)")) {
 			continue
 		}
+		if slices.ContainsFunc(counted, func(other int) bool { return shareMemory(pid, other) }) {
+			continue
+		}
 		bytes += field(string(text), "VmHWM:") << 10
+		counted = append(counted, pid)
 	}
 	return bytes
+}
+
+// shareMemory says whether two processes have the same memory, as after vfork (kcmp(2)).
+func shareMemory(a, b int) bool {
+	const kcmpVM = 1
+	r, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(a), uintptr(b), kcmpVM, 0, 0, 0)
+	return errno == 0 && r == 0
 }
 
 func median(d []time.Duration) time.Duration {

@@ -319,3 +319,49 @@ func BenchmarkPlanOf50000Files(b *testing.B) {
 		}
 	}
 }
+
+// appending lists into memory that the caller has.
+type appending struct {
+	*entry.Mem
+	again int
+}
+
+func (a *appending) AppendDir(list []entry.Entry, path string) ([]entry.Entry, error) {
+	all, err := a.Mem.ReadDir(path)
+	if cap(list) > 0 {
+		a.again++
+	}
+	return append(list, all...), err
+}
+
+// fresh has new memory for each list.
+type fresh struct{ *entry.Mem }
+
+func (f fresh) AppendDir(_ []entry.Entry, path string) ([]entry.Entry, error) {
+	return f.Mem.ReadDir(path)
+}
+
+// A folder's list is read to its end before its memory is used for another one, those
+// of the folders in it included.
+func TestContentIsThatOfListsOfTheirOwn(t *testing.T) {
+	m := big(5000)
+	for i := range 5 {
+		m.Add(entry.Entry{Path: fmt.Sprintf("src/d%03d/in/deep/f", i), Mode: 0o600}, "y")
+	}
+	for _, excludes := range [][]string{nil, {"**/f000*"}} {
+		r := Request{From: fresh{m}, Sources: []string{"src"}, FromContext: true, Excludes: excludes}
+		want, _, err := Content(r, known{asked: map[string]int{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		from := &appending{Mem: m}
+		r.From = from
+		got, _, err := Content(r, known{asked: map[string]int{}})
+		if err != nil || got != want {
+			t.Errorf("without %v: content %v, want %v (%v)", excludes, got, want, err)
+		}
+		if from.again == 0 {
+			t.Error("no list was used again")
+		}
+	}
+}

@@ -3,6 +3,7 @@ package copying
 import (
 	"path"
 	"strings"
+	"sync"
 
 	"github.com/whittle-build/whittle/internal/entry"
 	"github.com/whittle-build/whittle/internal/pattern"
@@ -14,9 +15,13 @@ const pivot = "/./"
 // A filter says what of a copied directory counts. The zero value lets all
 // of it through.
 type filter struct {
-	from entry.FS
-	p    *pattern.Filter
+	from  entry.FS
+	p     *pattern.Filter
+	lists sync.Pool // of *[]entry.Entry: of a directory, until its last entry was seen
 }
+
+// longestKept is how many entries a list has at most whose memory is used again.
+const longestKept = 4096
 
 // newFilter makes the filter of one source, whose part below the pivot is
 // include.
@@ -26,7 +31,7 @@ func newFilter(r *Request, include string) (*filter, error) {
 		patterns = []string{include}
 	}
 	p, err := pattern.NewFilter(patterns, r.Excludes)
-	return &filter{r.From, p}, err
+	return &filter{from: r.From, p: p}, err
 }
 
 // A branch is a directory of From whose contents are copied.
@@ -55,10 +60,20 @@ func (f *filter) each(d branch, fn func(kid) error) error {
 		}
 		return nil
 	}
-	all, err := f.from.ReadDir(d.path)
+	list, _ := f.lists.Get().(*[]entry.Entry)
+	if list == nil {
+		list = new([]entry.Entry)
+	}
+	all, err := entry.AppendDir(f.from, (*list)[:0], d.path)
 	if err != nil {
 		return err
 	}
+	defer func() {
+		*list = all
+		if cap(all) <= longestKept {
+			f.lists.Put(list)
+		}
+	}()
 	for _, e := range all {
 		k := kid{entry: e, branch: branch{path: e.Path}}
 		if f.p != nil {

@@ -99,6 +99,20 @@ func TestAttack29_DistinctFieldsGiveDistinctKeys(t *testing.T) {
 	}
 }
 
+func TestTheSumOfDigestsIsThatOfTheirFields(t *testing.T) {
+	var list []Digest
+	for n := range 200 {
+		k := NewKey("chain")
+		for _, d := range list {
+			k.Digest("layer", d)
+		}
+		if got, want := SumOf("chain", "layer", list), k.Sum(); got != want {
+			t.Fatalf("%d digests: %v, want %v", n, got, want)
+		}
+		list = append(list, Of([]byte{byte(n)}))
+	}
+}
+
 func TestAKeyKeepsItsFields(t *testing.T) {
 	k := NewKey("x")
 	k.Text("a", "1")

@@ -92,6 +92,24 @@ type FS interface {
 	Open(path string) (io.ReadCloser, error)
 }
 
+// Appender is an FS that lists into memory which the caller has. What was in list stays; on an
+// error nothing is returned.
+type Appender interface {
+	AppendDir(list []Entry, path string) ([]Entry, error)
+}
+
+// AppendDir appends what ReadDir gives to list, which stays the caller's own.
+func AppendDir(fsys FS, list []Entry, path string) ([]Entry, error) {
+	if a, ok := fsys.(Appender); ok {
+		return a.AppendDir(list, path)
+	}
+	all, err := fsys.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	return append(list, all...), nil // all may be what fsys keeps
+}
+
 // Digester is an FS that can tell the SHA-256 of a regular file's content for
 // less than reading it, from what it keeps. e came from the same FS.
 type Digester interface {

@@ -16,11 +16,14 @@ type until struct {
 }
 
 // ReadDir implements entry.FS.
-func (u until) ReadDir(path string) ([]entry.Entry, error) {
+func (u until) ReadDir(path string) ([]entry.Entry, error) { return u.AppendDir(nil, path) }
+
+// AppendDir implements entry.Appender.
+func (u until) AppendDir(list []entry.Entry, path string) ([]entry.Entry, error) {
 	if u.ctx.Err() != nil {
 		return nil, context.Cause(u.ctx)
 	}
-	return u.FS.ReadDir(path)
+	return entry.AppendDir(u.FS, list, path)
 }
 
 // Open implements entry.FS. The file is what it is without until, so that who

@@ -15,12 +15,22 @@ import (
 // file system that a container sees: deletions applied, no Whiteout and no
 // Opaque in the result. It remembers which layers have which directory; the
 // layers must not change, and stay open, while it is used.
-func Merge(layers ...entry.FS) entry.FS {
-	return &merged{layers: layers, dirs: map[string]*stack{}, lists: map[string]listing{}}
+func Merge(layers ...entry.FS) entry.FS { return merge(layers, nil) }
+
+// Extend is Merge of the layers of below, which Merge or Extend made, and one more on top. What below
+// knows of its directories serves for both.
+func Extend(below, top entry.FS) entry.FS {
+	b := below.(*merged)
+	return merge(append(slices.Clip(b.layers), top), b)
+}
+
+func merge(layers []entry.FS, below *merged) *merged {
+	return &merged{layers: layers, below: below, dirs: map[string]*stack{}, lists: map[string]listing{}}
 }
 
 type merged struct {
 	layers []entry.FS
+	below  *merged // of the layers but the topmost; nil where there is none
 
 	mu     sync.RWMutex
 	dirs   map[string]*stack
@@ -51,7 +61,15 @@ type rootImplied interface{ RootImplied() bool }
 func (m *merged) root() (*stack, error) {
 	s := &stack{top: entry.Entry{Path: ".", Kind: entry.Dir, Mode: 0o755}}
 	said := false
+	at, known := m.below, (*stack)(nil)
 	for i, l := range slices.Backward(m.layers) {
+		if at, known = at.lower(i, "."); known != nil {
+			s.layers = append(s.layers, known.layers...)
+			if !said {
+				s.top = known.top
+			}
+			break
+		}
 		e, err := l.Lstat(".")
 		if err != nil {
 			return nil, err
@@ -67,6 +85,21 @@ func (m *merged) root() (*stack, error) {
 	}
 	s.top.Opaque, s.top.Inode = false, 0
 	return s, nil
+}
+
+// lower returns the view of the layers up to number i, as far as there is one below m, and what it
+// knows of the directory p: the stack of m goes on with that.
+func (m *merged) lower(i int, p string) (at *merged, known *stack) {
+	at = m
+	for at != nil && len(at.layers) > i+1 {
+		at = at.below
+	}
+	if at == nil || len(at.layers) != i+1 {
+		return at, nil
+	}
+	at.mu.RLock()
+	defer at.mu.RUnlock()
+	return at, at.dirs[p]
 }
 
 // stack finds what path is made of.
@@ -106,7 +139,15 @@ func (m *merged) find(p string) (*stack, error) {
 		return &stack{layers: []int{from}, top: e}, nil
 	}
 	s := &stack{}
+	at, known := m.below, (*stack)(nil)
 	for _, i := range up.layers {
+		if at, known = at.lower(i, p); known != nil {
+			if len(s.layers) == 0 {
+				s.top = known.top
+			}
+			s.layers = append(s.layers, known.layers...)
+			break
+		}
 		e, err := m.layers[i].Lstat(p)
 		if isMissing(err) {
 			continue
@@ -175,9 +216,15 @@ func (m *merged) error(op, p string, err error) error {
 }
 
 // ReadDir implements entry.FS.
-func (m *merged) ReadDir(p string) ([]entry.Entry, error) {
-	list, _, err := m.list(p)
-	return slices.Clone(list), err
+func (m *merged) ReadDir(p string) ([]entry.Entry, error) { return m.AppendDir(nil, p) }
+
+// AppendDir implements entry.Appender.
+func (m *merged) AppendDir(list []entry.Entry, p string) ([]entry.Entry, error) {
+	kept, _, err := m.list(p)
+	if err != nil {
+		return nil, err
+	}
+	return append(list, kept...), nil
 }
 
 // Forget drops the lists that are kept: who listed all of a stage has what it

@@ -3,7 +3,9 @@ package layer
 import (
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"sync"
 	"testing"
@@ -116,6 +118,13 @@ func TestTheMergedViewIsWhatOverlayfsShows(t *testing.T) {
 			diff(t, "merged trees", dump(t, Merge(trees...)), want)
 			diff(t, "one index of all", dump(t, openTree(t, mountMerged(t, layers))), want)
 			checkLookups(t, Merge(views...), openTree(t, overlay(t, mounts)))
+			grown := Merge(views[0])
+			for _, v := range views[1:] {
+				dump(t, grown) // so that it knows all of its directories
+				grown = Extend(grown, v)
+			}
+			diff(t, "one layer after the other", dump(t, grown), want)
+			checkLookups(t, grown, openTree(t, overlay(t, mounts)))
 		})
 	}
 }
@@ -164,13 +173,92 @@ func checkLookups(t *testing.T, got, want entry.FS) {
 	}
 }
 
+// A view that grew, whatever was asked of it before, is that of all its layers.
+func TestAViewThatGrewIsThatOfItsLayers(t *testing.T) {
+	names := []string{"a", "b", "a/a", "a/b", "b/a", "b/b", "a/a/a", "a/a/b", "a/b/a", "a/a/a/a"} // parents first
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		var layers []entry.FS
+		var grown entry.FS
+		for range 8 {
+			l := randomLayer(r, names)
+			if layers = append(layers, l); grown == nil {
+				grown = Merge(l)
+			} else {
+				grown = Extend(grown, l)
+			}
+			for range r.IntN(6) { // at some layers nothing is asked
+				if p := names[r.IntN(len(names))]; r.IntN(3) > 0 {
+					_, _ = grown.Lstat(p)
+				} else {
+					_, _ = grown.ReadDir(entry.Parent(p))
+				}
+			}
+		}
+		want := Merge(layers...)
+		if got, want := dump(t, grown), dump(t, want); got != want {
+			t.Fatalf("seed %d: got\n%s\nwant\n%s", seed, got, want)
+		}
+		for _, p := range names {
+			g, gerr := grown.Lstat(p)
+			w, werr := want.Lstat(p)
+			if (gerr == nil) != (werr == nil) || !reflect.DeepEqual(g, w) {
+				t.Fatalf("seed %d: %s is %+v (%v), want %+v (%v)", seed, p, g, gerr, w, werr)
+			}
+		}
+	}
+}
+
+// randomLayer has some of names; what is in a directory only where that is one.
+func randomLayer(r *rand.Rand, names []string) entry.FS {
+	m := entry.NewMem()
+	dirs := map[string]bool{".": true}
+	m.Add(entry.Entry{Path: ".", Kind: entry.Dir, Mode: uint32(r.IntN(0o1000)), Opaque: r.IntN(20) == 0}, "")
+	for _, p := range names {
+		e := entry.Entry{Path: p, Mode: uint32(r.IntN(0o1000))}
+		switch k := r.IntN(10); {
+		case !dirs[entry.Parent(p)] || k < 3:
+			continue
+		case k < 7:
+			e.Kind, e.Opaque, dirs[p] = entry.Dir, r.IntN(6) == 0, true
+		case k < 8:
+			e.Kind = entry.Whiteout
+		default:
+			e.Kind, e.Inode = entry.File, uint64(r.IntN(3))
+		}
+		m.Add(e, "x")
+	}
+	return m
+}
+
 // What a layer's own root says shows through layers above that do not say.
 func TestAnImpliedRootShowsTheRootBelow(t *testing.T) {
 	a, _ := build(t, []item{dirAt(".", 0o700)})
 	b, _ := build(t, []item{fileAt("x", "1")})
-	e, err := Merge(openTar(t, a), openTar(t, b)).Lstat(".")
-	if err != nil || e.Mode != 0o700 {
-		t.Errorf("root has mode %o (%v), want 700", e.Mode, err)
+	below := Merge(openTar(t, a))
+	for name, view := range map[string]entry.FS{"both": Merge(openTar(t, a), openTar(t, b)), "one after the other": Extend(below, openTar(t, b))} {
+		if e, err := below.Lstat("."); err != nil || e.Mode != 0o700 {
+			t.Errorf("root has mode %o (%v), want 700", e.Mode, err)
+		}
+		if e, err := view.Lstat("."); err != nil || e.Mode != 0o700 {
+			t.Errorf("%s: root has mode %o (%v), want 700", name, e.Mode, err)
+		}
+	}
+}
+
+func TestAViewGrowsTwice(t *testing.T) {
+	below := Merge(entry.NewMem(), entry.NewMem(), entry.NewMem())
+	below = Extend(below, entry.NewMem()) // whose list of layers has room now
+	of := func(name string) entry.FS {
+		m := entry.NewMem()
+		m.Add(entry.Entry{Path: name}, "")
+		return m
+	}
+	one, two := Extend(below, of("one")), Extend(below, of("two"))
+	for name, view := range map[string]entry.FS{"one": one, "two": two} {
+		if list, err := view.ReadDir("."); err != nil || len(list) != 1 || list[0].Path != name {
+			t.Errorf("%v (%v), want %s", list, err, name)
+		}
 	}
 }
 

@@ -85,6 +85,7 @@ type Client struct {
 	mu       sync.Mutex
 	sessions map[string]*session
 	gone     map[string]bool // mirrors that do not answer
+	reach    map[string]time.Duration
 	base     http.RoundTripper
 }
 

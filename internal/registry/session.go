@@ -113,7 +113,7 @@ func (c *Client) inner() http.RoundTripper {
 		c.base = c.Transport
 	}
 	if c.base == nil {
-		c.base = &transports{hosts: c.Hosts, dirs: c.CertDirs, rest: newTransport()}
+		c.base = &timed{&transports{hosts: c.Hosts, dirs: c.CertDirs, rest: newTransport()}, http.ProxyFromEnvironment, c.reached}
 	}
 	return c.base
 }

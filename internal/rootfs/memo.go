@@ -18,6 +18,7 @@ type cell[T any] struct {
 	once sync.Once
 	val  T
 	err  error
+	done bool // val is there; guarded by the memo's mu
 }
 
 func (m *memo[T]) get(name string, make func() (T, error)) (T, error) {
@@ -29,6 +30,11 @@ func (m *memo[T]) get(name string, make func() (T, error)) (T, error) {
 			c.val, c.err = make()
 		})
 		if c.err == nil {
+			if mine {
+				m.mu.Lock()
+				c.done = true
+				m.mu.Unlock()
+			}
 			return c.val, nil
 		}
 		m.forget(name, c)
@@ -44,6 +50,16 @@ func (m *memo[T]) begun(name string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.m[name] != nil
+}
+
+// made is what is kept under name, if it has been made; else the zero value.
+func (m *memo[T]) made(name string) (val T) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c := m.m[name]; c != nil && c.done {
+		val = c.val
+	}
+	return val
 }
 
 func (m *memo[T]) cell(name string) *cell[T] {

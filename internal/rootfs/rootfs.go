@@ -31,13 +31,7 @@ import (
 type Chain []digest.Digest
 
 // ID is the identity of the chain's file system: the hash of its layers' ids.
-func (c Chain) ID() digest.Digest {
-	k := digest.NewKey("chain")
-	for _, l := range c {
-		k.Digest("layer", l)
-	}
-	return k.Sum()
-}
+func (c Chain) ID() digest.Digest { return digest.SumOf("chain", "layer", c) }
 
 // Push returns c with one more layer on top; c is not changed.
 func (c Chain) Push(l digest.Digest) Chain {
@@ -90,24 +84,42 @@ func (r *Roots) Close() error {
 // that are elsewhere are fetched.
 func (r *Roots) View(ctx context.Context, chain Chain) (entry.FS, error) {
 	name := chain.ID().Hex()
+	var below entry.FS
 	// Not within get: who waits for the same layers has waited as long, by Timed. Of a view that was begun
 	// they are all here.
 	if !r.merged.begun(name) {
-		if err := r.Gather(ctx, chain); err != nil {
+		away := chain
+		if top := len(chain) - 1; top > 0 {
+			// A step's root is mostly that of the step before and one layer.
+			if below = r.merged.made(chain[:top].ID().Hex()); below != nil {
+				away = chain[top:]
+			}
+		}
+		if err := r.Gather(ctx, away); err != nil {
 			return nil, err
 		}
 	}
-	return r.merged.get(name, func() (entry.FS, error) {
-		layers := make([]entry.FS, len(chain))
-		for i := range chain {
-			l, err := r.Layer(ctx, chain[:i+1])
-			if err != nil {
-				return nil, err
-			}
-			layers[i] = l
+	return r.merged.get(name, func() (entry.FS, error) { return r.merge(ctx, below, chain) })
+}
+
+// merge makes the view of chain, of which below is all but the topmost layer, or nil.
+func (r *Roots) merge(ctx context.Context, below entry.FS, chain Chain) (entry.FS, error) {
+	if below != nil {
+		l, err := r.Layer(ctx, chain)
+		if err != nil {
+			return nil, err
 		}
-		return layer.Merge(layers...), nil
-	})
+		return layer.Extend(below, l), nil
+	}
+	layers := make([]entry.FS, len(chain))
+	for i := range chain {
+		l, err := r.Layer(ctx, chain[:i+1])
+		if err != nil {
+			return nil, err
+		}
+		layers[i] = l
+	}
+	return layer.Merge(layers...), nil
 }
 
 // Layer returns the view of the topmost layer of chain alone, whiteouts

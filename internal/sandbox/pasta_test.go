@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"net"
 	"os/exec"
 	"strings"
 	"testing"
@@ -19,7 +20,13 @@ func TestANetworkOfPastaLeadsOutAndEndsWithTheStep(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	c, out := shell(t, newRoot(t), "cat /proc/net/route /etc/resolv.conf; cat /proc/net/unix | busybox wc -l")
+	l, err := net.Listen("unix", "@"+t.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	// Sockets of the machine have names; one that has none may be the runtime's, which is beginning or ending.
+	c, out := shell(t, newRoot(t), "cat /proc/net/route /etc/resolv.conf; busybox grep -c '[@/]' /proc/net/unix || true")
 	c.Network, c.ResolvConf = NetworkPasta, true
 	p, err := Start(ctx, c)
 	if err != nil {
@@ -32,7 +39,7 @@ func TestANetworkOfPastaLeadsOutAndEndsWithTheStep(t *testing.T) {
 	if err := unix.Kill(pid, 0); err != unix.ESRCH {
 		t.Errorf("pasta has not ended: %v", err)
 	}
-	if got := out.String(); !defaultRoute(got) || !strings.Contains(got, "nameserver "+pastaDNS) || !strings.HasSuffix(got, "\n1\n") {
+	if got := out.String(); !defaultRoute(got) || !strings.Contains(got, "nameserver "+pastaDNS) || !strings.HasSuffix(got, "\n0\n") {
 		t.Errorf("the step saw %s", got)
 	}
 }

@@ -110,12 +110,13 @@ type verdict struct {
 // part of the context.
 func (v verdict) skip(dir bool) bool { return v.excluded && !(dir && v.below) }
 
-// judge matches path, whose parent directory is parent. As in the reference,
+// judge matches name, whose parent directory is parent, at dir. As in the reference,
 // whether a parent matched a pattern is what the walk found there.
-func (c *Context) judge(m *pattern.Matcher, path string, parent *extra) (verdict, error) {
-	if m == nil || path == "." {
+func (c *Context) judge(m *pattern.Matcher, dir, name string, parent *extra) (verdict, error) {
+	if m == nil {
 		return verdict{}, nil
 	}
+	path := entry.Join(dir, name)
 	excluded, info, err := m.Match(path, parent.info)
 	if err != nil {
 		return verdict{}, &Error{File: "ignore pattern", Msg: err.Error()}

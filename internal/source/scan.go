@@ -189,6 +189,8 @@ type lister struct {
 	c         *Context
 	match     *pattern.Matcher
 	buf       []byte
+	kids      []*node // of the directory that is being read
+	room      room
 	own       map[*pattern.Filter]*pattern.Filter // clones
 	oldKernel bool                                // that has no listxattrat
 }
@@ -209,13 +211,15 @@ func (l *lister) filter(f *pattern.Filter) *pattern.Filter {
 
 const dirBuffer = 32 << 10
 
-// list makes the children of the directory n complete.
+// list makes the children of the directory n complete. The caller holds the lock.
 func (c *Context) list(n *node, path string) error {
 	if n.extra.listed {
 		return nil
 	}
-	l := lister{c: c, match: c.match, buf: make([]byte, dirBuffer)}
-	return l.list(n, path)
+	if c.lister == nil {
+		c.lister = &lister{c: c, match: c.match, buf: make([]byte, dirBuffer)}
+	}
+	return c.lister.list(n, path)
 }
 
 func (l *lister) list(n *node, path string) error {
@@ -238,14 +242,15 @@ func (l *lister) list(n *node, path string) error {
 	}
 	n.set(&st)
 	x.xattrs = readXattrs(fd)
-	var kids []*node
-	err = readNames(fd, l.buf, func(name string, kind byte) error {
+	kids := l.kids[:0]
+	err = readNames(fd, l.buf, func(name []byte, kind byte) error {
 		k, err := l.look(fd, n, path, name, kind)
 		if k != nil {
 			kids = append(kids, k)
 		}
 		return err
 	})
+	l.kids = kids
 	if errno, ok := err.(unix.Errno); ok {
 		return pathError("readdir", path, errno)
 	}
@@ -257,26 +262,34 @@ func (l *lister) list(n *node, path string) error {
 	if l.c.later {
 		l.attributes(fd, kids)
 	}
-	x.kids, x.listed = slices.Clip(kids), true
+	x.kids, x.listed = slices.Clone(kids), true
 	l.c.last.Store(nil) // which may have been one of those that kids replace
 	return nil
 }
 
 // look describes one name of the directory n, open as fd; nil when it is no
 // part of the context.
-func (l *lister) look(fd int, n *node, dir, name string, kind byte) (*node, error) {
-	if k := n.kid(name); k != nil {
-		return k, nil // looked up before
+func (l *lister) look(fd int, n *node, dir string, name []byte, kind byte) (*node, error) {
+	if len(n.extra.kids) > 0 {
+		if k := n.kid(string(name)); k != nil {
+			return k, nil // looked up before
+		}
 	}
-	full := entry.Join(dir, name)
-	v, err := l.c.judge(l.match, full, n.extra)
-	if err != nil {
-		return nil, err
+	var v verdict
+	if l.match != nil { // else no string is made only to be judged
+		var err error
+		if v, err = l.c.judge(l.match, dir, string(name), n.extra); err != nil {
+			return nil, err
+		}
 	}
 	if kind != unix.DT_UNKNOWN && v.skip(kind == unix.DT_DIR) {
 		return nil, nil
 	}
-	return l.c.stat(fd, name, full, v)
+	k, err := l.c.stat(fd, l.room.node(l.room.name(name)), dir, v)
+	if k == nil {
+		l.room.back()
+	}
+	return k, err
 }
 
 // walk lists every directory at and below roots, on all processors. The
@@ -373,16 +386,20 @@ const tarBlock = 512
 // digest is not known.
 func (c *Context) collect(j job, todo *[]unread) error {
 	n := j.n
-	if n.flags&isCounted == 0 && j.path != "." {
-		n.flags |= isCounted
-		c.count(n, j.path)
+	if j.path != "." {
+		c.count(n, widthOf(j.path))
 	}
 	switch {
 	case n.isRegular() && n.flags&hasDigest == 0:
 		*todo = withUnread(*todo, j)
 	case n.isDir():
+		dir := widthOf(j.path)
 		for _, k := range n.extra.kids {
-			if !k.isDir() && k.flags&hasDigest != 0 && k.flags&isCounted != 0 || k.hidden() {
+			if k.hidden() {
+				continue
+			}
+			if !k.isDir() && k.flags&hasDigest != 0 && (j.filter == nil || k.flags&isCounted != 0) {
+				c.count(k, dir.join(k.name)) // of most: no path is made
 				continue
 			}
 			b, ok, err := j.below(k, j.filter)
@@ -397,11 +414,42 @@ func (c *Context) collect(j job, todo *[]unread) error {
 	return nil
 }
 
-// count adds n to the totals, as the tar entry that it would be.
-func (c *Context) count(n *node, path string) {
+// width is what the size of a path's entry in a tar depends on.
+type width struct {
+	bytes int
+	ascii bool
+}
+
+func widthOf(path string) width {
+	if path == "." {
+		return width{-1, true} // nothing, and no slash after it
+	}
+	return width{len(path), isASCII(path)}
+}
+
+// join is the width of a name in the directory of width w.
+func (w width) join(name string) width {
+	return width{w.bytes + 1 + len(name), w.ascii && isASCII(name)}
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
+// count adds n, if it was not yet, to the totals, as the tar entry that it would be.
+func (c *Context) count(n *node, path width) {
+	if n.flags&isCounted != 0 {
+		return
+	}
+	n.flags |= isCounted
 	c.counted.bytes += tarBlock
-	if len(path) > 100 || strings.ContainsFunc(path, func(r rune) bool { return r >= 0x80 }) {
-		c.counted.bytes += tarBlock + roundUp(int64(len(path))) // a PAX record with the name
+	if path.bytes > 100 || !path.ascii {
+		c.counted.bytes += tarBlock + roundUp(int64(path.bytes)) // a PAX record with the name
 	}
 	if n.isDir() {
 		return

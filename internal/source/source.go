@@ -72,6 +72,7 @@ type Context struct {
 	cache   statCache
 	dirty   bool // the cache file lacks something that is known
 	counted totals
+	lister  *lister  // of folders that are listed one by one; nil before the first
 	later   bool     // as in Options, and nothing is known of the folder
 	rest    []unread // that Scan left
 }

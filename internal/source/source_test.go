@@ -385,6 +385,32 @@ func TestSizeIsThatOfTheClassicBuildersTar(t *testing.T) {
 	}
 }
 
+// A name that is long, or not ASCII, has a record of its own, of two blocks here. What is known
+// from the stat cache counts as much, and what is scanned twice counts once.
+func TestSizeOfNamesThatNeedARecord(t *testing.T) {
+	long := strings.Repeat("l", 90)
+	dir := makeTree(t, t.TempDir(), map[string]string{
+		long + "/123456789":  "",  // 512 + 512 for the folder and a path of 100 bytes
+		long + "/1234567890": "",  // 512 + 1024
+		"ä":                  "",  // 512 + 1024
+		"ö/f":                "",  // 512 + 1024, twice
+		"plain":              "x", // 512 + 512
+	})
+	cache := filepath.Join(t.TempDir(), "cache")
+	later := func() time.Time { return time.Now().Add(time.Hour) }
+	for range 2 {
+		c := open(t, dir, Options{CacheFile: cache, PutCache: replaceFile(cache), Now: later})
+		scan(t, c, ".")
+		scan(t, c, ".")
+		if got, want := c.Size(), int64(8*512+4*1024+1024); got != want || c.Files() != 5 {
+			t.Errorf("size %d, %d files; want %d, 5", got, c.Files(), want)
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestXattrsThatTravelAreKept(t *testing.T) {
 	dir := makeTree(t, t.TempDir(), map[string]string{"f": "x", "d/g": "y"})
 	set := func(name, attr, value string) {

@@ -321,7 +321,7 @@ func (c *Context) mayExist(dir string) bool {
 		}
 		k := n.kid(el)
 		if k == nil {
-			v, err := c.judge(c.match, entry.Join(at, el), n.extra)
+			v, err := c.judge(c.match, at, el, n.extra)
 			return !n.extra.listed || err == nil && v.excluded
 		}
 		n, at = k, entry.Join(at, el)

@@ -81,8 +81,8 @@ func openat(at int, name string, flags int) (int, error) {
 }
 
 // readNames calls fn for each name in the open directory fd with its type
-// (DT_UNKNOWN where the file system does not tell). name is a copy.
-func readNames(fd int, buf []byte, fn func(name string, kind byte) error) error {
+// (DT_UNKNOWN where the file system does not tell). name is a part of buf.
+func readNames(fd int, buf []byte, fn func(name []byte, kind byte) error) error {
 	for {
 		n, err := unix.Getdents(fd, buf)
 		if err == unix.EINTR {
@@ -97,8 +97,8 @@ func readNames(fd int, buf []byte, fn func(name string, kind byte) error) error 
 				return unix.EIO
 			}
 			b = b[size:]
-			if s := string(name); s != "" && s != "." && s != ".." {
-				if err := fn(s, kind); err != nil {
+			if string(name) != "" && string(name) != "." && string(name) != ".." {
+				if err := fn(name, kind); err != nil {
 					return err
 				}
 			}

@@ -272,7 +272,10 @@ func (c *Context) Lstat(path string) (entry.Entry, error) {
 }
 
 // ReadDir implements entry.FS.
-func (c *Context) ReadDir(path string) ([]entry.Entry, error) {
+func (c *Context) ReadDir(path string) ([]entry.Entry, error) { return c.AppendDir(nil, path) }
+
+// AppendDir implements entry.Appender.
+func (c *Context) AppendDir(list []entry.Entry, path string) ([]entry.Entry, error) {
 	n, err := c.get("readdir", path)
 	if err != nil {
 		return nil, err
@@ -289,42 +292,14 @@ func (c *Context) ReadDir(path string) ([]entry.Entry, error) {
 		c.mu.RLock()
 	}
 	defer c.mu.RUnlock()
-	out := make([]entry.Entry, 0, len(n.extra.kids))
+	list = slices.Grow(list, len(n.extra.kids))
 	paths := newJoiner(path, n.extra.kids)
 	for _, k := range n.extra.kids {
 		if !k.hidden() {
-			out = append(out, k.entry(paths.join(k.name)))
+			list = append(list, k.entry(paths.join(k.name)))
 		}
 	}
-	return out, nil
-}
-
-// joiner makes the paths of what is in a directory, all of them in one piece of memory.
-type joiner struct {
-	dir string
-	all strings.Builder
-}
-
-func newJoiner(dir string, kids []*node) *joiner {
-	p := &joiner{dir: dir}
-	size := len(kids) * (len(dir) + 1)
-	for _, k := range kids {
-		size += len(k.name)
-	}
-	p.all.Grow(size)
-	return p
-}
-
-// join is entry.Join of the directory and name.
-func (p *joiner) join(name string) string {
-	if p.dir == "." {
-		return name
-	}
-	begin := p.all.Len()
-	p.all.WriteString(p.dir)
-	p.all.WriteByte('/')
-	p.all.WriteString(name)
-	return p.all.String()[begin:]
+	return list, nil
 }
 
 // ready reports whether the directory n can be listed from memory.
@@ -379,8 +354,7 @@ func (c *Context) child(n *node, at, name string) (*node, error) {
 	if k := n.kid(name); k != nil || n.extra.listed {
 		return k, nil
 	}
-	full := entry.Join(at, name)
-	v, err := c.judge(c.match, full, n.extra)
+	v, err := c.judge(c.match, at, name, n.extra)
 	if err != nil || v.skip(false) && v.skip(true) {
 		return nil, err
 	}
@@ -389,7 +363,7 @@ func (c *Context) child(n *node, at, name string) (*node, error) {
 		return nil, goneOr("open", at, err)
 	}
 	defer unix.Close(fd)
-	k, err := c.stat(fd, name, full, v)
+	k, err := c.stat(fd, &node{name: name}, at, v)
 	if k == nil || err != nil {
 		return nil, err
 	}
@@ -398,14 +372,14 @@ func (c *Context) child(n *node, at, name string) (*node, error) {
 	return k, nil
 }
 
-// stat describes name in the directory fd; nil when it is not there or
-// excluded.
-func (c *Context) stat(fd int, name, full string, v verdict) (*node, error) {
+// stat fills in n, of which the name is known, in the directory fd at dir. It returns nil when it is
+// not there or excluded.
+func (c *Context) stat(fd int, n *node, dir string, v verdict) (*node, error) {
 	var st unix.Stat_t
-	if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return nil, goneOr("lstat", full, err)
+	if err := unix.Fstatat(fd, n.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return nil, goneOr("lstat", entry.Join(dir, n.name), err)
 	}
-	n := newNode(name, &st)
+	n.set(&st)
 	if v.skip(n.isDir()) {
 		return nil, nil
 	}
@@ -420,9 +394,9 @@ func (c *Context) stat(fd int, name, full string, v verdict) (*node, error) {
 			n.flags |= mayWait
 		}
 	case unix.S_IFLNK:
-		link, err := readlink(fd, name)
+		link, err := readlink(fd, n.name)
 		if err != nil {
-			return nil, goneOr("readlink", full, err)
+			return nil, goneOr("readlink", entry.Join(dir, n.name), err)
 		}
 		n.more().link = link
 	}
