@@ -153,13 +153,19 @@ func (o *Options) agree(i sandbox.Isolation) error {
 }
 
 // Close lets go of everything that is open.
-func (w *Whittle) Close() error {
+func (w *Whittle) Close() error { return w.closeWith((*os.File).Close) }
+
+// Exit is Close for a program that ends now: it does not wait until the kernel has let go of what
+// was mounted.
+func (w *Whittle) Exit() error { return w.closeWith(sandbox.Outlive) }
+
+func (w *Whittle) closeWith(end func(*os.File) error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.roots == nil {
 		return nil
 	}
-	err := w.roots.Close()
+	err := w.roots.CloseWith(end)
 	w.roots = nil
 	return err
 }

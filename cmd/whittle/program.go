@@ -346,7 +346,7 @@ func (p *program) withStore(fn func(*whittle.Whittle) error) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.Close()) }()
+	defer func() { err = errors.Join(err, w.Exit()) }()
 	return fn(w)
 }
 

@@ -24,8 +24,7 @@ type Place struct {
 	local  *Local
 	tmp    *store.Temp
 	up     *rootfs.Upper
-	mounts *mounting      // nil before the first process
-	going  sync.WaitGroup // roots of processes that have ended
+	mounts *mounting // nil before the first process
 
 	planted *rootfs.Planted // in the place of up; nil where roots are mounted
 }
@@ -56,7 +55,6 @@ func (l *Local) Place(ctx context.Context, job solve.Job) (*Place, error) {
 // Close lets go of the place. It may be called again.
 func (p *Place) Close() error {
 	err := p.unmount()
-	p.going.Wait()
 	if p.planted != nil {
 		p.local.planted().Drop(p.planted)
 		p.planted = nil
@@ -160,7 +158,6 @@ func (p *Place) mount(ctx context.Context) (err error) {
 // root mounts the root. A mount serves one process, see sandbox.Config, and
 // overlayfs wants a fresh work directory each time.
 func (p *Place) root(ctx context.Context) (*os.File, error) {
-	p.going.Wait()
 	if p.planted != nil {
 		return p.planted.Open()
 	}
@@ -171,11 +168,14 @@ func (p *Place) root(ctx context.Context) (*os.File, error) {
 	return root, nil
 }
 
-// letGo unmounts the root of a process that has ended. The kernel drops what it
-// remembers of every file then, which takes as long as reading the upper: both
-// go on at once. A descriptor that only names a mount has no error to tell.
+// letGo lets go of the root of a process that has ended. To unmount it takes as long as
+// reading the upper: both go on at once, and what comes after them too.
 func (p *Place) letGo(root *os.File) {
-	p.going.Go(func() { _ = root.Close() })
+	if p.planted != nil {
+		_ = root.Close()
+		return
+	}
+	p.local.Roots.LetGo(root, p.up)
 }
 
 // again readies an upper whose first mount is gone for another one.

@@ -284,6 +284,7 @@ func (r *Roots) unpacked(ctx context.Context, t topLayer, index string) (string,
 
 // mount tries the new mount API and falls back to mount(2).
 func (r *Roots) mount(o *overlay) (*os.File, error) {
+	r.leaving.await(o)
 	o.old = r.old.Load()
 	m, old, err := o.mountAnyhow()
 	if err == nil && old {

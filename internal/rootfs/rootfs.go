@@ -54,6 +54,8 @@ type Roots struct {
 	merged memo[entry.FS]    // by chain
 	lowers memo[*os.File]    // as layers
 	old    atomic.Bool       // the kernel's overlayfs is mounted with mount(2)
+
+	leaving leaving
 }
 
 // New returns the roots of s. choose picks the provider; it is asked once, when
@@ -69,10 +71,15 @@ func (r *Roots) Provider() (Provider, error) { return r.choose() }
 func (r *Roots) UserNS() bool { return r.user }
 
 // Close lets go of all mounts and views. None may be in use.
-func (r *Roots) Close() error {
+func (r *Roots) Close() error { return r.CloseWith((*os.File).Close) }
+
+// CloseWith is Close for a program that ends now: end is given the layers in its place, mounts
+// mostly, as it may be somebody else who closes them.
+func (r *Roots) CloseWith(end func(*os.File) error) error {
+	r.leaving.all.Wait()
 	r.merged.drain(func(entry.FS) error { return nil })
 	r.metas.drain(func(layer.Meta) error { return nil })
-	err := r.lowers.drain((*os.File).Close)
+	err := r.lowers.drain(end)
 	if verr := r.layers.drain((*layer.View).Close); err == nil {
 		err = verr
 	}

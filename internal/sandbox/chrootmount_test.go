@@ -90,7 +90,7 @@ func read(t *testing.T, name string) string {
 // that were free before.
 func TestAFileMadeAfterASecretWasRemovedIsItself(t *testing.T) {
 	c, out := boxed(t, newRoot(t, "run/"), `stat -c %i /run/secret; rm /run/secret; i=0
-		while [ $i -lt 4000 ]; do echo own > /run/$i; i=$((i+1)); done; grep -L own -r /run; ls -i /run`)
+		while [ $i -lt 4000 ]; do echo own > /run/f$i; i=$((i+1)); done; grep -L own -r /run; ls -i /run`)
 	c.Mounts = []Mount{{Target: "/run/secret", Content: &Content{Content: []byte("S3"), Mode: 0o400}, ReadOnly: true}}
 	run(t, c)
 	number, list, _ := strings.Cut(out.String(), "\n")

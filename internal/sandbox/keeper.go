@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -35,10 +36,29 @@ var theKeeper = sync.OnceValues(func() (k *keeper, err error) {
 	go func() {
 		defer close(done)
 		k, err = startKeeper()
+		keeping.Store(err == nil)
 	}()
 	<-done
 	return k, err
 })
+
+// keeping says that there is a keeper.
+var keeping atomic.Bool
+
+// Outlive closes f, a mount, in a process that ends now: where a sandbox was run, its keeper
+// has f too, and closes it with its own end, which nobody waits for. The kernel drops what it
+// remembers of every file with the last descriptor, 0.2 s for 50 000.
+func Outlive(f *os.File) error {
+	if keeping.Load() {
+		if k, err := theKeeper(); err == nil {
+			_ = k.send(outlive, nil, unix.UnixRights(int(f.Fd()))) // or it takes its time here
+		}
+	}
+	return f.Close()
+}
+
+// outlive is, in the place of a signal, that of a descriptor which is not a process's.
+const outlive = unix.Signal(0xff)
 
 func startKeeper() (*keeper, error) {
 	exe, err := self()
@@ -107,6 +127,7 @@ func runKeeper() {
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	unix.Close(initproc.FDSelf)
 	var kept []keptProcess
+	var outliving []int
 	buf, oob := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(4))
 	for {
 		n, oobn, _, _, err := unix.Recvmsg(initproc.FDSocket, buf, oob, unix.MSG_CMSG_CLOEXEC)
@@ -117,6 +138,10 @@ func runKeeper() {
 			break
 		}
 		p := keptProcess{passedFD(oob[:oobn]), unix.Signal(buf[0]), strings.Fields(string(buf[1:n]))}
+		if p.end == outlive {
+			outliving = append(outliving, p.fd)
+			continue
+		}
 		kept = append(slices.DeleteFunc(alive(kept), p.replaces), p)
 	}
 	for _, p := range kept {
@@ -129,6 +154,9 @@ func runKeeper() {
 			p.await()
 			_ = removeGroups(p.groups) // nobody is left to hear of it
 		}
+	}
+	for _, fd := range outliving {
+		unix.Close(fd) // not by the end, so that who looks at this process sees what it is
 	}
 }
 

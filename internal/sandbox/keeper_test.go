@@ -75,6 +75,51 @@ func TestTheKeeperKnowsGroupsBeforeTheyAreMade(t *testing.T) {
 	}
 }
 
+func TestTheKeeperClosesWhatOutlivesItsCaller(t *testing.T) {
+	needSandbox(t)
+	pipe := func() (r, w *os.File) {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Close() })
+		return r, w
+	}
+	// ends says whether whoever had the other end of r has closed it after a while.
+	ends := func(r *os.File, within time.Duration) bool {
+		if err := r.SetReadDeadline(time.Now().Add(within)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := r.Read(make([]byte, 1))
+		return err == io.EOF
+	}
+	k := ownKeeper(t)
+	r, w := pipe()
+	if err := k.send(outlive, nil, unix.UnixRights(int(w.Fd()))); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	if ends(r, 300*time.Millisecond) {
+		t.Error("it is closed while the caller lives")
+	}
+	unix.Close(k.sock)
+	if !ends(r, 20*time.Second) {
+		t.Error("it is not closed after the caller's end")
+	}
+
+	// This process's own keeper ends with this process only.
+	r, w = pipe()
+	if _, err := theKeeper(); err != nil {
+		t.Fatal(err)
+	}
+	if err := Outlive(w); err != nil || w.Close() == nil {
+		t.Errorf("%v, or it is still open here", err)
+	}
+	if ends(r, 300*time.Millisecond) {
+		t.Error("the keeper does not have it")
+	}
+}
+
 func TestNoPastaIsStartedForACallerThatEndsMeanwhile(t *testing.T) {
 	needSandbox(t)
 	if CheckPasta() != nil {
