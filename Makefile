@@ -1,7 +1,8 @@
 # Targets are described in CONTRIBUTING.md.
 
 GO      ?= go
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# docs/ makes nothing another binary: make bench writes there.
+VERSION ?= $(shell v=$$(git describe --tags --always 2>/dev/null) && if git diff --quiet HEAD -- . ':!docs'; then echo $$v; else echo $$v-dirty; fi || echo unknown)
 
 # One static binary; no path of this machine in it.
 export CGO_ENABLED = 0

@@ -89,7 +89,7 @@ func TestAStepIsNotThoughtSlowForItsBase(t *testing.T) {
 	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/base/blobs/") {
-			time.Sleep(1500 * time.Millisecond)
+			time.Sleep(2 * time.Second)
 		}
 		inner.ServeHTTP(w, r)
 	}))
@@ -103,7 +103,7 @@ func TestAStepIsNotThoughtSlowForItsBase(t *testing.T) {
 	large := strings.Repeat("0123456789abcdef", 1<<16)
 	copying := func(name string, last string, change func(*whittle.Request)) *whittle.Result {
 		h := newWorkshop(t, "")
-		whittle.NotePace(h.Whittle, domain, 1<<20, 200*time.Second) // its layer has some KB
+		whittle.NotePace(h.Whittle, domain, 1<<20, 800*time.Second) // its layer has 2 KB, which take 1.7 s
 		req := whittle.Request{Context: folder(t, map[string]string{"large": large, "last": last,
 			"Dockerfile": "FROM " + domain + "/base\nCOPY large /\nWORKDIR /w\nCOPY last /\n"})}
 		change(&req)
