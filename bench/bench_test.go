@@ -104,6 +104,25 @@ func TestMemoryIsThatOfTheBuildersProgramsAndBytesAreThoseOfAll(t *testing.T) {
 	}
 }
 
+// What a builder does after its command's end is in nobody's time.
+func TestTheNextRunWaitsForWhatIsLeftOfABuilder(t *testing.T) {
+	dir := t.TempDir()
+	program := filepath.Join(dir, "lingers")
+	if err := os.Link("/bin/sleep", program); err != nil {
+		if err := exec.Command("cp", "/bin/sleep", program).Run(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := time.Now()
+	smp, err := timed(exec.Command("sh", "-c", program+" 0.7 >/dev/null 2>&1 &"), none{own: []string{"lingers"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if whole := time.Since(began); whole < 700*time.Millisecond || smp.took >= 700*time.Millisecond {
+		t.Errorf("%s of %s are the builder's", smp.took, whole)
+	}
+}
+
 // A thread has its process's memory, as a process has that is about to exec.
 func TestMemoryThatIsSharedCountsOnce(t *testing.T) {
 	exe, err := os.Executable()

@@ -106,6 +106,29 @@ func unburdened(b builder, cmd *exec.Cmd) error {
 	return nil
 }
 
+// awaitEnd waits until a builder without a daemon has no process any more: what one does after its
+// command's end, as whittle's keeper that lets go of mounts, is not to be in the next one's time.
+func awaitEnd(b builder) {
+	if b.daemon() != 0 {
+		return
+	}
+	for until := time.Now().Add(5 * time.Second); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
+		running := false
+		for pid := range processes() {
+			running = running || pid != os.Getpid() && runs(pid, b.programs())
+		}
+		if !running {
+			return
+		}
+	}
+}
+
+// runs says whether a process runs one of the programs.
+func runs(pid int, programs []string) bool {
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	return err == nil && slices.Contains(programs, strings.TrimSuffix(filepath.Base(exe), " (deleted)"))
+}
+
 // timed runs cmd to its end, as builder b, or as no builder if that is nil.
 func timed(cmd *exec.Cmd, b builder) (sample, error) {
 	var said bytes.Buffer
@@ -130,6 +153,7 @@ func timed(cmd *exec.Cmd, b builder) (sample, error) {
 		s.peak = watch.stop()
 		after := allCounts(b)
 		s.read, s.written = after.read-before.read, after.written-before.written
+		awaitEnd(b)
 	}
 	return s, failed(cmd, err, said.Bytes())
 }
@@ -278,8 +302,7 @@ func memory(pids []int, programs []string) (bytes int64) {
 		if err != nil {
 			continue
 		}
-		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-		if err != nil || !slices.Contains(programs, strings.TrimSuffix(filepath.Base(exe), " (deleted)")) {
+		if !runs(pid, programs) {
 			continue
 		}
 		if slices.ContainsFunc(counted, func(other int) bool { return shareMemory(pid, other) }) {
