@@ -67,17 +67,35 @@ func warm(dir string) error {
 	if dir == "" {
 		return nil
 	}
-	return filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
+	const abreast = 16 // a disk is fast with many questions at once
+	names := make(chan string, abreast)
+	var readers sync.WaitGroup
+	errs := make([]error, abreast)
+	for i := range errs {
+		readers.Go(func() {
+			for name := range names {
+				errs[i] = errors.Join(errs[i], read(name))
+			}
+		})
+	}
+	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			names <- name
 		}
-		f, err := os.Open(name)
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(io.Discard, f)
-		return errors.Join(err, f.Close())
+		return err
 	})
+	close(names)
+	readers.Wait()
+	return errors.Join(append(errs, err)...)
+}
+
+func read(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, f)
+	return errors.Join(err, f.Close())
 }
 
 // dropCache empties the page cache, where this user may. With it the kernel forgets

@@ -123,7 +123,7 @@ func (s *suite) measure(ctx context.Context, r row) result {
 		}
 		for k := range s.builders {
 			b := s.builders[(k+i)%len(s.builders)]
-			if f := figures[b]; f != nil && f.Why == "" && ctx.Err() == nil {
+			if f := figures[b]; f != nil && f.Why == "" && ctx.Err() == nil && (i < least || !f.slow()) {
 				n++
 				f.add(s.once(ctx, sc, b, n))
 			}
@@ -209,16 +209,22 @@ func (f *figure) fail(err error) {
 	}
 }
 
+// least is how often a row is measured at least.
+const least = 5
+
 // runs is how often a row is measured.
 func (s *suite) runs(r row) int {
 	switch {
 	case s.set.runs > 0:
 		return s.set.runs
 	case s.set.quick:
-		return 5
+		return least
 	}
-	return max(r.runs, 5)
+	return max(r.runs, least)
 }
+
+// slow says that a builder is not measured more often than it must be: where chance is a small part of the time.
+func (f *figure) slow() bool { return median(f.Times) > 10*time.Second }
 
 // scaled is a count of files or bytes, a tenth of it when all shall be quick.
 func (s *suite) scaled(n int) int {

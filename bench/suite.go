@@ -23,11 +23,12 @@ type suite struct {
 	builders []builder
 	absent   map[string]string // builder → why it is not here
 	has      map[builder]map[string]bool
-	made     int // numbers folders and names
+	small    map[int]string // contexts of so many small files
+	made     int            // numbers folders and names
 }
 
 func newSuite(ctx context.Context, set settings) (_ *suite, err error) {
-	s := &suite{set: set, absent: map[string]string{}, has: map[builder]map[string]bool{}}
+	s := &suite{set: set, absent: map[string]string{}, has: map[builder]map[string]bool{}, small: map[int]string{}}
 	if s.whittle, err = filepath.Abs(set.whittle); err != nil {
 		return nil, err
 	}
