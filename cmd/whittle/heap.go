@@ -11,7 +11,7 @@ import (
 // is more: a context of a million files takes as much as it has to, and not
 // twice that.
 const (
-	garbage      = 32 << 20
+	garbage      = 48 << 20
 	leastPercent = 15
 	mostPercent  = 400
 )

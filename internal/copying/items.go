@@ -174,13 +174,14 @@ func (s *survey) below(from branch) error {
 
 // each calls fn for what lands in dir, parents first.
 func (g *graft) each(from branch, dir string, fn func(*Item) error) error {
+	it := new(Item) // one for all: it is fn's only until it returns
 	return g.f.each(from, func(k kid) error {
 		make := g.c.item
 		if k.way {
 			make = g.c.newWay
 		}
-		it := make(k.entry, entry.Entry{Path: entry.Join(dir, k.entry.Base())})
-		if err := fn(&it); err != nil || !k.entry.IsDir() {
+		*it = make(k.entry, entry.Entry{Path: entry.Join(dir, k.entry.Base())})
+		if err := fn(it); err != nil || !k.entry.IsDir() {
 			return err
 		}
 		return g.each(k.branch, it.Entry.Path, fn)

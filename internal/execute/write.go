@@ -182,6 +182,7 @@ func (b *batch) full() bool {
 // write writes the items of a batch that is read.
 func (b *batch) write(ctx context.Context, w writer) error {
 	n, at := 0, int64(0)
+	var content bytes.Reader
 	for i := range b.items {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -196,8 +197,8 @@ func (b *batch) write(ctx context.Context, w writer) error {
 		if n == b.good {
 			return b.err
 		}
-		data := b.data[at:][:it.Entry.Size]
-		if err := w.Add(it.Entry, bytes.NewReader(data)); err != nil {
+		content.Reset(b.data[at:][:it.Entry.Size])
+		if err := w.Add(it.Entry, &content); err != nil {
 			return err
 		}
 		n, at = n+1, at+it.Entry.Size

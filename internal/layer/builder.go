@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -239,12 +237,11 @@ func (b *Builder) header(e *entry.Entry, link string) error {
 	if link != "" {
 		h.Typeflag, h.Linkname, h.Size = tar.TypeLink, link, 0
 	}
-	attrs := keptXattrs(e.Xattrs)
-	for _, n := range slices.Sorted(maps.Keys(attrs)) {
+	for n, v := range keptXattrs(e.Xattrs) {
 		if h.PAXRecords == nil {
 			h.PAXRecords = map[string]string{}
 		}
-		h.PAXRecords[paxXattr+n] = attrs[n]
+		h.PAXRecords[paxXattr+n] = v
 	}
 	if plainHeader(&b.block, &h) {
 		_, err := b.out.Write(b.block[:])

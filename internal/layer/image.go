@@ -34,6 +34,7 @@ type imager struct {
 	hash hash.Hash
 	off  int64
 	buf  []byte
+	none [blockSize]byte // zeros
 	list []direntry
 }
 
@@ -191,11 +192,10 @@ func (m *imager) put(b []byte) error {
 }
 
 func (m *imager) zeros(n int64) error {
-	var block [blockSize]byte
 	m.off += n
 	for n > 0 {
 		k := min(n, blockSize)
-		if _, err := m.w.Write(block[:k]); err != nil {
+		if _, err := m.w.Write(m.none[:k]); err != nil {
 			return err
 		}
 		n -= k

@@ -29,12 +29,19 @@ func (c *Context) putOff(todo []unread) []unread {
 		return todo
 	}
 	var now []unread
+	wait := todo[:0] // of a million files it is large
 	for _, f := range todo {
 		if f.n.flags&mayWait != 0 {
-			c.rest = append(c.rest, f)
+			wait = append(wait, f)
 		} else {
 			now = append(now, f)
 		}
+	}
+	if len(c.rest) > 0 {
+		wait = append(c.rest, wait...)
+	}
+	if len(wait) > 0 {
+		c.rest = wait
 	}
 	return now
 }

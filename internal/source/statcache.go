@@ -251,25 +251,32 @@ func (c *Context) writeCache(f io.Writer) error {
 
 // writeBlocks writes the block of every directory.
 func (c *Context) writeBlocks(w *bufio.Writer) error {
-	old := maps.Clone(c.cache)
-	err := c.writeTree(w, c.tree, ".", old)
-	for _, dir := range slices.Sorted(maps.Keys(old)) {
+	b := &blockWriter{w: w, old: maps.Clone(c.cache)}
+	err := b.tree(c.tree, ".")
+	for _, dir := range slices.Sorted(maps.Keys(b.old)) {
 		if err == nil && c.mayExist(dir) {
-			err = writeBlock(w, dir, old[dir])
+			err = b.write(dir, b.old[dir])
 		}
 	}
 	return err
 }
 
-// writeTree writes the blocks of n and what is below it, and takes the blocks
+// A blockWriter writes blocks, which it makes one after the other in the same memory.
+type blockWriter struct {
+	w          *bufio.Writer
+	old        statCache // blocks that have not been replaced
+	block, num []byte
+}
+
+// tree writes the blocks of n and what is below it, and takes the blocks
 // that it replaces out of old.
-func (c *Context) writeTree(w *bufio.Writer, n *node, path string, old statCache) error {
-	var block []byte
+func (b *blockWriter) tree(n *node, path string) error {
+	block := b.block[:0]
 	r := reader{}
 	if !n.extra.listed {
-		r.b = old[path] // nothing is known of the names that were not asked for
+		r.b = b.old[path] // nothing is known of the names that were not asked for
 	}
-	delete(old, path)
+	delete(b.old, path)
 	rec, more := r.record()
 	for _, k := range n.extra.kids {
 		for ; more && string(rec.name) < k.name; rec, more = r.record() {
@@ -285,27 +292,28 @@ func (c *Context) writeTree(w *bufio.Writer, n *node, path string, old statCache
 	for ; more; rec, more = r.record() {
 		block = appendRecord(block, string(rec.name), &rec.node)
 	}
-	if err := writeBlock(w, path, block); err != nil {
+	b.block = block
+	if err := b.write(path, block); err != nil {
 		return err
 	}
 	for _, k := range n.extra.kids {
 		if !k.isDir() {
 			continue
 		}
-		if err := c.writeTree(w, k, entry.Join(path, k.name), old); err != nil {
+		if err := b.tree(k, entry.Join(path, k.name)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func writeBlock(w *bufio.Writer, dir string, block []byte) error {
+func (b *blockWriter) write(dir string, block []byte) error {
 	if len(block) == 0 {
 		return nil
 	}
-	w.Write(appendBytes(nil, dir))
-	w.Write(binary.AppendUvarint(nil, uint64(len(block))))
-	_, err := w.Write(block)
+	b.num = binary.AppendUvarint(appendBytes(b.num[:0], dir), uint64(len(block)))
+	b.w.Write(b.num)
+	_, err := b.w.Write(block)
 	return err
 }
 

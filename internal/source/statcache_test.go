@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -288,5 +289,36 @@ func TestAnImageMountedInTheContextIsNotTrusted(t *testing.T) {
 		if want := digest.Of([]byte(text)); got != want {
 			t.Errorf("%q has the digest of something else", text)
 		}
+	}
+}
+
+// What is written of a directory is written in the memory of the one before.
+func TestTheCacheIsWrittenWithLittleGarbage(t *testing.T) {
+	const folders = 200
+	dir := t.TempDir()
+	for i := range folders {
+		sub := filepath.Join(dir, strconv.Itoa(i))
+		if err := os.Mkdir(sub, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for k := range 10 {
+			if err := os.WriteFile(filepath.Join(sub, strconv.Itoa(k)), []byte("content"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	c := open(t, dir, Options{Now: hourLater})
+	scan(t, c, ".")
+	var size int
+	made := testing.AllocsPerRun(5, func() {
+		var out bytes.Buffer
+		out.Grow(1 << 20)
+		if err := c.writeCache(&out); err != nil {
+			t.Fatal(err)
+		}
+		size = out.Len()
+	})
+	if size < folders*10*(len(digest.Digest{})) || made > 2*folders {
+		t.Errorf("%d bytes with %.0f allocations for %d folders", size, made, folders)
 	}
 }
