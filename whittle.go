@@ -155,8 +155,8 @@ func (o *Options) agree(i sandbox.Isolation) error {
 // Close lets go of everything that is open.
 func (w *Whittle) Close() error { return w.closeWith((*os.File).Close) }
 
-// Exit is Close for a program that ends now: it does not wait until the kernel has let go of what
-// was mounted.
+// Exit is Close for a program that ends now: it does not wait until the kernel has let go of the
+// layers that were mounted.
 func (w *Whittle) Exit() error { return w.closeWith(sandbox.Outlive) }
 
 func (w *Whittle) closeWith(end func(*os.File) error) error {

@@ -47,6 +47,7 @@ func (s *suite) measureGrowth(ctx context.Context, r row) result {
 		one.sizes = nil
 		one.make = func(ctx context.Context, s *suite) (*scene, error) { return r.grow(ctx, s, n) }
 		measured := s.measure(ctx, one)
+		res.spent.add(measured.spent)
 		for i := range res.figures {
 			f := &res.figures[i]
 			for _, m := range measured.figures {

@@ -145,13 +145,12 @@ func run(ctx context.Context, set settings) (n int, err error) {
 		if !only.MatchString(r.id) || set.resume && s.done(t.results[r.id]) {
 			continue
 		}
-		began := time.Now()
 		res := s.measure(ctx, r)
 		if ctx.Err() != nil {
 			break // which is not a row's fault
 		}
 		res.origin = s.origin
-		fmt.Fprintf(os.Stderr, "%s: %s (in %s)\n", r.id, res.verdict(), time.Since(began).Round(time.Second))
+		fmt.Fprintf(os.Stderr, "%s: %s (in %s)\n", r.id, res.verdict(), res.spent)
 		t.results[r.id] = res
 		if set.json != "" { // so that the end of this program, whatever it is, costs one row
 			if err := s.report(t.list()).writeJSON(set.json); err != nil {

@@ -124,22 +124,31 @@ func unburdened(b builder, cmd *exec.Cmd) error {
 	return nil
 }
 
-// awaitEnd waits until a builder without a daemon has no process any more: what one does after its
-// command's end, as whittle's keeper that lets go of mounts, is not to be in the next one's time.
-func awaitEnd(b builder) {
-	if b.daemon() != 0 {
-		return
+// awaitEnd waits until a builder without a daemon has no process any more, but for those that ran
+// before: what one does after its command's end, as whittle's keeper that unmounts layers, is not to
+// be in the next one's time.
+func awaitEnd(b builder, before map[int]int) error {
+	if b == nil || b.daemon() != 0 {
+		return nil
 	}
-	for until := time.Now().Add(5 * time.Second); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
-		running := false
+	for until := time.Now().Add(lingering); ; time.Sleep(10 * time.Millisecond) {
+		var left int
 		for pid := range processes() {
-			running = running || pid != os.Getpid() && runs(pid, b.programs())
+			if _, was := before[pid]; !was && runs(pid, b.programs()) {
+				left = pid
+			}
 		}
-		if !running {
-			return
+		if left == 0 {
+			return nil
+		}
+		if time.Now().After(until) {
+			return fmt.Errorf("%s: process %d is there %s after its command", b.name(), left, lingering)
 		}
 	}
 }
+
+// lingering is how long a process may stay after its command's end.
+const lingering = 10 * time.Second
 
 // runs says whether a process runs one of the programs.
 func runs(pid int, programs []string) bool {
@@ -151,6 +160,7 @@ func runs(pid int, programs []string) bool {
 func timed(cmd *exec.Cmd, b builder) (sample, error) {
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = io.Discard, &said
+	others := processes()
 	settle()
 	var watch *watcher
 	var before counts
@@ -171,9 +181,8 @@ func timed(cmd *exec.Cmd, b builder) (sample, error) {
 		s.peak = watch.stop()
 		after := allCounts(b)
 		s.read, s.written = after.read-before.read, after.written-before.written
-		awaitEnd(b)
 	}
-	return s, failed(cmd, err, said.Bytes())
+	return s, errors.Join(failed(cmd, err, said.Bytes()), awaitEnd(b, others))
 }
 
 // counts are bytes.

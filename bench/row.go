@@ -83,6 +83,31 @@ type result struct {
 	figures []figure
 	floor   figure
 	aside   string
+	spent   phases
+}
+
+// phases are how long it took to measure a row, and of what that consists.
+type phases struct {
+	all, made, primed, tidied time.Duration
+	ran                       time.Duration // what was timed
+}
+
+func (p phases) String() string {
+	round := func(d time.Duration) string { return d.Round(time.Second).String() }
+	return fmt.Sprintf("%s: made %s, primed %s, got ready %s, ran %s, tidied %s", round(p.all), round(p.made), round(p.primed),
+		round(p.all-p.made-p.primed-p.ran-p.tidied), round(p.ran), round(p.tidied))
+}
+
+// add adds those of another size of the row.
+func (p *phases) add(q phases) {
+	p.all, p.made, p.primed, p.tidied, p.ran = p.all+q.all, p.made+q.made, p.primed+q.primed, p.tidied+q.tidied, p.ran+q.ran
+}
+
+// lap adds to d the time since *last, which becomes now.
+func lap(d *time.Duration, last *time.Time) {
+	now := time.Now()
+	*d += now.Sub(*last)
+	*last = now
 }
 
 // measure runs a row with every builder in turn, so that a change of the
@@ -92,8 +117,11 @@ func (s *suite) measure(ctx context.Context, r row) result {
 		return s.measureGrowth(ctx, r)
 	}
 	res := result{row: r, floor: figure{Builder: "floor"}}
+	began := time.Now()
+	last := began
 	dropCache() // or rows would pay for the files of those before
 	sc, err := r.make(ctx, s)
+	lap(&res.spent.made, &last)
 	if err != nil {
 		res.figures = []figure{{Builder: "all", Why: firstLine(err.Error())}}
 		return res
@@ -111,6 +139,7 @@ func (s *suite) measure(ctx context.Context, r row) result {
 		}
 		f.fail(err)
 	}
+	lap(&res.spent.primed, &last)
 	n := 0
 	for i := range s.runs(r) {
 		if sc.floor != nil && res.floor.Why == "" {
@@ -123,7 +152,7 @@ func (s *suite) measure(ctx context.Context, r row) result {
 		}
 		for k := range s.builders {
 			b := s.builders[(k+i)%len(s.builders)]
-			if f := figures[b]; f != nil && f.Why == "" && ctx.Err() == nil && (i < least || !f.slow()) {
+			if f := figures[b]; f != nil && f.Why == "" && ctx.Err() == nil && (i < least || s.set.runs > 0 || !f.slow()) {
 				n++
 				f.add(s.once(ctx, sc, b, n))
 			}
@@ -132,14 +161,26 @@ func (s *suite) measure(ctx context.Context, r row) result {
 	for _, b := range s.builders {
 		if f := figures[b]; f != nil {
 			f.Median = median(f.Times)
+			res.spent.ran += sum(f.Times)
 			res.figures = append(res.figures, *f)
 		}
 	}
 	res.floor.Median = median(res.floor.Times)
+	res.spent.ran += sum(res.floor.Times)
+	last = time.Now()
 	if err := s.tidy(ctx, sc); err != nil {
 		res.aside = firstLine(err.Error())
 	}
+	lap(&res.spent.tidied, &last)
+	res.spent.all = time.Since(began)
 	return res
+}
+
+func sum(times []time.Duration) (all time.Duration) {
+	for _, d := range times {
+		all += d
+	}
+	return all
 }
 
 // tidy gives back the room that a row has taken: some leave a gigabyte a run.
@@ -170,7 +211,7 @@ func (s *suite) once(ctx context.Context, sc *scene, b builder, n int) (sample, 
 			return sample{}, err
 		}
 	}
-	if err := warm(j.dir); err != nil {
+	if err := errors.Join(warm(j.dir), awaitEnd(b, s.others)); err != nil {
 		return sample{}, err
 	}
 	// Nobody waits for a peer that is out of all proportion.

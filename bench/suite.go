@@ -23,12 +23,13 @@ type suite struct {
 	builders []builder
 	absent   map[string]string // builder → why it is not here
 	has      map[builder]map[string]bool
+	others   map[int]int    // processes that were there before
 	small    map[int]string // contexts of so many small files
 	made     int            // numbers folders and names
 }
 
 func newSuite(ctx context.Context, set settings) (_ *suite, err error) {
-	s := &suite{set: set, absent: map[string]string{}, has: map[builder]map[string]bool{}, small: map[int]string{}}
+	s := &suite{set: set, absent: map[string]string{}, has: map[builder]map[string]bool{}, small: map[int]string{}, others: processes()}
 	if s.whittle, err = filepath.Abs(set.whittle); err != nil {
 		return nil, err
 	}

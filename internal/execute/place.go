@@ -59,6 +59,9 @@ func (p *Place) Close() error {
 		p.local.planted().Drop(p.planted)
 		p.planted = nil
 	}
+	if p.up != nil {
+		p.local.Roots.Gone(p.up) // at once where the upper has become a layer and is not there any more
+	}
 	return errors.Join(err, p.tmp.Remove())
 }
 

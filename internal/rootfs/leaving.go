@@ -23,12 +23,23 @@ func inodeOf(st *unix.Stat_t) inode { return inode{uint64(st.Dev), st.Ino} }
 // LetGo unmounts root, which Mount made with upper and no process has any more, while the
 // caller goes on. Mount waits for it where the same upper is mounted on again, or has
 // become a layer: overlayfs warns of a layer that is still written to. Close waits too.
+// Other processes that mount the layer meanwhile do not: they see what they would see
+// afterwards, as nobody writes any more, and the kernel's log may have that warning.
 func (r *Roots) LetGo(root *os.File, upper *Upper) {
 	gone := r.leaving.begin(upper.Dir)
 	r.leaving.all.Go(func() {
 		_ = root.Close() // a descriptor that only names a mount has no error to tell
 		gone()
 	})
+}
+
+// Gone waits until no mount of upper is let go of: until then what is removed of it
+// takes its room on the disk.
+func (r *Roots) Gone(upper *Upper) {
+	var st unix.Stat_t
+	if unix.Stat(upper.Dir, &st) == nil {
+		r.leaving.wait(inodeOf(&st))
+	}
 }
 
 // begin notes that a mount on the directory upper is let go of; gone that it has been.

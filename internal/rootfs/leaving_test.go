@@ -59,3 +59,34 @@ func TestAMountWaitsForWhoeverWritesToItsLayers(t *testing.T) {
 		})
 	}
 }
+
+func TestGoneWaitsForTheMountOfOneUpper(t *testing.T) {
+	dir := t.TempDir()
+	var uppers []*Upper
+	for _, name := range []string{"a", "b", "became a layer"} {
+		uppers = append(uppers, &Upper{Dir: filepath.Join(dir, name)})
+		if err := os.Mkdir(uppers[len(uppers)-1].Dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := New(nil, nil, false)
+	gone := r.leaving.begin(uppers[0].Dir)
+	defer r.leaving.begin(uppers[2].Dir)()
+	if err := os.Rename(uppers[2].Dir, filepath.Join(dir, "layer")); err != nil {
+		t.Fatal(err)
+	}
+	r.Gone(uppers[1])
+	r.Gone(uppers[2])
+	done := make(chan struct{})
+	go func() {
+		r.Gone(uppers[0])
+		close(done)
+	}()
+	select {
+	case <-done:
+		t.Error("it did not wait")
+	case <-time.After(100 * time.Millisecond):
+	}
+	gone()
+	<-done
+}

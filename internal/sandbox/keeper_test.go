@@ -5,6 +5,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -95,9 +98,7 @@ func TestTheKeeperClosesWhatOutlivesItsCaller(t *testing.T) {
 	}
 	k := ownKeeper(t)
 	r, w := pipe()
-	if err := k.send(outlive, nil, unix.UnixRights(int(w.Fd()))); err != nil {
-		t.Fatal(err)
-	}
+	k.hand(w)
 	w.Close()
 	if ends(r, 300*time.Millisecond) {
 		t.Error("it is closed while the caller lives")
@@ -107,17 +108,60 @@ func TestTheKeeperClosesWhatOutlivesItsCaller(t *testing.T) {
 		t.Error("it is not closed after the caller's end")
 	}
 
-	// This process's own keeper ends with this process only.
-	r, w = pipe()
+	// One that reads nothing is not waited for, however much there is.
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[0])
+	defer unix.Close(fds[1])
+	for range 5000 {
+		(&keeper{sock: fds[0]}).hand(r)
+	}
+}
+
+// Of what a process has open its keeper has mounts only, and nothing that the process was given.
+func TestTheKeeperHasMountsOnly(t *testing.T) {
+	needSandbox(t)
 	if _, err := theKeeper(); err != nil {
 		t.Fatal(err)
 	}
-	if err := Outlive(w); err != nil || w.Close() == nil {
-		t.Errorf("%v, or it is still open here", err)
+	open := func(name string, flags int) *os.File {
+		fd, err := unix.Open(name, flags, 0) // without O_CLOEXEC, as a shell's 9>lock
+		if err != nil {
+			t.Fatal(err)
+		}
+		return os.NewFile(uintptr(fd), name)
 	}
-	if ends(r, 300*time.Millisecond) {
-		t.Error("the keeper does not have it")
+	folder, mount, given := t.TempDir(), t.TempDir(), t.TempDir()
+	// Descriptors that only name something are those of mounts.
+	for _, f := range []*os.File{open(folder, unix.O_RDONLY), open(mount, unix.O_PATH)} {
+		if err := Outlive(f); err != nil || f.Close() == nil {
+			t.Errorf("%s: %v, or it is still open here", f.Name(), err)
+		}
 	}
+	defer open(given, unix.O_RDONLY).Close()
+	ownKeeper(t)
+	for until := time.Now().Add(20 * time.Second); !elsewhere(mount); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal("the keeper does not have what names a mount")
+		}
+	}
+	for _, name := range []string{folder, given} {
+		if elsewhere(name) {
+			t.Errorf("%s: another process has it", name)
+		}
+	}
+}
+
+// elsewhere says whether a process but this one has a file open.
+func elsewhere(name string) bool {
+	links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
+	own := "/proc/" + strconv.Itoa(os.Getpid()) + "/"
+	return slices.ContainsFunc(links, func(l string) bool {
+		to, err := os.Readlink(l)
+		return err == nil && to == name && !strings.HasPrefix(l, own)
+	})
 }
 
 func TestNoPastaIsStartedForACallerThatEndsMeanwhile(t *testing.T) {
