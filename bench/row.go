@@ -126,19 +126,7 @@ func (s *suite) measure(ctx context.Context, r row) result {
 		res.figures = []figure{{Builder: "all", Why: firstLine(err.Error())}}
 		return res
 	}
-	figures := map[builder]*figure{}
-	for _, b := range s.builders {
-		if _, isWhittle := b.(*whittle); r.alone && !isWhittle {
-			continue
-		}
-		f := &figure{Builder: b.name(), About: b.about()}
-		figures[b] = f
-		err := s.need(ctx, b, r.needs...)
-		if err == nil && sc.prime != nil {
-			err = sc.prime(ctx, b)
-		}
-		f.fail(err)
-	}
+	figures := s.prime(ctx, r, sc)
 	lap(&res.spent.primed, &last)
 	n := 0
 	for i := range s.runs(r) {
@@ -174,6 +162,24 @@ func (s *suite) measure(ctx context.Context, r row) result {
 	lap(&res.spent.tidied, &last)
 	res.spent.all = time.Since(began)
 	return res
+}
+
+// prime readies all builders for a row, and returns their figures, without times.
+func (s *suite) prime(ctx context.Context, r row, sc *scene) map[builder]*figure {
+	figures := map[builder]*figure{}
+	for _, b := range s.builders {
+		if _, isWhittle := b.(*whittle); r.alone && !isWhittle {
+			continue
+		}
+		f := &figure{Builder: b.name(), About: b.about()}
+		figures[b] = f
+		err := s.need(ctx, b, r.needs...)
+		if err == nil && sc.prime != nil {
+			err = sc.prime(ctx, b)
+		}
+		f.fail(err)
+	}
+	return figures
 }
 
 func sum(times []time.Duration) (all time.Duration) {
