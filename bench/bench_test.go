@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -144,6 +145,41 @@ func TestMemoryThatIsSharedCountsOnce(t *testing.T) {
 	}
 	if shareMemory(os.Getpid(), os.Getppid()) {
 		t.Error("another process has the same memory")
+	}
+}
+
+func TestTheFilesOfAProgramThatRunsTwiceCountOnce(t *testing.T) {
+	var pids []int
+	for range 2 {
+		cmd := exec.Command("cat")
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			in.Close()
+			cmd.Wait()
+		}()
+		// Until it answers it may not have all of its memory.
+		if _, err := io.WriteString(in, "a line"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(out, make([]byte, 6)); err != nil {
+			t.Fatal(err)
+		}
+		pids = append(pids, cmd.Process.Pid)
+	}
+	own := []string{program(pids[0])}
+	one, other, both := memory(pids[:1], own), memory(pids[1:], own), memory(pids, own)
+	if one == 0 || both <= one || both >= one+other/2 {
+		t.Errorf("%d and %d bytes of memory, both together %d", one, other, both)
 	}
 }
 
@@ -328,6 +364,40 @@ func TestBuildersTakeTurnsAndEachRunIsAnother(t *testing.T) {
 	}
 	if len(seen) != 6 || len(res.figures) != 2 || len(res.figures[0].Times) != 3 || res.figures[1].Median == 0 {
 		t.Errorf("%d jobs, figures %+v", len(seen), res.figures)
+	}
+}
+
+func TestTheSizesOfARowTakeTurns(t *testing.T) {
+	var order []string
+	s := &suite{set: settings{runs: 2, patience: time.Minute}, has: map[builder]map[string]bool{}}
+	for _, name := range []string{"a", "b"} {
+		s.builders = append(s.builders, &counted{label: name, order: &order})
+	}
+	fails := func(_ context.Context, b builder) error {
+		if b.name() == "b" {
+			return errors.New("too much")
+		}
+		return nil
+	}
+	res := s.measure(t.Context(), row{id: "r", sizes: []int{10, 30}, grow: func(_ context.Context, _ *suite, n int) (*scene, error) {
+		sc := &scene{ready: func(context.Context, builder, int) error {
+			order = append(order, fmt.Sprint(n))
+			return nil
+		}}
+		if n == 30 {
+			sc.prime = fails
+		}
+		return sc, nil
+	}})
+	if got := strings.Join(order, ""); got != "10a10b30a10b10a30a" {
+		t.Errorf("order %s", got)
+	}
+	a, b := res.figures[0], res.figures[1]
+	if len(res.figures) != 2 || !slices.Equal(a.Sizes, []int{10, 30}) || len(a.Times) != 2 || a.Median != a.Times[1] || a.Exponent == 0 {
+		t.Errorf("figures %+v", res.figures)
+	}
+	if b.Why != "30: too much" || b.Median != 0 {
+		t.Errorf("what failed: %+v", b)
 	}
 }
 

@@ -16,13 +16,13 @@ func growthRows() []row {
 	return []row{
 		{id: "wide", work: "1 000 stages with a COPY and a RUN each, nothing cached", alone: true, needs: []string{"busybox"},
 			goal: goal{exponent: 1.05}, sizes: shares(1000), grow: wide},
-		{id: "deep", work: "500 steps in one stage, nothing cached", alone: true, needs: []string{"busybox"},
+		{id: "deep", work: "500 steps in one stage, nothing cached", alone: true, runs: 15, needs: []string{"busybox"},
 			goal: goal{exponent: 1.05}, sizes: shares(500), grow: deep},
-		{id: "deep-noop", work: "500 steps in one stage, nothing changed", alone: true, runs: 7, needs: []string{"busybox"},
+		{id: "deep-noop", work: "500 steps in one stage, nothing changed", alone: true, runs: 15, needs: []string{"busybox"},
 			goal: goal{exponent: 1.05}, sizes: shares(500), grow: again(deep)},
-		{id: "big", work: "COPY of 1 000 000 small files, cold", alone: true,
+		{id: "big", work: "COPY of 1 000 000 small files, cold", alone: true, runs: 7,
 			goal: goal{exponent: 1.05}, sizes: shares(1_000_000), grow: big},
-		{id: "big-noop", work: "1 000 000 small files, nothing changed", alone: true,
+		{id: "big-noop", work: "1 000 000 small files, nothing changed", alone: true, runs: 9,
 			goal: goal{exponent: 1.05}, sizes: shares(1_000_000), grow: again(big)},
 	}
 }
@@ -30,53 +30,21 @@ func growthRows() []row {
 // shares are 1, 3, 10, 30 and 100 % of n.
 func shares(n int) []int { return []int{n / 100, n * 3 / 100, n / 10, n * 3 / 10, n} }
 
-// measureGrowth measures a row at each of its sizes.
-func (s *suite) measureGrowth(ctx context.Context, r row) result {
-	sizes := r.sizes
-	if s.set.quick {
-		sizes = sizes[:3]
-	}
-	res := result{row: r, floor: figure{Builder: "floor"}}
-	for _, b := range s.builders {
-		if _, own := b.(*whittle); own {
-			res.figures = append(res.figures, figure{Builder: b.name(), About: b.about()})
+// curve is what a builder takes at each of a row's sizes, and how fast that grows.
+func curve(tracks []*track, b builder) figure {
+	f := figure{Builder: b.name(), About: b.about()}
+	for _, t := range tracks {
+		one := t.figures[b]
+		if one.Why != "" {
+			f.fail(fmt.Errorf("%d: %s", t.size, one.Why))
+			return f
 		}
+		f.Sizes, f.Times = append(f.Sizes, t.size), append(f.Times, one.Median)
+		f.Peak, f.Read, f.Written = max(f.Peak, one.Peak), one.Read, one.Written
 	}
-	for _, n := range sizes {
-		one := r
-		one.sizes = nil
-		one.make = func(ctx context.Context, s *suite) (*scene, error) { return r.grow(ctx, s, n) }
-		measured := s.measure(ctx, one)
-		res.spent.add(measured.spent)
-		for i := range res.figures {
-			f := &res.figures[i]
-			for _, m := range measured.figures {
-				if (m.Builder == f.Builder || m.Builder == "all") && f.Why == "" {
-					f.grow(n, m)
-				}
-			}
-		}
-		if measured.aside != "" {
-			res.aside = fmt.Sprintf("%d: %s", n, measured.aside)
-		}
-	}
-	for i := range res.figures {
-		f := &res.figures[i]
-		if f.Why == "" && len(f.Times) > 0 {
-			f.Median = f.Times[len(f.Times)-1]
-			f.Exponent = exponent(f.Sizes, f.Times)
-		}
-	}
-	return res
-}
-
-func (f *figure) grow(n int, m figure) {
-	if m.Why != "" {
-		f.Why = fmt.Sprintf("%d: %s", n, m.Why)
-		return
-	}
-	f.Sizes, f.Times = append(f.Sizes, n), append(f.Times, m.Median)
-	f.Peak, f.Read, f.Written = max(f.Peak, m.Peak), m.Read, m.Written
+	f.Median = f.Times[len(f.Times)-1]
+	f.Exponent = exponent(f.Sizes, f.Times)
+	return f
 }
 
 // exponent is how fast times grow with sizes, at the steepest between two sizes that

@@ -134,7 +134,7 @@ func awaitEnd(b builder, before map[int]int) error {
 	for until := time.Now().Add(lingering); ; time.Sleep(10 * time.Millisecond) {
 		var left int
 		for pid := range processes() {
-			if _, was := before[pid]; !was && runs(pid, b.programs()) {
+			if _, was := before[pid]; !was && slices.Contains(b.programs(), program(pid)) {
 				left = pid
 			}
 		}
@@ -150,10 +150,13 @@ func awaitEnd(b builder, before map[int]int) error {
 // lingering is how long a process may stay after its command's end.
 const lingering = 10 * time.Second
 
-// runs says whether a process runs one of the programs.
-func runs(pid int, programs []string) bool {
+// program names the program that a process runs; "" is none that can be seen.
+func program(pid int) string {
 	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-	return err == nil && slices.Contains(programs, strings.TrimSuffix(filepath.Base(exe), " (deleted)"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(filepath.Base(exe), " (deleted)")
 }
 
 // timed runs cmd to its end, as builder b, or as no builder if that is nil.
@@ -318,9 +321,11 @@ func (w *watcher) stop() int64 {
 
 // memory sums the most that those of the processes have had in memory that run one
 // of the programs. A process that is about to exec has its parent's memory, and counts once
-// with that.
+// with that. So do the pages of files of those that run the same program: they are the program's own,
+// and in memory once.
 func memory(pids []int, programs []string) (bytes int64) {
 	var counted []int
+	files := map[string]int64{} // program → bytes counted of its files
 	for _, pid := range pids {
 		if pid == 0 {
 			continue
@@ -329,13 +334,16 @@ func memory(pids []int, programs []string) (bytes int64) {
 		if err != nil {
 			continue
 		}
-		if !runs(pid, programs) {
+		name := program(pid)
+		if !slices.Contains(programs, name) {
 			continue
 		}
 		if slices.ContainsFunc(counted, func(other int) bool { return shareMemory(pid, other) }) {
 			continue
 		}
-		bytes += field(string(text), "VmHWM:") << 10
+		file := field(string(text), "RssFile:") << 10
+		bytes += field(string(text), "VmHWM:")<<10 - min(file, files[name])
+		files[name] = max(file, files[name])
 		counted = append(counted, pid)
 	}
 	return bytes

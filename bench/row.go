@@ -98,11 +98,6 @@ func (p phases) String() string {
 		round(p.all-p.made-p.primed-p.ran-p.tidied), round(p.ran), round(p.tidied))
 }
 
-// add adds those of another size of the row.
-func (p *phases) add(q phases) {
-	p.all, p.made, p.primed, p.tidied, p.ran = p.all+q.all, p.made+q.made, p.primed+q.primed, p.tidied+q.tidied, p.ran+q.ran
-}
-
 // lap adds to d the time since *last, which becomes now.
 func lap(d *time.Duration, last *time.Time) {
 	now := time.Now()
@@ -110,58 +105,118 @@ func lap(d *time.Duration, last *time.Time) {
 	*last = now
 }
 
-// measure runs a row with every builder in turn, so that a change of the
+// track is a scene of a row and what is measured on it. A row about growth has one for each size,
+// other rows have one.
+type track struct {
+	*scene
+	size    int
+	figures map[builder]*figure
+	floor   figure
+}
+
+// measure runs a row on each of its tracks and with every builder in turn, so that a change of the
 // machine's mood meets all of them.
 func (s *suite) measure(ctx context.Context, r row) result {
-	if r.sizes != nil {
-		return s.measureGrowth(ctx, r)
-	}
 	res := result{row: r, floor: figure{Builder: "floor"}}
 	began := time.Now()
-	last := began
 	dropCache() // or rows would pay for the files of those before
-	sc, err := r.make(ctx, s)
-	lap(&res.spent.made, &last)
-	if err != nil {
+	tracks, err := s.lay(ctx, r, &res.spent)
+	if err == nil {
+		n := 0
+		for i := range s.runs(r) {
+			for _, t := range tracks {
+				n = s.round(ctx, t, i, n)
+			}
+		}
+		res.figures, res.floor = s.found(r, tracks)
+	} else {
 		res.figures = []figure{{Builder: "all", Why: firstLine(err.Error())}}
-		return res
 	}
-	figures := s.prime(ctx, r, sc)
-	lap(&res.spent.primed, &last)
-	n := 0
-	for i := range s.runs(r) {
-		if sc.floor != nil && res.floor.Why == "" {
-			err := errors.Join(warm(sc.job.dir), warm(sc.floorReads))
-			var smp sample
-			if err == nil {
-				smp, err = sc.floor(ctx, i)
-			}
-			res.floor.add(smp, err)
-		}
-		for k := range s.builders {
-			b := s.builders[(k+i)%len(s.builders)]
-			if f := figures[b]; f != nil && f.Why == "" && ctx.Err() == nil && (i < least || s.set.runs > 0 || !f.slow()) {
-				n++
-				f.add(s.once(ctx, sc, b, n))
-			}
-		}
+	for _, t := range tracks {
+		res.spent.ran += t.ran()
 	}
-	for _, b := range s.builders {
-		if f := figures[b]; f != nil {
-			f.Median = median(f.Times)
-			res.spent.ran += sum(f.Times)
-			res.figures = append(res.figures, *f)
-		}
-	}
-	res.floor.Median = median(res.floor.Times)
-	res.spent.ran += sum(res.floor.Times)
-	last = time.Now()
-	if err := s.tidy(ctx, sc); err != nil {
+	last := time.Now()
+	if err := s.tidy(ctx, tracks); err != nil {
 		res.aside = firstLine(err.Error())
 	}
 	lap(&res.spent.tidied, &last)
 	res.spent.all = time.Since(began)
 	return res
+}
+
+// lay makes a row's scenes and readies the builders for them. What was made before an error is
+// returned with it.
+func (s *suite) lay(ctx context.Context, r row, spent *phases) (tracks []*track, err error) {
+	sizes := r.sizes
+	if sizes == nil {
+		sizes = []int{1}
+		r.grow = func(ctx context.Context, s *suite, _ int) (*scene, error) { return r.make(ctx, s) }
+	} else if s.set.quick {
+		sizes = sizes[:3]
+	}
+	for _, n := range sizes {
+		last := time.Now()
+		sc, err := r.grow(ctx, s, n)
+		lap(&spent.made, &last)
+		if err != nil {
+			return tracks, err
+		}
+		t := &track{scene: sc, size: n, floor: figure{Builder: "floor"}}
+		tracks = append(tracks, t)
+		t.figures = s.prime(ctx, r, sc)
+		lap(&spent.primed, &last)
+	}
+	return tracks, nil
+}
+
+// round runs a track's floor and each builder once, in an order that i turns. It returns the count of
+// the runs of all builders, n before it.
+func (s *suite) round(ctx context.Context, t *track, i, n int) int {
+	if t.scene.floor != nil && t.floor.Why == "" {
+		err := errors.Join(warm(t.job.dir), warm(t.floorReads))
+		var smp sample
+		if err == nil {
+			smp, err = t.scene.floor(ctx, i)
+		}
+		t.floor.add(smp, err)
+	}
+	for k := range s.builders {
+		b := s.builders[(k+i)%len(s.builders)]
+		if f := t.figures[b]; f != nil && f.Why == "" && ctx.Err() == nil && (i < least || s.set.runs > 0 || !f.slow()) {
+			n++
+			f.add(s.once(ctx, t.scene, b, n))
+		}
+	}
+	return n
+}
+
+// found are a row's figures, in the order of the builders.
+func (s *suite) found(r row, tracks []*track) (figures []figure, floor figure) {
+	for _, b := range s.builders {
+		if tracks[0].figures[b] == nil {
+			continue
+		}
+		for _, t := range tracks {
+			t.figures[b].Median = median(t.figures[b].Times)
+		}
+		if r.sizes != nil {
+			figures = append(figures, curve(tracks, b))
+		} else {
+			figures = append(figures, *tracks[0].figures[b])
+		}
+	}
+	floor = tracks[0].floor
+	floor.Median = median(floor.Times)
+	return figures, floor
+}
+
+// ran is what was timed of a track.
+func (t *track) ran() time.Duration {
+	all := sum(t.floor.Times)
+	for _, f := range t.figures {
+		all += sum(f.Times)
+	}
+	return all
 }
 
 // prime readies all builders for a row, and returns their figures, without times.
@@ -190,10 +245,12 @@ func sum(times []time.Duration) (all time.Duration) {
 }
 
 // tidy gives back the room that a row has taken: some leave a gigabyte a run.
-func (s *suite) tidy(ctx context.Context, sc *scene) error {
+func (s *suite) tidy(ctx context.Context, tracks []*track) error {
 	var errs []error
-	if sc.close != nil {
-		errs = append(errs, sc.close())
+	for _, t := range tracks {
+		if t.close != nil {
+			errs = append(errs, t.close())
+		}
 	}
 	for _, b := range s.builders {
 		errs = append(errs, b.forget(ctx))
