@@ -184,8 +184,14 @@ func TestTheFilesOfAProgramThatRunsTwiceCountOnce(t *testing.T) {
 }
 
 func TestACommandThatFailsSaysWhy(t *testing.T) {
-	if _, err := timed(exec.Command("sh", "-c", "echo because >&2; exit 3"), nil); err == nil || !strings.Contains(err.Error(), "sh: exit status 3: because\n") {
-		t.Errorf("%v", err)
+	for said, line := range map[string]string{
+		"because": "because",
+		"#3 ERROR: no such file\n------\nwhittle: no such file\nwhittle: log: whittle logs k7m2qx4d": "#3 ERROR: no such file",
+	} {
+		_, err := timed(exec.Command("sh", "-c", `echo "$0" >&2; exit 3`, said), nil)
+		if err == nil || !strings.Contains(err.Error(), "sh: exit status 3: "+line+"\n") {
+			t.Errorf("%v", err)
+		}
 	}
 }
 

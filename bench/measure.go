@@ -35,13 +35,21 @@ func quiet(cmd *exec.Cmd) error {
 }
 
 // failed says how a command ended badly: with the last that it said, in one line,
-// and then with all of it.
+// and then with all of it. Where a builder's error is followed by what may be done about it, as
+// whittle's is, the line is the last that calls itself an error.
 func failed(cmd *exec.Cmd, err error, said []byte) error {
 	if err == nil {
 		return nil
 	}
 	lines := strings.Split(strings.TrimSpace(string(said)), "\n")
-	return fmt.Errorf("%s: %w: %s\n%s\n%s", filepath.Base(cmd.Args[0]), err, lines[len(lines)-1], strings.Join(cmd.Args, " "), said)
+	line := lines[len(lines)-1]
+	for _, l := range slices.Backward(lines) {
+		if strings.Contains(strings.ToLower(l), "error: ") {
+			line = l
+			break
+		}
+	}
+	return fmt.Errorf("%s: %w: %s\n%s\n%s", filepath.Base(cmd.Args[0]), err, line, strings.Join(cmd.Args, " "), said)
 }
 
 // settle writes back what earlier runs left dirty, so that no run pays for
